@@ -1,0 +1,1 @@
+"""SAM 3 to an artifact that the worker runs, with proof that both agree."""

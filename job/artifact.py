@@ -1,0 +1,247 @@
+"""The artifact: a folder with a model in an executable format and a manifest that describes it.
+
+    manifest.json          this module's `Manifest`; its sha256 is the artifact's digest
+    image_encoder.<ext>    pixels -> feature_0, feature_1, feature_2
+    grounding.<ext>        features + text -> scores, selected, mask_logits
+    text_encoder.<ext>     token_ids -> text_features, text_mask; only needed for prompts of one's own
+    text_features.npz      `features` and `mask` of the manifest's prompts, stored
+    tokenizer.json         of the `tokenizers` library
+    reference.npz          pixels and the exporting machine's answers, for `verify` without a checkpoint
+
+Inputs and outputs of the graphs (B images, P prompts, Q queries, K selected, L tokens, S the image side):
+
+    pixels         uint8   (B, S, S, 3)       RGB; the graph normalises
+    feature_i      float   (B, C, h_i, w_i)   float16 or float32, opaque to the worker
+    text_features  float32 (P, L, C)
+    text_mask      bool    (P, L)             True is padding
+    score_threshold float32 ()
+    scores         float32 (B, P, Q)
+    selected       int64   (K, 3)             (image, prompt, query), ascending
+    mask_logits    float32 (K, h_0, w_0)
+    token_ids      int64   (P, L)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from job.errors import ArtifactError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+Precision = Literal["fp32", "fp16", "int8"]
+GraphFormat = Literal["onnx", "torchscript"]
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of the artifact: sha256 in hex, size in bytes."""
+
+    sha256: str
+    size: int
+
+
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One input or output of a graph; a dimension is a number or a name (`batch`, `prompts`, …)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class GraphSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A graph: its file (external weights lie beside it), inputs and outputs in order."""
+
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a comparison has to meet.
+
+    Attributes:
+        score: Largest difference of the scores of one instance.
+        threshold_band: An instance that only one side has is forgiven when its score is this near the threshold.
+        mask_iou: Smallest mask IoU of one instance, unless its masks differ by at most `mask_pixels` pixels.
+        mask_pixels: See `mask_iou`.
+        mask_iou_mean: Smallest mean mask IoU over all instances.
+    """
+
+    score: float
+    threshold_band: float
+    mask_iou: float
+    mask_pixels: int
+    mask_iou_mean: float
+
+
+class ParityFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How an artifact agrees with the original, and where that was measured.
+
+    Attributes:
+        comparison: `same_input` (the same resized tensor) or `end_to_end` (each side resizes on its own).
+        images: Images compared.
+        instances: Instances found by both, by class name.
+        unmatched: Instances found by one side only, those near the threshold included.
+        score_max: Largest score difference.
+        mask_iou_min: Smallest mask IoU.
+        mask_iou_mean: Mean mask IoU.
+        mask_pixels_max: Largest number of differing pixels of one instance.
+        tolerance: What it had to meet.
+        passed: Whether it did.
+        provider: Execution provider that was measured.
+        machine: Processor or GPU that it was measured on.
+    """
+
+    comparison: Literal["same_input", "end_to_end"]
+    images: int
+    instances: dict[str, int]
+    unmatched: int
+    score_max: float
+    mask_iou_min: float
+    mask_iou_mean: float
+    mask_pixels_max: int
+    tolerance: Tolerance
+    passed: bool
+    provider: str
+    machine: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the artifact is.
+
+    Attributes:
+        format_version: `FORMAT_VERSION` of the exporter.
+        model_id: Goes into every annotation: `SAM3` for an official checkpoint, `SAM3-demo` for the demo model.
+        sam3_version: Version of the sam3 package whose code was exported.
+        checkpoint_sha256: Digest of the checkpoint file; the same for every precision and format.
+        format: What the graphs are.
+        precision: Of the graphs' weights and arithmetic.
+        image_side: S, in pixels.
+        mean: Subtracted after scaling to 0..1; the graph does it.
+        std: Divided by; the graph does it.
+        prompts: Prompts of `text_features.npz`, in order.
+        context_length: L.
+        image_encoder: Pixels to features.
+        grounding: Features and text to instances.
+        text_encoder: Token ids to text features.
+        files: Every file but the manifest.
+        parity: Agreement with the official processor.
+        weights_licence: Name of the licence of the weights.
+    """
+
+    format_version: int
+    model_id: str
+    sam3_version: str
+    checkpoint_sha256: str
+    format: GraphFormat
+    precision: Precision
+    image_side: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    prompts: tuple[str, ...]
+    context_length: int
+    image_encoder: GraphSpec
+    grounding: GraphSpec
+    text_encoder: GraphSpec
+    files: dict[str, FileEntry]
+    parity: tuple[ParityFigures, ...]
+    weights_licence: str
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """A checked artifact on local disk."""
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+
+    def path(self, name: str) -> Path:
+        """Path of one of its files."""
+        return self.folder / name
+
+
+def open_artifact(folder: Path, expected_digest: str | None = None) -> Artifact:
+    """Read the manifest and check every file against it.
+
+    Args:
+        folder: The artifact's folder.
+        expected_digest: sha256 of `manifest.json` in hex, or None to take any.
+
+    Raises:
+        ArtifactError: No artifact there, a format this version does not know, a file that is missing or
+            whose size or digest is wrong, or another artifact than the one pinned.
+    """
+    raw = _read_manifest(folder)
+    digest = hashlib.sha256(raw).hexdigest()
+    if expected_digest is not None and digest != expected_digest.lower():
+        raise ArtifactError(
+            f"model {folder} has the digest {digest}, but --model_digest asks for {expected_digest}: "
+            "give the digest of this artifact, or the folder of that one"
+        )
+    manifest = decode_manifest(raw, folder)
+    for name, entry in manifest.files.items():
+        _check_file(folder / name, entry)
+    return Artifact(folder=folder, manifest=manifest, digest=digest)
+
+
+def decode_manifest(raw: bytes, origin: Path) -> Manifest:
+    """Decode a manifest, naming `origin` when it cannot be.
+
+    Raises:
+        ArtifactError: Not a manifest, or one of another format version.
+    """
+    try:
+        version = msgspec.json.decode(raw, type=_VersionOnly).format_version
+        if version != FORMAT_VERSION:
+            raise ArtifactError(
+                f"model {origin} has artifact format {version}, this version reads {FORMAT_VERSION}: export it again"
+            )
+        return msgspec.json.decode(raw, type=Manifest)
+    except msgspec.DecodeError as exc:
+        raise ArtifactError(f"{origin / MANIFEST_NAME} is not an artifact manifest: {exc}") from exc
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Encode for `manifest.json`: indented, newline at the end, the same bytes for the same manifest."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Size and digest of a file."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return FileEntry(sha256=digest, size=path.stat().st_size)
+
+
+class _VersionOnly(msgspec.Struct):
+    format_version: int
+
+
+def _read_manifest(folder: Path) -> bytes:
+    try:
+        return (folder / MANIFEST_NAME).read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise ArtifactError(
+            f"no model at {folder}: it has no {MANIFEST_NAME}. Give the folder that `sam3-annotate export` wrote"
+        ) from exc
+    except OSError as exc:
+        raise ArtifactError(f"model {folder} cannot be read: {exc.strerror}") from exc
+
+
+def _check_file(path: Path, entry: FileEntry) -> None:
+    try:
+        got = file_entry(path)
+    except OSError as exc:
+        raise ArtifactError(
+            f"model file {path} cannot be read: {exc.strerror}. Export or copy it again"
+        ) from exc
+    if got != entry:
+        raise ArtifactError(
+            f"model file {path} is damaged: {got.size} bytes with sha256 {got.sha256[:12]}…, the manifest says "
+            f"{entry.size} bytes with {entry.sha256[:12]}…. Export or copy it again"
+        )

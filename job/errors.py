@@ -1,0 +1,87 @@
+"""What can go wrong, and with which exit code.
+
+    AnnotateError
+    ├── UsageError               2   flags, folders or prompts that cannot be meant
+    ├── TooManyFailedError      65   the run has ended, more inputs failed than allowed
+    ├── WorkerError             70   this worker cannot do it; another may
+    │   ├── DeviceError              the device asked for does not answer
+    │   ├── HungImageError           an image took longer than allowed
+    │   └── ModelError               the model failed on too many images in a row
+    ├── InterruptedRunError     75   stopped with work left: start again to continue
+    │   └── StorageError             storage out of reach, or no space left on it
+    ├── ConfigurationError      78   wrong in a way that every worker would see
+    │   ├── ArtifactError            model missing, damaged, or not the one that was pinned
+    │   └── RunConflictError         options that do not fit the run
+    └── InputError               -   one input cannot be used: a failed row, never the end of a run
+
+The codes are those of sysexits.h where it has one. Foreign errors become these at the border of each
+dependency, with `raise … from exc`; a message says what was got, what is allowed, and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AnnotateError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+    exit_code: ClassVar[int] = 70
+
+
+class UsageError(AnnotateError):
+    """Flags, folders or prompts that cannot be meant."""
+
+    exit_code = 2
+
+
+class TooManyFailedError(AnnotateError):
+    """The run has ended and more inputs failed than `--max_failed_fraction` allows."""
+
+    exit_code = 65
+
+
+class WorkerError(AnnotateError):
+    """This worker cannot do it; the same work may succeed elsewhere."""
+
+    exit_code = 70
+
+
+class DeviceError(WorkerError):
+    """The device asked for does not answer."""
+
+
+class HungImageError(WorkerError):
+    """An image took longer than `--image_timeout_s`."""
+
+
+class ModelError(WorkerError):
+    """The model failed on too many images in a row to blame the images."""
+
+
+class InterruptedRunError(AnnotateError):
+    """Stopped with work left; the same command continues."""
+
+    exit_code = 75
+
+
+class StorageError(InterruptedRunError):
+    """Storage is out of reach or full."""
+
+
+class ConfigurationError(AnnotateError):
+    """Wrong in a way that every worker would see."""
+
+    exit_code = 78
+
+
+class ArtifactError(ConfigurationError):
+    """The model artifact is missing, damaged, of an unknown format, or not the one pinned."""
+
+
+class RunConflictError(ConfigurationError):
+    """The options do not fit the run of that name, or the run is over."""
+
+
+class InputError(AnnotateError):
+    """One input cannot be used; it becomes a failed row and the run goes on."""

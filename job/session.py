@@ -1,0 +1,116 @@
+"""What runs a model: one small protocol, whatever the runtime behind it.
+
+A session answers two questions. *What is in these pictures?* once a picture (`encode_images`, the costly
+part), and *where are these concepts in them?* once a prompt list (`ground`). Features stay wherever the
+runtime keeps them (device memory); only scores and the mask logits of surviving queries come back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """Encoded prompts, in prompt order.
+
+    Attributes:
+        features: float32 (P, L, C), L tokens of width C a prompt.
+        mask: bool (P, L), True where a token is padding.
+    """
+
+    features: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        """Check that both arrays speak of the same prompts and tokens."""
+        if self.features.ndim != 3 or self.features.shape[:2] != self.mask.shape:
+            raise ValueError(f"text features {self.features.shape} and mask {self.mask.shape} do not fit")
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """Everything the model says about one image.
+
+    Attributes:
+        scores: float32 (P, Q), 0 to 1, query score times presence score, for every prompt and query.
+        selected: int64 (K, 2), (prompt, query) of the scores above the threshold, prompt then query ascending.
+        mask_logits: float32 (K, h, w), the selected masks on the model's own grid; > 0 is inside. The grid
+            spans the whole upright picture, corners not aligned.
+    """
+
+    scores: NDArray[np.float32]
+    selected: NDArray[np.int64]
+    mask_logits: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        """Check that indexes and masks are as many."""
+        if self.selected.shape != (len(self.mask_logits), 2):
+            raise ValueError(f"{self.selected.shape} selected for masks {self.mask_logits.shape}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionInfo:
+    """What is fixed once a session is open; it goes into the journal.
+
+    Attributes:
+        runtime: Name and version of the library, as in `onnxruntime 1.31.1`.
+        provider: What executes the graph, as in `CPUExecutionProvider`.
+        image_side: Side in pixels of the square that the model sees.
+        batch_size: Images in one call of `encode_images`; fewer are padded inside the session.
+        threads: Threads inside one operator; 0 on an accelerator.
+    """
+
+    runtime: str
+    provider: str
+    image_side: int
+    batch_size: int
+    threads: int
+
+
+class ImageFeatures(Protocol):
+    """A handle on encoded images that only the session that made it can read."""
+
+
+class Session(Protocol):
+    """A model, loaded. Calls come from one thread at a time."""
+
+    @property
+    def info(self) -> SessionInfo:
+        """What is fixed for this session."""
+        ...
+
+    def encode_images(self, pixels: NDArray[np.uint8]) -> ImageFeatures:
+        """Encode pictures.
+
+        Args:
+            pixels: uint8 (n, S, S, 3) RGB, 0 to 255, resized to the model's side; 1 <= n <= batch_size.
+
+        Raises:
+            DeviceError: The device failed or ran out of memory.
+        """
+        ...
+
+    def ground(
+        self, features: ImageFeatures, text: TextFeatures, score_threshold: float
+    ) -> tuple[Grounding, ...]:
+        """Find every prompt in every encoded picture; one `Grounding` a picture, in order.
+
+        Raises:
+            DeviceError: The device failed or ran out of memory.
+        """
+        ...
+
+    def encode_text(self, token_ids: NDArray[np.int64]) -> TextFeatures:
+        """Encode token ids, int64 (P, L), 0 is padding.
+
+        Raises:
+            ArtifactError: The artifact came without its text encoder.
+        """
+        ...

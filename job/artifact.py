@@ -154,11 +154,19 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Artifact(msgspec.Struct, frozen=True):
-    """A checked artifact on local disk."""
+    """A checked artifact on local disk.
+
+    Attributes:
+        folder: Where it lies.
+        manifest: What it is.
+        digest: sha256 of its `manifest.json` in hex.
+        pinned: Whether the digest is one that the caller asked for; only then may its files be executed.
+    """
 
     folder: Path
     manifest: Manifest
     digest: str
+    pinned: bool = False
 
     def path(self, name: str) -> Path:
         """Path of one of its files."""
@@ -186,7 +194,7 @@ def open_artifact(folder: Path, expected_digest: str | None = None) -> Artifact:
     manifest = decode_manifest(raw, folder)
     for name, entry in manifest.files.items():
         _check_file(folder / name, entry)
-    return Artifact(folder=folder, manifest=manifest, digest=digest)
+    return Artifact(folder=folder, manifest=manifest, digest=digest, pinned=expected_digest is not None)
 
 
 def decode_manifest(raw: bytes, origin: Path) -> Manifest:
@@ -237,9 +245,7 @@ def _check_file(path: Path, entry: FileEntry) -> None:
     try:
         got = file_entry(path)
     except OSError as exc:
-        raise ArtifactError(
-            f"model file {path} cannot be read: {exc.strerror}. Export or copy it again"
-        ) from exc
+        raise ArtifactError(f"model file {path} cannot be read: {exc.strerror}. Export or copy it again") from exc
     if got != entry:
         raise ArtifactError(
             f"model file {path} is damaged: {got.size} bytes with sha256 {got.sha256[:12]}…, the manifest says "

@@ -12,7 +12,10 @@
     ├── ConfigurationError      78   wrong in a way that every worker would see
     │   ├── ArtifactError            model missing, damaged, or not the one that was pinned
     │   └── RunConflictError         options that do not fit the run
-    └── InputError               -   one input cannot be used: a failed row, never the end of a run
+    ├── InputError               -   one input cannot be used: a failed row, never the end of a run
+    └── ObjectError              -   one object of a store; the caller decides what that means
+        ├── ObjectMissingError       it is not there
+        └── ObjectRefusedError       it is there, or not, and may not be read
 
 The codes are those of sysexits.h where it has one. Foreign errors become these at the border of each
 dependency, with `raise … from exc`; a message says what was got, what is allowed, and what to do.
@@ -85,3 +88,15 @@ class RunConflictError(ConfigurationError):
 
 class InputError(AnnotateError):
     """One input cannot be used; it becomes a failed row and the run goes on."""
+
+
+class ObjectError(AnnotateError):
+    """One object of a store cannot be had; the caller decides what that means."""
+
+
+class ObjectMissingError(ObjectError):
+    """There is no such object."""
+
+
+class ObjectRefusedError(ObjectError):
+    """The store refuses the object to this user."""

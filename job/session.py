@@ -97,9 +97,7 @@ class Session(Protocol):
         """
         ...
 
-    def ground(
-        self, features: ImageFeatures, text: TextFeatures, score_threshold: float
-    ) -> tuple[Grounding, ...]:
+    def ground(self, features: ImageFeatures, text: TextFeatures, score_threshold: float) -> tuple[Grounding, ...]:
         """Find every prompt in every encoded picture; one `Grounding` a picture, in order.
 
         Raises:
@@ -114,3 +112,37 @@ class Session(Protocol):
             ArtifactError: The artifact came without its text encoder.
         """
         ...
+
+
+def padded_batch(pixels: NDArray[np.uint8], info: SessionInfo) -> NDArray[np.uint8]:
+    """Check pixels (n, S, S, 3) against what a session takes and fill up to its batch with black."""
+    side = info.image_side
+    if not 1 <= len(pixels) <= info.batch_size or pixels.shape[1:] != (side, side, 3):
+        raise ValueError(f"pixels {pixels.shape} for batches of up to {info.batch_size} of side {side}")
+    if len(pixels) == info.batch_size:
+        return np.ascontiguousarray(pixels)
+    padding = np.zeros((info.batch_size - len(pixels), side, side, 3), np.uint8)
+    return np.concatenate((pixels, padding))
+
+
+def split_by_image(
+    scores: NDArray[np.float32],
+    selected: NDArray[np.int64],
+    mask_logits: NDArray[np.float32],
+    *,
+    images: int,
+) -> tuple[Grounding, ...]:
+    """Take the outputs of a grounding graph apart.
+
+    Args:
+        scores: (B, P, Q).
+        selected: (K, 3), (image, prompt, query) ascending.
+        mask_logits: (K, h, w).
+        images: How many of the B images are wanted; the others are padding.
+    """
+    ends = np.searchsorted(selected[:, 0], np.arange(images), side="right")
+    starts = np.concatenate(([0], ends[:-1]))
+    return tuple(
+        Grounding(scores=scores[i], selected=selected[a:b, 1:], mask_logits=mask_logits[a:b])
+        for i, (a, b) in enumerate(zip(starts, ends, strict=True))
+    )

@@ -1,0 +1,80 @@
+"""The original at work: sam3's own processor, asked what the artifact will be asked."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sam3.model.sam3_image_processor import Sam3Processor
+from torchvision.transforms import v2
+
+from export.graphs import image_side
+from export.parity import Answer
+from export.sam3_runtime import quiet, running_on
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from PIL import Image
+
+
+class OriginalSide:
+    """Sam3's processor for a list of prompts."""
+
+    def __init__(self, model: Any, prompts: tuple[str, ...], threshold: float, device: str) -> None:
+        self._model = model.to(device)
+        self._prompts = prompts
+        self._device = device
+        self._processor = Sam3Processor(
+            model, resolution=image_side(model), device=device, confidence_threshold=threshold
+        )
+        self._full = self._processor.transform
+        # ToDtype, Resize, ToDtype, Normalize: a picture of the right size skips the first two.
+        self._without_resize = v2.Compose(self._full.transforms[2:])
+
+    def answer_picture(self, picture: Image.Image) -> Answer:
+        """Answer for an upright RGB picture, resized by the processor."""
+        return self._answer(picture, self._full, (picture.height, picture.width))
+
+    def answer_pixels(self, pixels: NDArray[np.uint8], size_hw: tuple[int, int]) -> Answer:
+        """Answer for pixels (S, S, 3) that stand for a picture of the given size."""
+        tensor = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+        return self._answer(tensor, self._without_resize, size_hw)
+
+    def _answer(self, picture: Any, transform: Any, size_hw: tuple[int, int]) -> Answer:
+        self._processor.transform = transform
+        with running_on(self._device), quiet(), self._recorded() as recorded:
+            state = self._processor.set_image(picture)
+            state["original_height"], state["original_width"] = size_hw
+            masks: list[NDArray[np.bool_]] = []
+            for prompt in self._prompts:
+                state = self._processor.set_text_prompt(prompt, state)
+                masks.extend(state["masks"][:, 0].cpu().numpy())
+        scores = np.stack([_scores(output) for output in recorded])
+        selected = np.argwhere(scores > np.float32(self._processor.confidence_threshold))
+        return Answer(scores=scores, selected=selected, masks=tuple(masks))
+
+    @contextmanager
+    def _recorded(self) -> Iterator[list[dict[str, Any]]]:
+        """Note the model's outputs: the processor forgets which queries its masks came from."""
+        outputs: list[dict[str, Any]] = []
+
+        def recording(**arguments: Any) -> dict[str, Any]:
+            outputs.append(type(self._model).forward_grounding(self._model, **arguments))
+            return outputs[-1]
+
+        self._model.forward_grounding = recording
+        try:
+            yield outputs
+        finally:
+            del self._model.forward_grounding
+
+
+def _scores(output: dict[str, Any]) -> NDArray[np.float32]:
+    """Scores of all queries, computed as the processor does: (Q,)."""
+    presence = output["presence_logit_dec"].sigmoid().unsqueeze(1)
+    scores: NDArray[np.float32] = (output["pred_logits"].sigmoid() * presence).squeeze(-1)[0].cpu().numpy()
+    return scores

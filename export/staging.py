@@ -1,0 +1,60 @@
+"""An artifact's folder appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import uuid
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from job.artifact import MANIFEST_NAME
+from job.errors import StorageError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def staged_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to write to, which becomes `target` when the block ends well and vanishes otherwise.
+
+    Raises:
+        UsageError: `target` is something else than an artifact or an empty folder.
+        StorageError: The disk is full or cannot be written to.
+    """
+    _check_target(target)
+    staging = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        try:
+            staging.mkdir(parents=True)
+            yield staging
+            _replace(target, staging)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as exc:
+        raise _storage_error(target, exc) from exc
+
+
+def _check_target(target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"--out {target} is a file: give a folder")
+    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST_NAME).is_file():
+        raise UsageError(f"--out {target} is neither empty nor a model: give another folder")
+
+
+def _replace(target: Path, staging: Path) -> None:
+    if not target.exists():
+        staging.rename(target)
+        return
+    old = staging.with_suffix(".old")
+    target.rename(old)
+    staging.rename(target)
+    shutil.rmtree(old)
+
+
+def _storage_error(target: Path, exc: OSError) -> StorageError:
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"no space left for the model {target}; nothing was kept. Make room and export again")
+    return StorageError(f"model {target} cannot be written: {exc}. Nothing was kept")

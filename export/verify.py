@@ -1,0 +1,83 @@
+"""An artifact against the original, or against the original's stored answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from export.artifact_side import ArtifactSide
+from export.original import OriginalSide
+from export.parity import TOLERANCES, Tally
+from export.reference import REFERENCE_NAME, read_reference, write_reference
+from job.errors import ArtifactError
+from job.resize import resize_to_square
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from PIL import Image
+
+    from export.checkpoint import Original
+    from job.artifact import Artifact, Manifest, ParityFigures
+    from job.session import Session
+
+SCORE_THRESHOLD = 0.4
+REFERENCE_PICTURES = 2
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """The original for a device, to compare artifacts with."""
+
+    original: Original
+    device: str
+
+    def compare(
+        self, artifact: Artifact, session: Session, pictures: Iterable[Image.Image]
+    ) -> tuple[ParityFigures, ParityFigures]:
+        """Compare on upright RGB pictures, before passengers and overlaps are sorted out.
+
+        Returns:
+            Figures for the same resized pixels, and for pictures that each side resizes on its own.
+        """
+        prompts, side = artifact.manifest.prompts, artifact.manifest.image_side
+        theirs = OriginalSide(self.original.model, prompts, SCORE_THRESHOLD, self.device)
+        ours = ArtifactSide(artifact, session, SCORE_THRESHOLD)
+        same_input, end_to_end = Tally(prompts, SCORE_THRESHOLD), Tally(prompts, SCORE_THRESHOLD)
+        for picture in pictures:
+            pixels, size_hw = resize_to_square(picture, side), (picture.height, picture.width)
+            answer = ours.answer_pixels(pixels, size_hw)
+            same_input.add(theirs.answer_pixels(pixels, size_hw), answer)
+            end_to_end.add(theirs.answer_picture(picture), answer)
+        provider, precision = session.info.provider, artifact.manifest.precision
+        return (
+            same_input.figures("same_input", TOLERANCES[precision, "same_input"], provider),
+            end_to_end.figures("end_to_end", TOLERANCES[precision, "end_to_end"], provider),
+        )
+
+    def write_reference(self, manifest: Manifest, folder: Path, pictures: Iterator[Image.Image]) -> None:
+        """Store the original's answers for the first pictures, on the model's own mask grid."""
+        theirs = OriginalSide(self.original.model, manifest.prompts, SCORE_THRESHOLD, self.device)
+        grid = manifest.grounding.outputs[-1].shape[1:]
+        grid_hw = (int(grid[0]), int(grid[1]))
+        pixels = [resize_to_square(next(pictures), manifest.image_side) for _ in range(REFERENCE_PICTURES)]
+        write_reference(folder / REFERENCE_NAME, pixels, [theirs.answer_pixels(x, grid_hw) for x in pixels])
+
+
+def compare_with_reference(artifact: Artifact, session: Session) -> ParityFigures:
+    """Compare what this machine answers with what the original answered when the artifact was made.
+
+    Raises:
+        ArtifactError: The artifact came without its reference.
+    """
+    path = artifact.path(REFERENCE_NAME)
+    if not path.is_file():
+        raise ArtifactError(f"model {artifact.folder} came without {REFERENCE_NAME}: copy the whole folder")
+    reference = read_reference(path)
+    ours = ArtifactSide(artifact, session, SCORE_THRESHOLD)
+    tally = Tally(artifact.manifest.prompts, SCORE_THRESHOLD)
+    for pixels, answer in zip(reference.pixels, reference.answers, strict=True):
+        tally.add(answer, ours.answer_pixels(pixels, reference.grid_hw))
+    tolerance = TOLERANCES[artifact.manifest.precision, "same_input"]
+    return tally.figures("same_input", tolerance, session.info.provider)

@@ -1,0 +1,6 @@
+"""`python -m job` is the console script `sam3-annotate`."""
+
+from job.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The command line: commands found by entry points and loaded when called; errors become exit codes here.
+
+A first argument that is a flag means `annotate`, so that the original's command line works unchanged.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+
+import click
+
+from job.errors import AnnotateError, InterruptedRunError
+
+COMMAND_GROUP = "sam3_annotate.commands"
+DEFAULT_COMMAND = "annotate"
+UNFORESEEN_EXIT_CODE = 70
+
+logger = logging.getLogger(__name__)
+
+
+class LazyCommands(click.Group):
+    """Commands by name; a module is imported when its command is called, not to list it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, those whose extra is not installed included."""
+        return sorted(_found_commands())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load a command.
+
+        Raises:
+            click.ClickException: What the command needs is not installed.
+        """
+        found = _found_commands().get(cmd_name)
+        if found is None:
+            return None
+        try:
+            command = found.load()
+        except ImportError as exc:
+            extra = found.module.partition(".")[0]
+            raise click.UsageError(
+                f"command {cmd_name!r} needs {exc.name or exc}, which is not installed: "
+                f"pip install 'sam3-annotate[{extra}]'"
+            ) from exc
+        if not isinstance(command, click.Command):
+            raise TypeError(f"entry point {found.value} is not a click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List names only: a summary would cost the import."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, f"see `{ctx.info_name} {name} --help`") for name in self.list_commands(ctx)])
+
+
+@click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sam3-annotate")
+def cli() -> None:
+    """Annotate pictures in bulk with SAM 3.
+
+    Without a command, the flags are those of `annotate`.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with the code that job.errors documents."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code."""
+    if arguments and arguments[0].startswith("-") and arguments[0] not in {"-h", "--help", "--version"}:
+        arguments = [DEFAULT_COMMAND, *arguments]
+    try:
+        cli.main(args=arguments, prog_name="sam3-annotate", standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except click.Abort:
+        return InterruptedRunError.exit_code
+    except KeyboardInterrupt:
+        _leave_at_once()
+    except AnnotateError as exc:
+        click.echo(f"Error: {exc}", err=True)
+        return exc.exit_code
+    except BrokenPipeError:
+        return InterruptedRunError.exit_code
+    except Exception:
+        logger.exception("An error nobody foresaw; please report it with the lines below")
+        return UNFORESEEN_EXIT_CODE
+    return 0
+
+
+def _leave_at_once() -> None:
+    """A second Ctrl-C: threads are in the middle of things, but nothing they leave behind is half written."""
+    os._exit(InterruptedRunError.exit_code)
+
+
+def _found_commands() -> dict[str, EntryPoint]:
+    return {found.name: found for found in entry_points(group=COMMAND_GROUP)}

@@ -1,0 +1,167 @@
+"""What was done, row by row: resume, done-list of an override, statistics, failure table and provenance in one.
+
+`journal/<shard>/<attempt>-<n>.jsonl`: parts, each written once and never again. The first part of an attempt on
+a shard holds its start row, the last one its leave row; between them lie result rows of images whose objects
+are stored, and intent rows of images that may end the worker. A line is one row, told apart by `row`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from job.run import Run
+
+
+class StartRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="start"):
+    """An attempt takes up the shard."""
+
+    attempt: str
+
+
+class LeaveRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="leave"):
+    """An attempt leaves the shard in order, complete or not. A start without it is a worker that was killed."""
+
+    attempt: str
+
+
+class IntentRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="intent"):
+    """This image is taken up alone, because the shard has ended workers before."""
+
+    json: str
+    attempt: str
+
+
+class ResultRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="result", omit_defaults=True):
+    """What became of one image.
+
+    Attributes:
+        json: Key of its JSON.
+        result: `annotated`: its objects are stored. `failed`: it has none. `reviewed`: left as a person reviewed it.
+        reason: Why it failed.
+        scores: Scores of the instances in the output by class, 3 decimals, in their order.
+        dropped: Instances left out, by why: `empty`, `overlap`, `beyond_255`.
+        hidden: Instances whose every pixel a smaller one covers.
+        seconds: Seconds spent by stage.
+        mask_sha256: Digest of the mask's pixels (row by row, without the NPZ around it).
+        worker: Attempt that did it.
+        artifact: Digest of the artifact's manifest.
+        precision: Of the artifact.
+        provider: Execution provider and its threads.
+    """
+
+    json: str
+    result: str
+    reason: str = ""
+    scores: dict[str, list[float]] = {}
+    dropped: dict[str, int] = {}
+    hidden: int = 0
+    seconds: dict[str, float] = {}
+    mask_sha256: str = ""
+    worker: str = ""
+    artifact: str = ""
+    precision: str = ""
+    provider: str = ""
+
+
+Row = StartRow | LeaveRow | IntentRow | ResultRow
+
+ANNOTATED, FAILED, REVIEWED = "annotated", "failed", "reviewed"
+
+
+@dataclass
+class ShardHistory:
+    """What all attempts together did with a shard.
+
+    Attributes:
+        results: The row that counts of every image that has one: stored beats failed, else the first.
+        killed_attempts: Attempts that started and did not leave.
+        open_intents: Store's times of intent rows by key, of images without a result.
+    """
+
+    results: dict[str, ResultRow] = field(default_factory=dict)
+    killed_attempts: set[str] = field(default_factory=set)
+    open_intents: dict[str, list[float]] = field(default_factory=dict)
+
+
+def read_history(run: Run, shard: str) -> ShardHistory:
+    """Read every part of a shard's journal.
+
+    Raises:
+        StorageError: The store is out of reach.
+        RunConflictError: A part is not of this version.
+    """
+    history = ShardHistory()
+    started: set[str] = set()
+    left: set[str] = set()
+    for part in run.store.walk(run.key("journal", shard)):
+        for row in _decode_rows(run.store.read(part.key)):
+            if isinstance(row, StartRow):
+                started.add(row.attempt)
+            elif isinstance(row, LeaveRow):
+                left.add(row.attempt)
+            elif isinstance(row, IntentRow):
+                history.open_intents.setdefault(row.json, []).append(part.modified_s)
+            else:
+                _keep_better(history.results, row)
+    history.killed_attempts = started - left
+    for json in history.results:
+        history.open_intents.pop(json, None)
+    return history
+
+
+class ShardJournal:
+    """This attempt's part of a shard's journal: rows are gathered, then written as one part."""
+
+    def __init__(self, run: Run, shard: str, attempt: str) -> None:
+        self._run = run
+        self._shard = shard
+        self._attempt = attempt
+        self._parts = 0
+        self._rows: list[Row] = []
+
+    def start(self) -> None:
+        """Say that this attempt is at work on the shard; stored before it returns."""
+        self._rows.append(StartRow(attempt=self._attempt))
+        self.write()
+
+    def intend(self, json: str) -> None:
+        """Say that this image comes next; stored before it returns."""
+        self._rows.append(IntentRow(json=json, attempt=self._attempt))
+        self.write()
+
+    def add(self, row: ResultRow) -> None:
+        """Gather a result; call `write` to store it."""
+        self._rows.append(row)
+
+    def leave(self) -> None:
+        """Store what is gathered and say that this attempt leaves in order."""
+        self._rows.append(LeaveRow(attempt=self._attempt))
+        self.write()
+
+    def write(self) -> None:
+        """Store the gathered rows as one part; nothing when there are none."""
+        if not self._rows:
+            return
+        key = self._run.key("journal", self._shard, f"{self._attempt}-{self._parts}.jsonl")
+        self._run.store.flush()
+        self._run.store.put(key, encode_lines(self._rows))
+        self._parts += 1
+        self._rows = []
+
+
+def encode_lines(rows: Iterable[msgspec.Struct]) -> bytes:
+    """One JSON object a line."""
+    return msgspec.json.Encoder().encode_lines(rows)
+
+
+def _decode_rows(raw: bytes) -> list[Row]:
+    return msgspec.json.Decoder(Row).decode_lines(raw)
+
+
+def _keep_better(results: dict[str, ResultRow], row: ResultRow) -> None:
+    known = results.get(row.json)
+    if known is None or (known.result == FAILED and row.result != FAILED):
+        results[row.json] = row

@@ -1,0 +1,256 @@
+"""A run: its name, what it is, and its end. See docs/architecture.md for the folder it lives in.
+
+`run.json` and `end.json` are created exclusively, once: whoever comes second reads what is there. Nothing else
+coordinates the processes of a run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Literal, TypeVar
+
+import msgspec
+
+from job.errors import RunConflictError, TooManyFailedError
+from job.store import PRIVATE_FOLDER, Store, StoredObject, read_if_there
+
+RUNS_FOLDER = f"{PRIVATE_FOLDER}/runs"
+HEARTBEAT_WATCH_S = 70.0
+"""A worker beats every 30 s; one whose beat has not changed for this long is not at work."""
+QUIET_AFTER_END_S = 60.0
+"""How old the end of a superseded run must be before its output is listed: its last puts have landed."""
+
+_T = TypeVar("_T")
+
+Outcome = Literal["succeeded", "too_many_failed", "superseded"]
+
+
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every option that changes bytes or selection; pinned in `run.json`.
+
+    Attributes:
+        input_url: The input's folder.
+        prompts: Prompts in order.
+        confidence_threshold: Scores above it are kept, 0 to 1.
+        annotation_date: Date in every annotation, `YYYY-MM-DD`.
+        image_mode: Whether the image goes into the output.
+        override: Whether inputs that are done are done again.
+        override_reviewed: Whether annotations that a person has reviewed are replaced too.
+        max_image_pixels: Larger images are failed inputs.
+        limit: Only the first so many inputs of what is to do, or None.
+        model_id: Name of the model in annotations.
+        checkpoint_sha256: Digest of the weights, whatever the precision of the artifact.
+        format_version: Of this file.
+    """
+
+    input_url: str
+    prompts: tuple[str, ...]
+    confidence_threshold: float
+    annotation_date: str
+    image_mode: Literal["copy", "none"]
+    override: bool
+    override_reviewed: bool
+    max_image_pixels: int
+    limit: int | None
+    model_id: str
+    checkpoint_sha256: str
+    format_version: int = 1
+
+
+class RunEnd(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a run ended.
+
+    Attributes:
+        outcome: How.
+        by: The attempt that wrote this; makes the file its author's own.
+        superseded_by: Name of the run that took its place, or empty.
+        inputs_listed: Inputs that the planner saw, done or not.
+        annotated: Inputs annotated by this run.
+        failed: Inputs that failed in this run.
+        reviewed: Inputs left alone because a person has reviewed them.
+    """
+
+    outcome: Outcome
+    by: str
+    superseded_by: str = ""
+    inputs_listed: int = 0
+    annotated: int = 0
+    failed: int = 0
+    reviewed: int = 0
+
+
+class Run:
+    """One run of an output: where its files lie."""
+
+    def __init__(self, store: Store, name: str, spec: RunSpec) -> None:
+        self.store = store
+        self.name = name
+        self.spec = spec
+
+    def key(self, *parts: str) -> str:
+        """Key of one of the run's files."""
+        return "/".join((RUNS_FOLDER, self.name, *parts))
+
+    def end(self) -> RunEnd | None:
+        """How it ended, or None while it has not."""
+        return _read_end(self.store, self.name)
+
+    def write_end(self, end: RunEnd) -> RunEnd:
+        """End it, unless somebody has; returns the end that counts."""
+        self.store.flush()
+        self.store.create(self.key("end.json"), _encode(end))
+        return _read_end(self.store, self.name) or end
+
+
+def open_run(store: Store, spec: RunSpec, *, name: str | None, is_date_given: bool, attempt: str) -> Run:
+    """Find the run to continue, or begin one.
+
+    Args:
+        store: The output.
+        spec: What is wanted.
+        name: Name of the run; None to continue the newest unfinished run if it is this one, else begin another.
+        is_date_given: Whether the user asked for `spec.annotation_date`; if not, any date fits.
+        attempt: Name of this process.
+
+    Raises:
+        RunConflictError: The named run has other options, or is over and followed by another.
+        TooManyFailedError: The named run has ended so.
+    """
+    found = find_run(store, spec, name=name, is_date_given=is_date_given)
+    return found or _begin(store, name or _time_name(attempt), spec)
+
+
+def find_run(store: Store, spec: RunSpec, *, name: str | None, is_date_given: bool) -> Run | None:
+    """The run that `open_run` would continue, or None when it would begin one; changes nothing.
+
+    Raises:
+        RunConflictError: The named run has other options, or is over and followed by another.
+        TooManyFailedError: The named run has ended so.
+    """
+    if name is None:
+        return _newest_unfinished(store, spec, is_date_given)
+    existing = _read_spec(store, name)
+    if existing is None:
+        return None
+    _check_same(name, existing, spec, is_date_given)
+    run = Run(store, name, existing)
+    check_not_over(run)
+    return run
+
+
+def check_not_over(run: Run) -> None:
+    """Refuse a run that is over; the newest, if it has succeeded, is no error but has nothing to do.
+
+    Raises:
+        RunConflictError: It was superseded, or has ended and was followed by another.
+        TooManyFailedError: It has ended so.
+    """
+    end = run.end()
+    if end is None:
+        return
+    if end.outcome == "superseded":
+        raise RunConflictError(
+            f"run {run.name} was superseded by run {end.superseded_by}: choose another name with --run"
+        )
+    if end.outcome == "too_many_failed":
+        raise TooManyFailedError(
+            f"run {run.name} has ended with {end.failed} failed of {end.inputs_listed} inputs: see its failures.jsonl, "
+            "and choose another name with --run to try again"
+        )
+    names = list_runs(run.store)
+    if names[-1] != run.name:
+        raise RunConflictError(
+            f"run {run.name} has ended and was followed by run {names[-1]}: choose another name with --run"
+        )
+
+
+def list_runs(store: Store) -> list[str]:
+    """Names of all runs of an output, oldest first by the store's time of `run.json`, then by name."""
+    stamped = []
+    for name in store.folders(RUNS_FOLDER):
+        found = store.stat(f"{RUNS_FOLDER}/{name}/run.json")
+        if found is not None:
+            stamped.append((found.modified_s, name))
+    return [name for _, name in sorted(stamped)]
+
+
+def unfinished_before(run: Run) -> list[Run]:
+    """Older runs of the same output that have no end, oldest first."""
+    names = list_runs(run.store)
+    older = names[: names.index(run.name)]
+    found = []
+    for name in older:
+        spec = _read_spec(run.store, name)
+        if spec is not None and _read_end(run.store, name) is None:
+            found.append(Run(run.store, name, spec))
+    return found
+
+
+def heartbeats(run: Run) -> Iterator[StoredObject]:
+    """The heartbeat files of a run's workers."""
+    return run.store.walk(run.key("workers"))
+
+
+def _newest_unfinished(store: Store, spec: RunSpec, is_date_given: bool) -> Run | None:
+    for name in reversed(list_runs(store)):
+        if _read_end(store, name) is not None:
+            continue
+        existing = _read_spec(store, name)
+        if existing is not None and not _differences(existing, spec, is_date_given):
+            return Run(store, name, existing)
+        return None
+    return None
+
+
+def _begin(store: Store, name: str, spec: RunSpec) -> Run:
+    run = Run(store, name, spec)
+    if store.create(run.key("run.json"), _encode(spec)):
+        return run
+    existing = _read_spec(store, name)
+    if existing is None:
+        raise RunConflictError(f"run {name} vanished while it was begun: do not delete {RUNS_FOLDER} during a run")
+    _check_same(name, existing, spec, is_date_given=False)
+    return Run(store, name, existing)
+
+
+def _time_name(attempt: str) -> str:
+    """`20261123-201501-3f2a`: sorts by time, and two that begin in one second differ."""
+    return datetime.fromtimestamp(time.time(), UTC).strftime("%Y%m%d-%H%M%S-") + attempt[:4]
+
+
+def _check_same(name: str, existing: RunSpec, wanted: RunSpec, is_date_given: bool) -> None:
+    differences = _differences(existing, wanted, is_date_given)
+    if differences:
+        listed = "; ".join(f"{field}: the run has {old!r}, asked for is {new!r}" for field, old, new in differences)
+        raise RunConflictError(f"run {name} has other options ({listed}): give those, or choose another --run name")
+
+
+def _differences(existing: RunSpec, wanted: RunSpec, is_date_given: bool) -> list[tuple[str, object, object]]:
+    free = set() if is_date_given else {"annotation_date"}
+    pairs = [(f, getattr(existing, f), getattr(wanted, f)) for f in RunSpec.__struct_fields__ if f not in free]
+    return [(field, old, new) for field, old, new in pairs if old != new]
+
+
+def _encode(value: msgspec.Struct) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def _read_spec(store: Store, name: str) -> RunSpec | None:
+    key = f"{RUNS_FOLDER}/{name}/run.json"
+    return _decode(read_if_there(store, key), RunSpec, f"{store.url}/{key}")
+
+
+def _read_end(store: Store, name: str) -> RunEnd | None:
+    key = f"{RUNS_FOLDER}/{name}/end.json"
+    return _decode(read_if_there(store, key), RunEnd, f"{store.url}/{key}")
+
+
+def _decode(raw: bytes | None, kind: type[_T], origin: str) -> _T | None:
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.DecodeError as exc:
+        raise RunConflictError(f"{origin} is not of this version: {exc}. Choose another --run name") from exc

@@ -1,0 +1,127 @@
+"""Which session runs an artifact, and on which device."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from job.errors import ConfigurationError
+from job.system import usable_cpus
+
+if TYPE_CHECKING:
+    from job.artifact import Artifact, GraphFormat
+    from job.options import Device, Runtime
+    from job.session import Session
+
+_FORMAT_OF_RUNTIME: dict[Runtime, GraphFormat] = {"onnx": "onnx", "torch": "torchscript"}
+_RUNTIME_OF_FORMAT = {value: key for key, value in _FORMAT_OF_RUNTIME.items()}
+
+
+DEFAULT_GPU_BATCH = 4
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """A device and, for the log, why it."""
+
+    device: Device
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    device: Device
+    batch_size: int
+    threads: int
+
+
+def open_session(
+    artifact: Artifact,
+    *,
+    device: Device,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    runtime: Runtime = "onnx",
+) -> Session:
+    """Load the graphs of an artifact.
+
+    Args:
+        artifact: The model; with the torch runtime one whose digest the caller pinned.
+        device: `cuda` never falls back to `cpu`.
+        batch_size: Images a call on a GPU, None for a small default; a CPU always gets one.
+        threads: Threads inside one operator on a CPU, None for as many as this process may use.
+        runtime: The library that executes the graphs.
+
+    Raises:
+        ConfigurationError: The artifact is of another format than the runtime runs, its files may not be
+            executed, or the runtime is not installed or not for this device.
+        DeviceError: The device does not answer.
+    """
+    _check_format(artifact, runtime)
+    wanted = _Wanted(device, batch_size or DEFAULT_GPU_BATCH, threads or usable_cpus())
+    return _open_torch(artifact, wanted) if runtime == "torch" else _open_onnx(artifact, wanted)
+
+
+def default_device(runtime: Runtime = "onnx") -> DeviceChoice:
+    """Choose cuda where a GPU answers and the installation can use it, else cpu."""
+    if not gpu_answers():
+        return DeviceChoice("cpu", "no NVIDIA GPU answers")
+    if runtime == "onnx" and not _onnx_has_cuda():
+        return DeviceChoice(
+            "cpu",
+            "an NVIDIA GPU answers, but this installation of onnxruntime cannot use it: "
+            "pip uninstall onnxruntime, then pip install 'sam3-annotate[gpu]'",
+        )
+    return DeviceChoice("cuda", "an NVIDIA GPU answers")
+
+
+def gpu_answers() -> bool:
+    """Ask NVIDIA's driver whether there is a GPU."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    answered = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return answered and count.value > 0
+
+
+def _check_format(artifact: Artifact, runtime: Runtime) -> None:
+    found, runs = artifact.manifest.format, _FORMAT_OF_RUNTIME[runtime]
+    if found != runs:
+        raise ConfigurationError(
+            f"--runtime {runtime} runs {runs} models, {artifact.folder} is {found}: "
+            f"give --runtime {_RUNTIME_OF_FORMAT[found]}, or export with --format {runs}"
+        )
+
+
+def _open_onnx(artifact: Artifact, wanted: _Wanted) -> Session:
+    try:
+        from job.onnx_session import OnnxSession
+    except ImportError as exc:
+        raise ConfigurationError(
+            f"onnxruntime cannot be imported ({exc}): pip install 'sam3-annotate[cpu]', or [gpu] for an NVIDIA GPU"
+        ) from exc
+    return OnnxSession(artifact, device=wanted.device, batch_size=wanted.batch_size, threads=wanted.threads)
+
+
+def _open_torch(artifact: Artifact, wanted: _Wanted) -> Session:
+    if not artifact.pinned:
+        raise ConfigurationError(
+            f"--runtime torch: the files of {artifact.folder} are programs and run only when --model_digest names "
+            f"the model that you trust. This one's digest is {artifact.digest}"
+        )
+    try:
+        from job.torch_session import TorchSession
+    except ImportError as exc:
+        raise ConfigurationError(f"torch cannot be imported ({exc}): pip install 'sam3-annotate[torch]'") from exc
+    return TorchSession(artifact, device=wanted.device, batch_size=wanted.batch_size, threads=wanted.threads)
+
+
+def _onnx_has_cuda() -> bool:
+    try:
+        from job.onnx_session import cuda_provider_installed
+    except ImportError:
+        return False
+    return cuda_provider_installed()

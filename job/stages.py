@@ -1,0 +1,191 @@
+"""What each stage does with one image (the model's: with a batch). Their order is in job.pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from job import gva
+from job.budget import ByteBudget, ResidentBudget
+from job.errors import InputError, ModelError, ObjectMissingError, ObjectRefusedError
+from job.flow import EarlyEnd
+from job.heartbeat import EndWatch
+from job.journal import ANNOTATED, REVIEWED, ResultRow
+from job.keys import mask_key, stem_of
+from job.overlay import overlay_png
+from job.pictures import Header, decode_for_model, read_header
+from job.plan import PlannedInput
+from job.postprocess import Annotation, annotate_grounding, to_npz
+from job.run import Run
+from job.session import Grounding, Session, TextFeatures
+from job.store import PRIVATE_FOLDER, Store
+from job.values import Decoded, Encoded, Inferred, Processed, Taken
+
+logger = logging.getLogger(__name__)
+
+OVERLAY_FOLDER = f"{PRIVATE_FOLDER}/overlays"
+_POSTPROCESS_BYTES_PER_PIXEL = 8
+"""Painted mask, its compressed form, and the temporaries of one mask in chunks of rows."""
+
+
+class ModelFailedInputError(InputError):
+    """The model failed on this image; many in a row mean that it is not the image (job.worker counts)."""
+
+
+class RefusedInputError(InputError):
+    """The store refuses a file of this input; many in a row mean that it is not the file (job.worker counts)."""
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Memory for images: see job.budget."""
+
+    resident: ResidentBudget
+    transient: ByteBudget
+
+
+class Annotator:
+    """The six stages of a run, with what they need.
+
+    Attributes:
+        visualize: Whether to store overlays.
+    """
+
+    def __init__(self, run: Run, source: Store, session: Session, text: TextFeatures, budgets: Budgets) -> None:
+        self._run = run
+        self._spec = run.spec
+        self._source = source
+        self._session = session
+        self._text = text
+        self._budgets = budgets
+        self._end_watch = EndWatch(run)
+        self.visualize = False
+
+    def read(self, planned: PlannedInput) -> Taken | EarlyEnd:
+        """Fetch JSON, image and the output's JSON; an annotation that a person has reviewed ends here."""
+        if planned.problem:
+            raise InputError(planned.problem)
+        if planned.image is None:
+            raise InputError(f"No image found at {self._source.url}/{planned.json}")
+        assert isinstance(planned.image, str)
+        document = gva.parse(self._fetch(self._source, planned.json))
+        image = self._fetch(self._source, planned.image)
+        prior = gva.parse_prior(self._fetch(self._run.store, planned.json)) if planned.prior else None
+        if prior is not None and not self._spec.override_reviewed and gva.is_reviewed(prior, self._spec.model_id):
+            return EarlyEnd(ResultRow(json=planned.json, result=REVIEWED))
+        self._budgets.resident.saw(len(image))
+        return Taken(planned, planned.image, image, document, prior)
+
+    def decode(self, taken: Taken) -> Decoded:
+        """Check the header, then decode to the model's square."""
+        header = read_header(taken.image, self._spec.max_image_pixels)
+        self._warn_of_size(taken, header)
+        with self._budgets.transient.hold(header.decode_bytes):
+            pixels = decode_for_model(taken.image, self._session.info.image_side)
+        return Decoded(taken, header, pixels)
+
+    def infer(self, batch: list[Decoded]) -> list[Inferred | InputError]:
+        """Run the model; an image on which it fails twice fails alone."""
+        try:
+            groundings = self._ground(batch)
+        except ModelError:
+            if len(batch) > 1:
+                return [result for item in batch for result in self.infer([item])]
+            return self._infer_again(batch[0])
+        return [Inferred(item.taken, item.header, found) for item, found in zip(batch, groundings, strict=True)]
+
+    def postprocess(self, inferred: Inferred) -> Processed:
+        """Instances of the reference rules in the stored raster, and the painted mask."""
+        height, width = inferred.header.size_hw
+        with self._budgets.transient.hold(height * width * _POSTPROCESS_BYTES_PER_PIXEL):
+            annotation = annotate_grounding(
+                inferred.grounding,
+                self._spec.prompts,
+                inferred.header.upright_size_hw,
+                inferred.header.orientation,
+            )
+        return Processed(inferred.taken, annotation)
+
+    def encode(self, processed: Processed) -> Encoded | EarlyEnd:
+        """Make the bytes of NPZ and JSON, and the journal's row."""
+        taken, annotation = processed.taken, processed.annotation
+        entry = gva.segmentation_entry(
+            annotation,
+            npz_name=mask_key(taken.planned.json).rpartition("/")[2],
+            model_id=self._spec.model_id,
+            prompts=self._spec.prompts,
+            annotation_date=self._spec.annotation_date,
+        )
+        merged = gva.merge(taken.document, entry, taken.prior)
+        for warning in merged.warnings:
+            logger.warning("%s: %s", taken.planned.json, warning)
+        overlay = overlay_png(taken.image, annotation) if self.visualize else None
+        row = _row(taken.planned.json, annotation)
+        return Encoded(taken, to_npz(annotation.mask), gva.render(merged.document), overlay, row)
+
+    def write(self, encoded: Encoded) -> ResultRow:
+        """Store image, NPZ and JSON, in this order: the JSON is the commit mark."""
+        store, key = self._run.store, encoded.taken.planned.json
+        self._end_watch.check()
+        if encoded.overlay is not None:
+            store.put(f"{OVERLAY_FOLDER}/{stem_of(key)}.png", encoded.overlay)
+        if self._spec.image_mode == "copy":
+            store.put(encoded.taken.image_key, encoded.taken.image)
+        store.put(mask_key(key), encoded.npz)
+        store.put(key, encoded.json)
+        return encoded.row
+
+    def _fetch(self, store: Store, key: str) -> bytes:
+        try:
+            return store.read(key)
+        except ObjectMissingError as exc:
+            raise InputError(str(exc)) from exc
+        except ObjectRefusedError as exc:
+            raise RefusedInputError(str(exc)) from exc
+
+    def _warn_of_size(self, taken: Taken, header: Header) -> None:
+        declared = gva.declared_size_wh(taken.document)
+        height, width = header.size_hw
+        if declared is not None and declared != (width, height):
+            logger.warning(
+                "%s: image.dimensions says %s x %s, the file has %d x %d: the file counts",
+                taken.planned.json,
+                *declared,
+                width,
+                height,
+            )
+
+    def _ground(self, batch: list[Decoded]) -> tuple[Grounding, ...]:
+        features = self._session.encode_images(np.stack([item.pixels for item in batch]))
+        groundings = self._session.ground(features, self._text, self._spec.confidence_threshold)
+        if not all(np.isfinite(found.scores).all() and np.isfinite(found.mask_logits).all() for found in groundings):
+            raise ModelError("the model answers with numbers that are not finite")
+        return groundings
+
+    def _infer_again(self, item: Decoded) -> list[Inferred | InputError]:
+        try:
+            return [Inferred(item.taken, item.header, self._ground([item])[0])]
+        except ModelError as exc:
+            return [ModelFailedInputError(f"the model failed on this image twice: {exc}")]
+
+
+def _row(json: str, annotation: Annotation) -> ResultRow:
+    scores: dict[str, list[float]] = {}
+    for instance in annotation.instances:
+        scores.setdefault(instance.class_name, []).append(round(instance.score, 3))
+    dropped = {
+        "empty": annotation.dropped_empty,
+        "overlap": annotation.dropped_overlap,
+        "beyond_255": annotation.dropped_beyond_255,
+    }
+    return ResultRow(
+        json=json,
+        result=ANNOTATED,
+        scores=scores,
+        dropped={why: count for why, count in dropped.items() if count},
+        hidden=annotation.hidden,
+        mask_sha256=hashlib.sha256(annotation.mask.tobytes()).hexdigest(),
+    )

@@ -1,0 +1,88 @@
+"""What the machine grants this process: processors and memory, by cgroup where there is one (v1 and v2)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_UNLIMITED = 1 << 60
+
+
+def usable_cpus(cgroup_root: Path = _CGROUP_ROOT) -> int:
+    """Processors this process may use: its affinity, cut to the cgroup's quota, at least 1."""
+    granted = len(os.sched_getaffinity(0))
+    quota = _cpu_quota(cgroup_root)
+    return max(1, granted if quota is None else min(granted, int(quota)))
+
+
+def available_memory(cgroup_root: Path = _CGROUP_ROOT) -> int:
+    """Bytes that this process may still take: the machine's free memory, cut to what its cgroups leave."""
+    free = _meminfo_available()
+    for folder, limit_name, usage_name in _memory_files(cgroup_root):
+        limit, usage = _read_int(folder / limit_name), _read_int(folder / usage_name)
+        if limit is not None and usage is not None and limit < _UNLIMITED:
+            free = min(free, limit - usage + _reclaimable(folder))
+    return max(0, free)
+
+
+def _own_cgroup(controller: str, cgroup_root: Path) -> Path:
+    """Folder of this process's cgroup; the mount's root inside a container with a namespace of its own."""
+    for line in _read_text(Path("/proc/self/cgroup")).splitlines():
+        _, names, path = line.split(":", 2)
+        if controller in names.split(",") or (names == "" and not (cgroup_root / controller).is_dir()):
+            base = cgroup_root / controller if names else cgroup_root
+            own = base / path.lstrip("/")
+            return own if own.is_dir() else base
+    return cgroup_root
+
+
+def _cpu_quota(cgroup_root: Path) -> float | None:
+    folder = _own_cgroup("cpu", cgroup_root)
+    for level in _up_to(folder, cgroup_root):
+        fields = _read_text(level / "cpu.max").split()
+        if len(fields) == 2 and fields[0].isdigit():
+            return int(fields[0]) / int(fields[1])
+        quota, period = _read_int(level / "cpu.cfs_quota_us"), _read_int(level / "cpu.cfs_period_us")
+        if quota is not None and period and quota > 0:
+            return quota / period
+    return None
+
+
+def _memory_files(cgroup_root: Path) -> list[tuple[Path, str, str]]:
+    folder = _own_cgroup("memory", cgroup_root)
+    names = [("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")]
+    return [(level, limit, usage) for level in _up_to(folder, cgroup_root) for limit, usage in names]
+
+
+def _up_to(folder: Path, root: Path) -> list[Path]:
+    levels = [folder, *folder.parents]
+    return levels[: levels.index(root) + 1] if root in levels else [folder]
+
+
+def _reclaimable(folder: Path) -> int:
+    """Page cache that the kernel gives back when asked."""
+    for line in _read_text(folder / "memory.stat").splitlines():
+        name, _, value = line.partition(" ")
+        if name in {"inactive_file", "total_inactive_file"}:
+            return int(value)
+    return 0
+
+
+def _meminfo_available() -> int:
+    for line in _read_text(Path("/proc/meminfo")).splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+
+
+def _read_int(path: Path) -> int | None:
+    text = _read_text(path).strip()
+    return int(text) if text.lstrip("-").isdigit() else None

@@ -1,0 +1,195 @@
+"""A worker: walks its shards through the pipeline, journals what is stored, marks what is complete.
+
+One thread conducts; the pipeline's threads never touch the run. The pipeline is not drained between shards: the
+next one is taken up while the last images of the one before are on their way.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from job.budget import ResidentBudget
+from job.errors import AnnotateError, InputError, InterruptedRunError, ModelError
+from job.flow import Flow, Ticket
+from job.journal import FAILED, ResultRow
+from job.options import WorkerOptions
+from job.pipeline import LAST_STAGES
+from job.plan import PlannedInput
+from job.run import Run
+from job.shards import OpenShard, write_marker
+from job.stages import ModelFailedInputError, RefusedInputError
+
+logger = logging.getLogger(__name__)
+
+FAILURES_IN_A_ROW = 20
+"""So many refusals, or model failures, without one success between them are not the images' fault."""
+STOP_GRACE_S = 20.0
+"""How long a worker that is told to stop lets the images behind the model come to their end."""
+KILLER_REASON = "ended the worker twice"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Who makes the outputs; goes into every row."""
+
+    worker: str
+    artifact: str
+    precision: str
+    provider: str
+
+
+@dataclass(frozen=True)
+class _OnItsWay:
+    shard: OpenShard
+    resident_bytes: int
+
+
+class Worker:
+    """Conducts the pipeline over shards.
+
+    Attributes:
+        stop: Set it, from any thread or signal handler, to end `work` in order.
+    """
+
+    def __init__(self, run: Run, flow: Flow, resident: ResidentBudget, options: WorkerOptions, who: Provenance) -> None:
+        self._run = run
+        self._flow = flow
+        self._resident = resident
+        self._options = options
+        self._who = who
+        self._on_its_way: dict[str, _OnItsWay] = {}
+        self._open: list[OpenShard] = []
+        self._failures_in_a_row: dict[type[InputError], int] = {}
+        self._journaled_s = time.monotonic()
+        self.stop = threading.Event()
+
+    def work(self, shards: Iterable[OpenShard], on_result: Callable[[ResultRow], None]) -> None:
+        """Do every shard.
+
+        Args:
+            shards: Taken up one by one, when the pipeline has room.
+            on_result: Called with every new row.
+
+        Raises:
+            InterruptedRunError: `stop` was set, or storage is out of reach.
+            WorkerError: The device, the model or an image has stopped this worker.
+        """
+        self._on_result = on_result
+        try:
+            for shard in shards:
+                self._open.append(shard)
+                self._feed(shard)
+                self._mark_if_complete(shard)
+            self._drain()
+        except AnnotateError:
+            self._leave_in_order()
+            raise
+        finally:
+            self._flow.close()
+
+    def _feed(self, shard: OpenShard) -> None:
+        for planned in shard.todo:
+            if not shard.is_careful:
+                self._admit(shard, planned)
+                continue
+            self._drain()
+            if shard.is_suspect(planned):
+                self._blame(shard, planned)
+            else:
+                shard.journal.intend(planned.json)
+                self._admit(shard, planned)
+                self._drain()
+
+    def _admit(self, shard: OpenShard, planned: PlannedInput) -> None:
+        """Let an input into the pipeline as soon as there is room."""
+        self._check_stop()
+        size = None
+        while not self._flow.has_room or (size := self._resident.try_admit()) is None:
+            self._collect()
+        self._on_its_way[planned.json] = _OnItsWay(shard, size)
+        self._flow.submit(planned.json, planned)
+
+    def _drain(self) -> None:
+        while self._on_its_way:
+            self._collect()
+
+    def _blame(self, shard: OpenShard, planned: PlannedInput) -> None:
+        """Book an image that has ended workers twice, once no other worker can be at it any more."""
+        age_s = self._run.store.now_s() - shard.latest_intent_s(planned)
+        deadline_s = time.monotonic() + self._options.image_timeout_s - age_s
+        if time.monotonic() < deadline_s:
+            logger.warning("%s %s: waiting until no worker can be at it any more", planned.json, KILLER_REASON)
+        while time.monotonic() < deadline_s:
+            self._collect()
+        self._book(shard, ResultRow(json=planned.json, result=FAILED, reason=KILLER_REASON))
+
+    def _collect(self) -> None:
+        """Take one result if there is one, and do what is due."""
+        self._check_stop()
+        ticket = self._flow.next_result()
+        if ticket is not None:
+            self._take(ticket)
+        if time.monotonic() - self._journaled_s >= self._options.journal_interval_s:
+            self._journal_now()
+
+    def _take(self, ticket: Ticket) -> None:
+        on_its_way = self._on_its_way.pop(ticket.key)
+        self._resident.release(on_its_way.resident_bytes)
+        if isinstance(ticket.value, InputError):
+            row = ResultRow(json=ticket.key, result=FAILED, reason=str(ticket.value))
+        else:
+            row = ticket.value
+        self._count_failures(ticket.value)
+        seconds = {name: round(spent, 4) for name, spent in ticket.seconds.items()}
+        self._book(on_its_way.shard, msgspec.structs.replace(row, seconds=seconds))
+
+    def _book(self, shard: OpenShard, row: ResultRow) -> None:
+        who = self._who
+        row = msgspec.structs.replace(
+            row, worker=who.worker, artifact=who.artifact, precision=who.precision, provider=who.provider
+        )
+        if row.result == FAILED:
+            logger.warning("%s/%s: %s", self._run.spec.input_url, row.json, row.reason)
+        shard.add(row)
+        self._on_result(row)
+        self._mark_if_complete(shard)
+
+    def _count_failures(self, value: object) -> None:
+        """Tell a world that fails from images that fail."""
+        if not isinstance(value, RefusedInputError | ModelFailedInputError):
+            self._failures_in_a_row.clear()
+            return
+        kind = type(value)
+        self._failures_in_a_row[kind] = self._failures_in_a_row.get(kind, 0) + 1
+        if self._failures_in_a_row[kind] < FAILURES_IN_A_ROW:
+            return
+        message = f"{FAILURES_IN_A_ROW} images in a row failed, the last with: {value}"
+        raise ModelError(message) if kind is ModelFailedInputError else InterruptedRunError(message)
+
+    def _mark_if_complete(self, shard: OpenShard) -> None:
+        if shard.is_complete and shard in self._open:
+            self._open.remove(shard)
+            write_marker(self._run, shard, self._options.attempt)
+
+    def _journal_now(self) -> None:
+        for shard in self._open:
+            shard.journal.write()
+        self._journaled_s = time.monotonic()
+
+    def _check_stop(self) -> None:
+        if self.stop.is_set():
+            raise InterruptedRunError("interrupted with work left: the same command goes on with it")
+
+    def _leave_in_order(self) -> None:
+        """Let what the model has answered come to its end, and journal it."""
+        for ticket in self._flow.finish(LAST_STAGES, STOP_GRACE_S):
+            if isinstance(ticket.value, ResultRow):
+                self._take(ticket)
+        for shard in self._open:
+            shard.journal.leave()

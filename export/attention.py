@@ -61,7 +61,7 @@ class PlainAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, C) to (B, heads, N, C / heads)."""
-        return x.unflatten(-1, (self.heads, x.shape[-1] // self.heads)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], self.heads, x.shape[-1] // self.heads).transpose(1, 2)
 
     def _mask(self, added: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
         """One mask that broadcasts against (B, heads, N, M)."""
@@ -70,7 +70,7 @@ class PlainAttention(nn.Module):
         if added is None:
             return None
         added = added.to(q.dtype)
-        return added if added.ndim == 2 else added.unflatten(0, (-1, self.heads))
+        return added if added.ndim == 2 else added.reshape(q.shape[0], self.heads, *added.shape[1:])
 
 
 class RotaryAttention(nn.Module):

@@ -1,38 +1,109 @@
-"""From a checkpoint to an artifact's files."""
+"""From a checkpoint to an artifact that agrees with it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import click
+import msgspec
 import numpy as np
 import torch
 
 from export.graphs import graphs_of, image_side
 from export.onnx_export import write_onnx
+from export.parity import describe
+from export.pictures import drawn_pictures, pictures_of
 from export.sam3_runtime import quiet, running_on
+from export.staging import staged_folder
 from export.tokenizer import write_tokenizer
+from export.torchscript_export import write_torchscript
+from export.verify import REFERENCE_PICTURES, Verifier
 from export.wrappers import MEAN, STD
-from job.artifact import FORMAT_VERSION, Artifact, GraphFormat, GraphSpec, Manifest, Precision, file_entry
+from job.artifact import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    Artifact,
+    FileEntry,
+    GraphFormat,
+    GraphSpec,
+    Manifest,
+    Precision,
+    encode_manifest,
+    file_entry,
+)
+from job.errors import ConfigurationError
 from job.session import TextFeatures
+from job.sessions import open_session, runtime_of
 from job.text import TEXT_FEATURES_NAME, TOKENIZER_NAME
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from export.checkpoint import Original
+    from job.artifact import ParityFigures
+    from job.options import Device
 
 DEFAULT_PROMPTS = ("car", "license plate", "person")
+_WRITERS = {"onnx": write_onnx, "torchscript": write_torchscript}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """What to make.
+
+    Attributes:
+        out: Folder of the artifact; an artifact that is there is replaced.
+        format: What the graphs become.
+        precision: Of weights and arithmetic.
+        images: Folder of pictures to verify with, None to draw scenes.
+        image_count: How many pictures at most.
+        device: Where original and artifact run while they are compared.
+        threads: Threads of the artifact's session, None for all.
+    """
+
+    out: Path
+    format: GraphFormat
+    precision: Precision
+    images: Path | None
+    image_count: int
+    device: Device
+    threads: int | None
+
+
+def export_artifact(original: Original, request: ExportRequest) -> Artifact:
+    """Write an artifact, compare it with the original, and keep it if they agree.
+
+    Raises:
+        ConfigurationError: They do not agree; nothing is kept.
+        StorageError: The artifact cannot be written.
+    """
+    with staged_folder(request.out) as folder:
+        draft = write_files(original, folder, request.format, request.precision)
+        verifier = Verifier(original, request.device)
+        click.echo("Comparing with the original …")
+        verifier.write_reference(draft.manifest, folder, drawn_pictures(REFERENCE_PICTURES))
+        session = open_session(
+            draft, device=request.device, threads=request.threads, runtime=runtime_of(request.format)
+        )
+        parity = verifier.compare(draft, session, pictures_of(request.images, request.image_count))
+        _require_agreement(parity)
+        manifest = msgspec.structs.replace(draft.manifest, parity=parity, files=_entries(folder))
+        (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
+    return msgspec.structs.replace(draft, folder=request.out, manifest=manifest)
 
 
 def write_files(original: Original, folder: Path, graph_format: GraphFormat, precision: Precision) -> Artifact:
-    """Write everything but the manifest and give the artifact that it will describe."""
+    """Write graphs, text features and tokenizer, and give the artifact that a manifest will describe."""
     write_tokenizer(original.model.backbone.language_backbone.tokenizer, folder / TOKENIZER_NAME)
     text = encode_prompts(original, DEFAULT_PROMPTS)
     np.savez_compressed(folder / TEXT_FEATURES_NAME, features=text.features, mask=text.mask)
-    specs = [
-        GraphSpec(file=write_onnx(graph, folder), inputs=graph.inputs, outputs=graph.outputs)
-        for graph in graphs_of(original.model)
-    ]
+    specs = []
+    for graph in graphs_of(original.model, precision):
+        click.echo(f"Exporting {graph.name} to {graph_format}, {precision} …")
+        name = _WRITERS[graph_format](graph, folder)
+        specs.append(GraphSpec(file=name, inputs=graph.inputs, outputs=graph.outputs))
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         model_id=original.model_id,
@@ -48,7 +119,7 @@ def write_files(original: Original, folder: Path, graph_format: GraphFormat, pre
         image_encoder=specs[0],
         grounding=specs[1],
         text_encoder=specs[2],
-        files={path.name: file_entry(path) for path in sorted(folder.iterdir())},
+        files=_entries(folder),
         parity=(),
         weights_licence=original.weights_licence,
     )
@@ -62,4 +133,21 @@ def encode_prompts(original: Original, prompts: tuple[str, ...]) -> TextFeatures
         for prompt in prompts:
             out = original.model.backbone.forward_text([prompt], device="cpu")
             rows.append((out["language_features"].transpose(0, 1).numpy(), out["language_mask"].numpy()))
-    return TextFeatures(features=np.concatenate([x for x, _ in rows]), mask=np.concatenate([mask for _, mask in rows]))
+    return TextFeatures(
+        features=np.concatenate([features for features, _ in rows]),
+        mask=np.concatenate([mask for _, mask in rows]),
+    )
+
+
+def _require_agreement(parity: Iterable[ParityFigures]) -> None:
+    for figures in parity:
+        click.echo(describe(figures))
+        if not figures.passed:
+            raise ConfigurationError(
+                f"the exported graphs do not agree with the original: {describe(figures)}; allowed is "
+                f"{figures.tolerance}. Nothing was kept. Export in another precision, or report this"
+            )
+
+
+def _entries(folder: Path) -> dict[str, FileEntry]:
+    return {path.name: file_entry(path) for path in sorted(folder.iterdir())}

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sam3.model.sam3_image_processor import Sam3Processor
-from torchvision.transforms import v2
 
 from export.graphs import image_side
 from export.parity import Answer
@@ -25,6 +23,9 @@ class OriginalSide:
     """Sam3's processor for a list of prompts."""
 
     def __init__(self, model: Any, prompts: tuple[str, ...], threshold: float, device: str) -> None:
+        with quiet():
+            from sam3.model.sam3_image_processor import Sam3Processor
+            from torchvision.transforms import v2
         self._model = model.to(device)
         self._prompts = prompts
         self._device = device

@@ -26,6 +26,12 @@ TOLERANCES: dict[tuple[Precision, Comparison], Tolerance] = {
     ("fp32", "end_to_end"): Tolerance(
         score=1e-3, threshold_band=1e-3, mask_iou=0.995, mask_pixels=4, mask_iou_mean=0.999
     ),
+    ("fp16", "same_input"): Tolerance(
+        score=5e-3, threshold_band=5e-3, mask_iou=0.99, mask_pixels=8, mask_iou_mean=0.998
+    ),
+    ("fp16", "end_to_end"): Tolerance(
+        score=5e-3, threshold_band=5e-3, mask_iou=0.99, mask_pixels=8, mask_iou_mean=0.998
+    ),
 }
 
 

@@ -1,10 +1,10 @@
 """A few pictures and the original's answers, stored with the artifact: a check that needs no checkpoint.
 
-    pixels    uint8   (n, S, S, 3)
-    scores    float32 (n, P, Q)
-    selected  int64   (K, 3)         (picture, prompt, query), ascending
-    masks     uint8   (K, h * w / 8) bits of the masks on the model's own grid
-    grid_hw   int64   (2,)
+pixels    uint8   (n, S, S, 3)
+scores    float32 (n, P, Q)
+selected  int64   (K, 3)         (picture, prompt, query), ascending
+masks     uint8   (K, h * w / 8) bits of the masks on the model's own grid
+grid_hw   int64   (2,)
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ class Reference:
 def write_reference(path: Path, pixels: Sequence[NDArray[np.uint8]], answers: Sequence[Answer]) -> None:
     """Store pixels and answers."""
     masks = [mask for answer in answers for mask in answer.masks]
-    rows = [
-        np.column_stack((np.full(len(answer.selected), i), answer.selected)) for i, answer in enumerate(answers)
-    ]
+    rows = [np.column_stack((np.full(len(answer.selected), i), answer.selected)) for i, answer in enumerate(answers)]
     np.savez_compressed(
         path,
         pixels=np.stack(pixels),

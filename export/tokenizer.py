@@ -33,7 +33,7 @@ def write_tokenizer(original: Any, path: Path) -> None:
     for special in original.all_special_ids:
         _add_special(vocabulary, merges, original.decoder[special])
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, end_of_word_suffix=WORD_END))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_word_pattern()), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
@@ -67,7 +67,7 @@ def _word_pattern() -> str:
 
 def _character_class(pattern: str) -> str:
     """Spell out a class of the original's regular expressions as ranges of code points."""
-    import regex
+    import regex  # type: ignore[import-untyped]
 
     matches = regex.compile(pattern, regex.IGNORECASE).match
     return "".join(f"\\x{{{first:X}}}-\\x{{{last:X}}}" for first, last in _ranges(lambda c: bool(matches(chr(c)))))

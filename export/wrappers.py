@@ -158,7 +158,8 @@ class EmptyGeometry(nn.Module):
         memory = tokens.transpose(0, 1)
         for layer in e.encode:
             x = layer(tgt=x, memory=memory, pos=position.transpose(0, 1))
-        return e.encode_norm(x).transpose(0, 1)
+        token: Tensor = e.encode_norm(x)
+        return token.transpose(0, 1)
 
 
 class PromptFusion(nn.Module):
@@ -184,13 +185,15 @@ class PromptFusion(nn.Module):
     def _attend_self(layer: Any, x: Tensor, position: Tensor) -> Tensor:
         y = layer.norm1(x)
         q = y + position
-        return x + layer.self_attn(q, q, value=y)[0]
+        seen: Tensor = layer.self_attn(q, q, value=y)[0]
+        return x + seen
 
     @staticmethod
     def _attend_prompt(layer: Any, x: Tensor, prompt: Tensor, padding: Tensor) -> Tensor:
         y = layer.norm2(x)
         x = x + layer.cross_attn_image(query=y, key=prompt, value=prompt, key_padding_mask=padding)[0]
-        return x + layer.linear2(layer.activation(layer.linear1(layer.norm3(x))))
+        widened: Tensor = layer.linear2(layer.activation(layer.linear1(layer.norm3(x))))
+        return x + widened
 
 
 class QueryDecoder(nn.Module):
@@ -281,9 +284,9 @@ class MaskHead(nn.Module):
         attended = self.head.cross_attend_prompt(query=y, key=key, value=key, key_padding_mask=padding)[0]
         seen = (attended.transpose(0, 1) + memory).transpose(1, 2)
         pixels = self._decode_pixels(features, seen.unflatten(-1, features[-1].shape[-2:]))
-        embedded = self.head.mask_predictor.mask_embed(query)
-        embedded = embedded.to(pixels.dtype)
-        return (embedded @ pixels.flatten(2)).unflatten(-1, pixels.shape[-2:])
+        embedded: Tensor = self.head.mask_predictor.mask_embed(query).to(pixels.dtype)
+        logits = embedded @ pixels.flatten(2)
+        return logits.reshape(*logits.shape[:2], *pixels.shape[-2:])
 
     def _decode_pixels(self, features: tuple[Tensor, ...], x: Tensor) -> Tensor:
         decoder = self.head.pixel_decoder

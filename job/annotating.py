@@ -16,7 +16,7 @@ from job.ending import end_if_complete
 from job.flow import Flow
 from job.heartbeat import Heartbeat
 from job.journal import ResultRow, read_history
-from job.options import Device, Runtime, WorkerOptions
+from job.options import WorkerOptions
 from job.pipeline import stages_of
 from job.plan import Plan, PlannedShard, Selection, make_plan, read_plan, read_shard
 from job.progress import Progress, Tally
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_MEMORY_FRACTION = 0.6
 _TRANSIENT_SHARE = 0.5
 _IO_THREADS = 4
-_CPU_IN_FLIGHT = 2
+CPU_IN_FLIGHT = 2
 _MASK_LOGITS_BYTES = 16 << 20
 """Allowance for the mask logits and outputs of one image."""
 
@@ -49,8 +49,6 @@ class Request:
         source: The input.
         target: The output.
         artifact: The model.
-        device: What it runs on.
-        runtime: Which library runs it.
         spec: What is pinned for the run.
         is_date_given: Whether the user chose the annotation date.
         run_name: Name of the run, or None.
@@ -60,8 +58,6 @@ class Request:
     source: Store
     target: Store
     artifact: Artifact
-    device: Device
-    runtime: Runtime
     spec: RunSpec
     is_date_given: bool
     run_name: str | None
@@ -171,12 +167,13 @@ def _work(
 
 def _open_session(request: Request) -> Session:
     logger.info("Loading SAM3 model...")
+    options = request.options
     session = open_session(
         request.artifact,
-        device=request.device,
-        runtime=request.runtime,
-        batch_size=request.options.batch_size,
-        threads=request.options.threads,
+        device=options.device,
+        batch_size=options.batch_size,
+        threads=options.threads,
+        runtime=options.runtime,
     )
     info = session.info
     logger.info("SAM3 model loaded successfully")
@@ -194,7 +191,7 @@ def _build_worker(run: Run, request: Request, session: Session) -> Worker:
         run, request.source, session, text_features_for(request.artifact, session, run.spec.prompts), budgets
     )
     annotator.visualize = options.visualize
-    in_flight = (options.batch_size or _CPU_IN_FLIGHT) if request.device == "cpu" else 1
+    in_flight = (options.batch_size or CPU_IN_FLIGHT) if options.device == "cpu" else 1
     stages = stages_of(annotator, batch_size=info.batch_size, in_flight=in_flight, cpus=cpus, io_threads=_IO_THREADS)
     capacity = 2 * (info.batch_size * in_flight) + 2 * cpus + 2 * _IO_THREADS
     flow = Flow(stages, capacity=capacity, item_timeout_s=options.image_timeout_s)

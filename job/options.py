@@ -26,6 +26,8 @@ class WorkerOptions:
         pool: Name of the pool that this process belongs to.
         index: Its index in the pool, 0 to num_indexes - 1.
         num_indexes: Processes in the pool.
+        device: What the model runs on.
+        runtime: Which library runs it.
         batch_size: Images in one call of the model on an accelerator, images in flight on a CPU; None to choose.
         threads: Threads of the model on a CPU; None for all processors of the cgroup.
         memory_budget: Bytes for images between the stages; None for 60 % of what is left once the model is loaded.
@@ -37,11 +39,13 @@ class WorkerOptions:
         attempt: Random name of this process.
     """
 
+    device: Device
+    runtime: Runtime = "onnx"
+    batch_size: int | None = None
+    threads: int | None = None
     pool: str = "local"
     index: int = 0
     num_indexes: int = 1
-    batch_size: int | None = None
-    threads: int | None = None
     memory_budget: int | None = None
     journal_interval_s: float = 30.0
     image_timeout_s: float = 600.0

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -59,7 +60,7 @@ class Progress:
         self._total = total
         self._begun = self._logged = time.monotonic()
         self._finished_before = tally.finished
-        self._bar: tqdm[None] | None = None
+        self._bar: Any = None
         if sys.stderr.isatty():
             self._bar = tqdm(
                 total=total, initial=tally.finished, desc="Processing images", unit="img", dynamic_ncols=True

@@ -87,6 +87,11 @@ def gpu_answers() -> bool:
     return answered and count.value > 0
 
 
+def runtime_of(graph_format: GraphFormat) -> Runtime:
+    """Give the library that executes graphs of a format."""
+    return _RUNTIME_OF_FORMAT[graph_format]
+
+
 def _check_format(artifact: Artifact, runtime: Runtime) -> None:
     found, runs = artifact.manifest.format, _FORMAT_OF_RUNTIME[runtime]
     if found != runs:

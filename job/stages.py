@@ -15,10 +15,11 @@ from job.flow import EarlyEnd
 from job.heartbeat import EndWatch
 from job.journal import ANNOTATED, REVIEWED, ResultRow
 from job.keys import mask_key, stem_of
+from job.npz import to_npz
 from job.overlay import overlay_png
 from job.pictures import Header, decode_for_model, read_header
 from job.plan import PlannedInput
-from job.postprocess import Annotation, annotate_grounding, to_npz
+from job.postprocess import Annotation, annotate_grounding
 from job.run import Run
 from job.session import Grounding, Session, TextFeatures
 from job.store import PRIVATE_FOLDER, Store

@@ -75,7 +75,7 @@ class PromptTokenizer:
             )
         self._tokenizer = Tokenizer.from_file(str(path))
         self._length = artifact.manifest.context_length
-        self._start, self._end = self._tokenizer.token_to_id(START), self._tokenizer.token_to_id(END)
+        self._start, self._end = self._id_of(START), self._id_of(END)
 
     def token_ids(self, prompts: Sequence[str]) -> NDArray[np.int64]:
         """Tokenise: int64 (P, L); what does not fit is cut and the last token becomes the end mark."""
@@ -85,6 +85,12 @@ class PromptTokenizer:
             framed = [self._start, *words[: self._length - 2], self._end]
             row[: len(framed)] = framed
         return ids
+
+    def _id_of(self, token: str) -> int:
+        found = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise ArtifactError(f"the tokenizer has no {token}: export the model again")
+        return found
 
 
 def clean(text: str) -> str:

@@ -96,7 +96,7 @@ class TorchSession:
     def _running(self) -> Iterator[None]:
         """Run without gradients and without the executor that rewrites a graph once it has seen it run."""
         try:
-            with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[no-untyped-call]
+            with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
                 yield
         except RuntimeError as exc:
             raise DeviceError(f"--device {self._device}: torch failed: {exc}") from exc

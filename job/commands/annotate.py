@@ -18,7 +18,7 @@ from job.artifact import Artifact, open_artifact
 from job.errors import AnnotateError, UsageError
 from job.instances import PASSENGER, class_name_of
 from job.logs import set_up_logging
-from job.options import WorkerOptions, new_attempt
+from job.options import Device, Runtime, WorkerOptions, new_attempt
 from job.progress import Tally, log_summary
 from job.run import RunSpec
 from job.sessions import default_device
@@ -30,7 +30,7 @@ DEFAULT_PROMPTS = "car,license plate,person"
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
-class ByteSize(click.ParamType):
+class ByteSize(click.ParamType[int]):
     """A number of bytes, with K, M or G for powers of 1024."""
 
     name = "size"
@@ -255,8 +255,17 @@ def _request(flags: dict[str, Any], source: Store, target: Store, attempt: str) 
         model_id=artifact.manifest.model_id,
         checkpoint_sha256=artifact.manifest.checkpoint_sha256,
     )
-    names = ("batch_size", "threads", "memory_budget", "journal_interval_s", "image_timeout_s", "max_failed_fraction")
+    names = (
+        "runtime",
+        "batch_size",
+        "threads",
+        "memory_budget",
+        "journal_interval_s",
+        "image_timeout_s",
+        "max_failed_fraction",
+    )
     options = WorkerOptions(
+        device=_device(flags["device"], flags["runtime"]),
         supersede=flags["supersede"],
         visualize=flags["visualize"],
         attempt=attempt,
@@ -266,8 +275,6 @@ def _request(flags: dict[str, Any], source: Store, target: Store, attempt: str) 
         source=source,
         target=target,
         artifact=artifact,
-        device=_device(flags["device"], flags["runtime"]),
-        runtime=flags["runtime"],
         spec=spec,
         is_date_given=flags["annotation_date"] is not None,
         run_name=flags["run_name"],
@@ -275,13 +282,13 @@ def _request(flags: dict[str, Any], source: Store, target: Store, attempt: str) 
     )
 
 
-def _device(wanted: str | None, runtime: str) -> Any:
+def _device(wanted: Device | None, runtime: Runtime) -> Device:
     if wanted is not None:
         logger.info("Device: %s", wanted)
         return wanted
-    choice = default_device(runtime)  # type: ignore[arg-type]
+    choice = default_device(runtime)
     logger.info("Device: %s", choice.device)
-    logger.info("No --device given: %s because %s", choice.device, choice.reason)
+    logger.info("No --device given: %s, because %s", choice.device, choice.reason)
     return choice.device
 
 

@@ -1,0 +1,144 @@
+"""JSON that is carried over: every number in its own spelling, every key in its place (RFC 8259, RFC 7493).
+
+Python's decoder is used, but with numbers kept as text; its encoder is not, since it can only write numbers it
+has parsed. What cannot be carried over untouched is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from job.errors import InputError
+
+MAX_INTEGER_DIGITS = 4300
+"""Python's own limit on the text of an integer, so that every reader of the output can read it."""
+MAX_DEPTH = 500
+"""Nesting that other readers of the output can be expected to take."""
+
+_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+_encode_string = json.encoder.encode_basestring
+
+
+@dataclass(frozen=True)
+class RawNumber:
+    """A number as it was written."""
+
+    text: str
+
+
+def parse(raw: bytes) -> dict[str, Any]:
+    """Decode an object.
+
+    Args:
+        raw: UTF-8, with or without a byte order mark.
+
+    Returns:
+        Objects, arrays, strings, `RawNumber`, booleans and None.
+
+    Raises:
+        InputError: Not UTF-8, not JSON, not an object, or something that cannot be carried over untouched.
+    """
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise InputError(f"JSON is not UTF-8: byte {exc.start} is 0x{raw[exc.start]:02x}") from exc
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as exc:
+        raise InputError(f"JSON is broken: {exc.msg} at line {exc.lineno}, column {exc.colno}") from exc
+    except RecursionError as exc:
+        raise InputError("JSON is nested too deeply") from exc
+    if not isinstance(value, dict):
+        raise InputError(f"JSON is not an object but {_kind(value)}")
+    _check_depth(value)
+    return value
+
+
+def render(value: Any) -> bytes:
+    """Encode with an indent of 2, not escaped to ASCII, in the order of the keys.
+
+    Args:
+        value: What `parse` returns; numbers, tuples and lists of one's own may be mixed in.
+
+    Returns:
+        UTF-8. A lone surrogate is written as its escape.
+    """
+    text = "".join(_write(value, "\n"))
+    return _LONE_SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode("utf-8")
+
+
+def as_int(value: Any) -> int | None:
+    """The whole number that a parsed value is, or None."""
+    if isinstance(value, RawNumber) and value.text.isdigit():
+        return int(value.text)
+    return None
+
+
+def _write(value: Any, line: str) -> Iterator[str]:
+    if isinstance(value, RawNumber):
+        yield value.text
+    elif isinstance(value, str):
+        yield _encode_string(value)
+    elif isinstance(value, dict) and value:
+        inner = line + "  "
+        for i, (key, item) in enumerate(value.items()):
+            yield f"{',' if i else '{'}{inner}{_encode_string(key)}: "
+            yield from _write(item, inner)
+        yield line + "}"
+    elif isinstance(value, list | tuple) and value:
+        inner = line + "  "
+        for i, item in enumerate(value):
+            yield f"{',' if i else '['}{inner}"
+            yield from _write(item, inner)
+        yield line + "]"
+    else:
+        yield json.dumps(value)
+
+
+def _check_depth(value: Any) -> None:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(item.values())
+            elif isinstance(item, list):
+                inner.extend(item)
+        if not inner:
+            return
+        level = inner
+    raise InputError(f"JSON is nested too deeply: allowed are {MAX_DEPTH} levels")
+
+
+def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise InputError(f"JSON has the key {twice!r} twice in one object")
+    return found
+
+
+def _integer(text: str) -> RawNumber:
+    digits = len(text.lstrip("-"))
+    if digits > MAX_INTEGER_DIGITS:
+        raise InputError(f"JSON has an integer of {digits} digits, allowed are {MAX_INTEGER_DIGITS}")
+    return RawNumber(text)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InputError(f"JSON has {name}, which is not JSON")
+
+
+def _kind(value: Any) -> str:
+    kinds = {list: "an array", str: "a string", bool: "true or false", RawNumber: "a number"}
+    return kinds.get(type(value), "null")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique_object, parse_float=RawNumber, parse_int=_integer, parse_constant=_refuse_constant
+)

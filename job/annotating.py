@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 
 from job.artifact import Artifact
 from job.budget import ByteBudget, ResidentBudget
@@ -24,6 +20,7 @@ from job.run import Run, RunEnd, RunSpec, find_run, open_run
 from job.session import Session
 from job.sessions import open_session
 from job.shards import marked_shards, open_shards, own_shards, read_marker
+from job.signals import ended_by_signals, stopped_by_signals
 from job.stages import Annotator, Budgets
 from job.store import Store, check_writable
 from job.supersede import supersede_older
@@ -86,7 +83,7 @@ def annotate(request: Request, tally: Tally) -> RunEnd | None:
         is_date_given=request.is_date_given,
         attempt=options.attempt,
     )
-    with Heartbeat(run, options) as heartbeat:
+    with ended_by_signals(), Heartbeat(run, options) as heartbeat:
         plan = read_plan(run) or _plan(run, request)
         left = _count_what_is_done(run, plan, options, tally)
         _say_what_is_to_do(request.source, plan, tally)
@@ -149,7 +146,7 @@ def _work(
     worker = _build_worker(run, request, session)
     heartbeat.beat.activity = "working"
     total = sum(shard.inputs for shard in own_shards(plan, options.index, options.num_indexes))
-    with Progress(tally, total) as progress, _stopped_by_signals(worker.stop):
+    with Progress(tally, total) as progress, stopped_by_signals(worker.stop):
 
         def count(row: ResultRow) -> None:
             tally.add(row.result)
@@ -202,23 +199,3 @@ def _build_worker(run: Run, request: Request, session: Session) -> Worker:
         provider=f"{info.provider}/{info.threads}",
     )
     return Worker(run, flow, budgets.resident, options, who)
-
-
-@contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and the first Ctrl-C end the work in order; a second Ctrl-C ends it at once."""
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 
 import click
@@ -67,8 +68,13 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code that job.errors documents."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(run(arguments))
+    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    # Not sys.exit: threads may be inside ONNX Runtime, which aborts the process when the interpreter goes away
+    # under them. Nothing is left to do at exit: files are whole and journalled.
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -83,7 +89,7 @@ def run(arguments: list[str]) -> int:
     except click.Abort:
         return InterruptedRunError.exit_code
     except KeyboardInterrupt:
-        _leave_at_once()
+        return InterruptedRunError.exit_code
     except AnnotateError as exc:
         click.echo(f"Error: {exc}", err=True)
         return exc.exit_code
@@ -93,11 +99,6 @@ def run(arguments: list[str]) -> int:
         logger.exception("An error nobody foresaw; please report it with the lines below")
         return UNFORESEEN_EXIT_CODE
     return 0
-
-
-def _leave_at_once() -> None:
-    """A second Ctrl-C: threads are in the middle of things, but nothing they leave behind is half written."""
-    os._exit(InterruptedRunError.exit_code)
 
 
 def _found_commands() -> dict[str, EntryPoint]:

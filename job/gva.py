@@ -121,6 +121,9 @@ def merge(document: Document, entry: dict[str, Any], prior: Document | None) -> 
     The first entry of ours is replaced where it stands and further ones are dropped; without one, ours comes
     last. Entries of others stay, and those that only the output's JSON has are kept behind them.
 
+    An entry of the output's JSON that points at the mask's file is dropped, since the file will hold our masks;
+    when a person has reviewed it, that is a warning. Such an entry of the input stays, with a warning.
+
     Args:
         document: The input's JSON.
         entry: Our entry.
@@ -133,19 +136,31 @@ def merge(document: Document, entry: dict[str, Any], prior: Document | None) -> 
     listed = _segmentation(document)
     kept = [other for other in listed if not _is_ours(other, model_id)]
     place = next((i for i, other in enumerate(listed) if _is_ours(other, model_id)), len(kept))
-    added = [
+    only_prior = [
         other
         for other in (_segmentation(prior) if prior is not None else [])
-        if not _is_ours(other, model_id) and other not in kept and _labels_path(other) != npz_name
+        if not _is_ours(other, model_id) and other not in kept
     ]
-    warnings = tuple(
+    added = [other for other in only_prior if _labels_path(other) != npz_name]
+    segmentation = [*kept[:place], entry, *kept[place:], *added]
+    annotation = {**(document.fields.get("annotation") or {}), "segmentation": segmentation}
+    return MergeResult(
+        Document({**document.fields, "annotation": annotation}), _path_warnings(kept, only_prior, npz_name)
+    )
+
+
+def _path_warnings(kept: list[Any], only_prior: list[Any], npz_name: str) -> tuple[str, ...]:
+    stays = [
         f"the entry of {_annotator_of(other)} points at {npz_name}, which now holds our masks"
         for other in kept
         if _labels_path(other) == npz_name
-    )
-    segmentation = [*kept[:place], entry, *kept[place:], *added]
-    annotation = {**(document.fields.get("annotation") or {}), "segmentation": segmentation}
-    return MergeResult(Document({**document.fields, "annotation": annotation}), warnings)
+    ]
+    dropped = [
+        f"the reviewed entry of {_annotator_of(other)} in the output pointed at {npz_name} and is dropped with its mask"
+        for other in only_prior
+        if _labels_path(other) == npz_name and other.get("review") is not None
+    ]
+    return (*stays, *dropped)
 
 
 def _segmentation(document: Document) -> list[Any]:
@@ -176,7 +191,8 @@ def _labels_path(entry: Any) -> Any:
 
 
 def _annotator_of(entry: Any) -> str:
-    return str(_inner(entry, "annotator", "model_id") or _inner(entry, "annotator", "annotator_type") or "another")
+    names = (_inner(entry, "annotator", name) for name in ("model_id", "annotator_type"))
+    return next((repr(name) for name in names if isinstance(name, str)), "another annotator")
 
 
 def _inner(entry: Any, outer: str, name: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -17,7 +18,8 @@ from job.errors import InputError
 MAX_INTEGER_DIGITS = 4300
 """Python's own limit on the text of an integer, so that every reader of the output can read it."""
 MAX_DEPTH = 500
-"""Nesting that other readers of the output can be expected to take."""
+"""Objects and arrays inside one another that other readers of the output can be expected to take."""
+_LONGEST_KEY_SHOWN = 80
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _encode_string = json.encoder.encode_basestring
@@ -66,16 +68,22 @@ def render(value: Any) -> bytes:
 
     Returns:
         UTF-8. A lone surrogate is written as its escape.
+
+    Raises:
+        ValueError: A float is not finite.
     """
     text = "".join(_write(value, "\n"))
     return _LONE_SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode("utf-8")
 
 
 def as_int(value: Any) -> int | None:
-    """The whole number that a parsed value is, or None."""
-    if isinstance(value, RawNumber) and value.text.isdigit():
+    """The whole number that a parsed value is (`1920` and `1920.0` alike), or None."""
+    if not isinstance(value, RawNumber):
+        return None
+    if value.text.lstrip("-").isdigit():
         return int(value.text)
-    return None
+    number = float(value.text)
+    return int(number) if number.is_integer() else None
 
 
 def _write(value: Any, line: str) -> Iterator[str]:
@@ -96,30 +104,24 @@ def _write(value: Any, line: str) -> Iterator[str]:
             yield from _write(item, inner)
         yield line + "]"
     else:
-        yield json.dumps(value)
+        yield json.dumps(value, allow_nan=False)
 
 
 def _check_depth(value: Any) -> None:
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
-        inner: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner.extend(item.values())
-            elif isinstance(item, list):
-                inner.extend(item)
-        if not inner:
+        items = (item for part in level for item in (part.values() if isinstance(part, dict) else part))
+        level = [item for item in items if isinstance(item, dict | list)]
+        if not level:
             return
-        level = inner
     raise InputError(f"JSON is nested too deeply: allowed are {MAX_DEPTH} levels")
 
 
 def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise InputError(f"JSON has the key {twice!r} twice in one object")
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise InputError(f"JSON has the key {twice[:_LONGEST_KEY_SHOWN]!r} twice in one object")
     return found
 
 

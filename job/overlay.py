@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Rgb = tuple[int, int, int]
 Rect = tuple[float, float, float, float]
+Box = tuple[slice, slice]
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart with any kind of colour vision.
 CLASS_COLOURS: dict[str, Rgb] = {
@@ -37,11 +38,23 @@ _CONTOUR_PER_SIDE = 1 / 360
 
 @dataclass(frozen=True)
 class OverlayLabel:
-    """What is written beside an instance: its class, score (0 to 1) and value in the painted mask."""
+    """What is written beside an instance.
+
+    Attributes:
+        class_name: Its class.
+        score: 0 to 1; None when the annotator gave none.
+        value: Its value in the painted mask, 1 to 255.
+    """
 
     class_name: str
-    score: float
+    score: float | None
     value: int
+
+    @property
+    def text(self) -> str:
+        """As in `license plate 0.87`."""
+        name = self.class_name.replace("_", " ")
+        return name if self.score is None else f"{name} {self.score:.2f}"
 
 
 def overlay_png(image_file: bytes, annotation: Annotation) -> bytes:
@@ -90,12 +103,11 @@ def draw_overlay(picture: Image.Image, mask: NDArray[np.uint8], labels: Sequence
     colours = _colour_of_classes(labels)
     pixels = np.array(picture)
     line = max(1, round(min(picture.size) * _CONTOUR_PER_SIDE))
-    for label in labels:
-        box = _box_of(mask, label.value)
-        if box is not None:
-            _tint(pixels, mask, label.value, box, (colours[label.class_name], line))
+    boxed = [(label, box) for label in labels if (box := _box_of(mask, label.value)) is not None]
+    for label, box in boxed:
+        _tint(pixels[box], mask[box] == label.value, colours[label.class_name], line)
     drawn = Image.fromarray(pixels)
-    _write_labels(drawn, mask, labels, colours)
+    _write_labels(drawn, boxed, colours)
     return drawn
 
 
@@ -111,7 +123,7 @@ def _colour_of_classes(labels: Sequence[OverlayLabel]) -> dict[str, Rgb]:
     return CLASS_COLOURS | {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(others)}
 
 
-def _box_of(mask: NDArray[np.uint8], value: int) -> tuple[slice, slice] | None:
+def _box_of(mask: NDArray[np.uint8], value: int) -> Box | None:
     inside = mask == value
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     if len(rows) == 0:
@@ -119,16 +131,13 @@ def _box_of(mask: NDArray[np.uint8], value: int) -> tuple[slice, slice] | None:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def _tint(
-    pixels: NDArray[np.uint8], mask: NDArray[np.uint8], value: int, box: tuple[slice, slice], pen: tuple[Rgb, int]
-) -> None:
-    """Fill an instance with its colour, half seen through, and draw its contour inside its edge."""
-    colour, line = pen
-    inside = mask[box] == value
-    part = pixels[box]
-    tinted = part * (1 - _FILL_OPACITY) + np.array(colour) * _FILL_OPACITY
-    part[inside] = tinted[inside].astype(np.uint8)
-    part[inside & ~_eroded(inside, line)] = colour
+def _tint(pixels: NDArray[np.uint8], inside: NDArray[np.bool_], colour: Rgb, line: int) -> None:
+    """Fill an instance with its colour, half seen through, and draw its contour inside its edge, in place."""
+    for channel, strength in enumerate(colour):
+        plane = pixels[..., channel]
+        tinted = np.arange(256) * (1 - _FILL_OPACITY) + strength * _FILL_OPACITY
+        np.copyto(plane, tinted.astype(np.uint8)[plane], where=inside)
+    pixels[inside & ~_eroded(inside, line)] = colour
 
 
 def _eroded(inside: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
@@ -139,28 +148,20 @@ def _eroded(inside: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
     return result[1:-1, 1:-1]
 
 
-def _write_labels(
-    picture: Image.Image, mask: NDArray[np.uint8], labels: Sequence[OverlayLabel], colours: dict[str, Rgb]
-) -> None:
+def _write_labels(picture: Image.Image, boxed: Sequence[tuple[OverlayLabel, Box]], colours: dict[str, Rgb]) -> None:
     size = min(_LARGEST_FONT, max(_SMALLEST_FONT, round(min(picture.size) * _FONT_PER_SIDE)))
     font, draw, taken = ImageFont.load_default(size), ImageDraw.Draw(picture), list[Rect]()
     pad = max(1, size // 6)
-    for label in labels:
-        box = _box_of(mask, label.value)
-        if box is None:
-            continue
-        text = f"{label.class_name.replace('_', ' ')} {label.score:.2f}"
-        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    for label, box in boxed:
+        left, top, right, bottom = draw.textbbox((0, 0), label.text, font=font)
         place = _free_place((right - left + 2 * pad, bottom - top + 2 * pad), box, picture.size, taken)
         taken.append(place)
         draw.rectangle(place, fill=colours[label.class_name])
         ink = (0, 0, 0) if _is_light(colours[label.class_name]) else (255, 255, 255)
-        draw.text((place[0] + pad - left, place[1] + pad - top), text, font=font, fill=ink)
+        draw.text((place[0] + pad - left, place[1] + pad - top), label.text, font=font, fill=ink)
 
 
-def _free_place(
-    size_wh: tuple[float, float], box: tuple[slice, slice], picture_wh: tuple[int, int], taken: Sequence[Rect]
-) -> Rect:
+def _free_place(size_wh: tuple[float, float], box: Box, picture_wh: tuple[int, int], taken: Sequence[Rect]) -> Rect:
     """A place above, in, or below an instance, inside the picture, that hides the least of earlier labels."""
     width, height = size_wh
     rows, columns = box

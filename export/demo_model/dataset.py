@@ -152,7 +152,7 @@ def _render_shard(folder: Path, options: CacheOptions, shard: int) -> None:
     samples = []
     for index, sample in enumerate(_samples(seeds, options)):
         pictures[index] = sample.image
-        samples.append((np.packbits(sample.masks.reshape(len(sample.masks), -1), axis=1), sample))
+        samples.append((np.packbits(sample.masks.reshape(len(sample.masks), options.mask_side_px**2), axis=1), sample))
     pictures.flush()
     np.savez(
         folder / f"objects_{shard}.npz",

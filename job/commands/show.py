@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from job import lossless_json
-from job.errors import UsageError
-from job.keys import IMAGE_SUFFIXES, MASK_SUFFIX
+from job.errors import InputError, UsageError
+from job.gva import FORMAT
+from job.keys import IMAGE_SUFFIXES
 from job.npz import MASK_NAME
 from job.overlay import OverlayLabel, draw_over_file
 from job.pictures import read_header
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @click.command()
@@ -22,63 +30,99 @@ from job.pictures import read_header
 @click.option("--out", type=click.Path(path_type=Path), help="PNG to write. Default: X.overlay.png in this folder.")
 @click.option("--model_id", help="Whose annotation to show. Default: the last one in the file.")
 def show(json_file: Path, out: Path | None, model_id: str | None) -> None:
-    """Draw masks, classes and scores of X.json over its image."""
-    labels = _labels(json_file, model_id)
-    mask = _read_mask(json_file.with_suffix(MASK_SUFFIX))
-    image = _read_image(json_file)
-    size_hw = read_header(image, max_pixels=mask.size).size_hw
-    if size_hw != mask.shape:
-        raise UsageError(
-            f"{json_file}: the mask is {mask.shape[0]} x {mask.shape[1]}, the image is "
-            f"{size_hw[0]} x {size_hw[1]}: they do not belong together"
-        )
+    """Draw masks, classes and scores of X.json over its image.
+
+    The image and the mask that X.json names lie beside it.
+    """
+    labels, mask_name = _read_labels(json_file, model_id)
+    mask = _read_mask(json_file.parent / mask_name)
+    image_file = _find_image(json_file)
+    with _said_of(image_file):
+        image = image_file.read_bytes()
+        size_hw = read_header(image, max_pixels=sys.maxsize).size_hw
+        if size_hw != mask.shape:
+            raise UsageError(
+                f"the mask {mask_name} is {mask.shape[0]} x {mask.shape[1]} and the image {size_hw[0]} x "
+                f"{size_hw[1]} high and wide: they do not belong together"
+            )
+        drawn = draw_over_file(image, mask, labels)
     target = out or Path(f"{json_file.stem}.overlay.png")
     try:
-        draw_over_file(image, mask, labels).save(target, "PNG")
+        drawn.save(target, "PNG")
     except OSError as exc:
         raise UsageError(f"{target} cannot be written: {exc.strerror}. Give another --out") from exc
     click.echo(f"{target}: {len(labels)} instances")
 
 
-def _labels(json_file: Path, model_id: str | None) -> list[OverlayLabel]:
-    fields = lossless_json.parse(json_file.read_bytes())
-    entries = _get(fields, "annotation", "segmentation")
-    matching = [
-        entry
-        for entry in (entries if isinstance(entries, list) else [])
-        if _get(entry, "labels", "properties") is not None and model_id in (None, _get(entry, "annotator", "model_id"))
-    ]
-    if not matching:
-        whose = f" of {model_id}" if model_id else ""
-        raise UsageError(f"{json_file} has no segmentation{whose}: give the JSON of an output folder")
-    labels = matching[-1]["labels"]
-    try:
-        return [
-            OverlayLabel(name, float(score.text), int(value.text))
-            for name, values in labels["properties"].items()
-            for value, score in zip(values, labels["confidences"][name], strict=True)
+def _read_labels(json_file: Path, model_id: str | None) -> tuple[list[OverlayLabel], str]:
+    """Labels of the wanted annotation, and the name of its mask's file."""
+    with _said_of(json_file):
+        entries = _get(lossless_json.parse(json_file.read_bytes()), "annotation", "segmentation")
+        wanted = [
+            entry
+            for entry in (entries if isinstance(entries, list) else [])
+            if _get(entry, "labels", "annotation_format") == FORMAT
+            and model_id in (None, _get(entry, "annotator", "model_id"))
         ]
-    except (KeyError, AttributeError, TypeError, ValueError) as exc:
-        raise UsageError(f"{json_file}: properties and confidences of the segmentation do not fit") from exc
+        if not wanted:
+            whose = f" of {model_id}" if model_id else ""
+            raise UsageError(f"there is no segmentation{whose} in it: give the JSON of an output folder")
+        labels = wanted[-1]["labels"]
+        if not isinstance(labels.get("path"), str):
+            raise UsageError("its segmentation does not name the file of the mask in labels.path")
+        try:
+            return _overlay_labels(labels), labels["path"]
+        except (KeyError, AttributeError, TypeError, ValueError) as exc:
+            raise UsageError("properties and confidences of its segmentation do not fit each other") from exc
 
 
-def _read_mask(path: Path) -> Any:
+def _overlay_labels(labels: dict[str, Any]) -> list[OverlayLabel]:
+    """Labels by class; an annotator that gives no confidences at all (a person) has none."""
+    found = []
+    for name, values in labels["properties"].items():
+        scores = [float(score.text) for score in labels["confidences"][name]] if labels.get("confidences") else None
+        for value, score in zip(values, scores or [None] * len(values), strict=True):
+            found.append(OverlayLabel(name, score, _mask_value(value)))
+    return found
+
+
+def _mask_value(value: Any) -> int:
+    number = lossless_json.as_int(value)
+    if number is None or not 0 < number < 256:
+        raise ValueError(f"{value} is not a value of a mask")
+    return number
+
+
+def _read_mask(path: Path) -> NDArray[np.uint8]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             mask = arrays[MASK_NAME]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as exc:
-        raise UsageError(f"{path} is not a mask that can be read: {exc}") from exc
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}. show needs it beside the JSON") from exc
+    except (KeyError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as exc:
+        raise UsageError(f"{path} is not the file of a mask: {exc}") from exc
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise UsageError(f"{path} holds {mask.dtype} {mask.shape}, a mask is uint8 (height, width)")
-    return mask
+    return np.asarray(mask)
 
 
-def _read_image(json_file: Path) -> bytes:
+def _find_image(json_file: Path) -> Path:
     for suffix in IMAGE_SUFFIXES:
         path = json_file.with_suffix(suffix)
         if path.is_file():
-            return path.read_bytes()
+            return path
     raise UsageError(f"No image found at {json_file}: show needs it beside the JSON")
+
+
+@contextmanager
+def _said_of(path: Path) -> Iterator[None]:
+    """What is wrong with a file is said with its name, as an error of usage."""
+    try:
+        yield
+    except (InputError, UsageError) as exc:
+        raise UsageError(f"{path}: {exc}") from exc
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
 
 
 def _get(value: Any, outer: str, name: str) -> Any:

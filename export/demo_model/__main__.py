@@ -1,0 +1,56 @@
+"""`python -m export.demo_model`: draw scenes, train, evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def main() -> None:
+    """Make the demo model, and pictures for it."""
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--count", default=20, show_default=True, help="Number of scenes.")
+@click.option("--seed", default=9_000_000, show_default=True, help="Seed of the first scene.")
+def scenes(folder: Path, count: int, seed: int) -> None:
+    """Write pictures of a garage, each a JPG with its JSON."""
+    from export.demo_model.scenes import write_scenes
+
+    click.echo(f"{len(write_scenes(folder, seed, count))} scenes in {folder}")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--minutes", default=180.0, show_default=True, help="Time for the training.")
+@click.option("--init", "initial", type=click.Path(path_type=Path, exists=True), help="Checkpoint to start from.")
+@click.option("--scenes", "count", default=9000, show_default=True, help="Number of training scenes.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the weights, the scenes and the batches.")
+@click.option("--processes", default=2, show_default=True, help="Processes of one thread each.")
+def train(folder: Path, minutes: float, initial: Path | None, count: int, seed: int, processes: int) -> None:
+    """Train into FOLDER, from a seed or a checkpoint; go on from what is there."""
+    from export.demo_model.architecture import DemoConfig
+    from export.demo_model.dataset import CacheOptions, render_cache
+    from export.demo_model.learner import LearnerOptions
+    from export.demo_model.training import FROM_CHECKPOINT, FROM_SEED, TrainingOptions
+    from export.demo_model.training import train as run
+
+    click.echo(f"drawing {count} scenes")
+    render_cache(folder / "cache", CacheOptions(scenes=count, seed=seed, shards=processes))
+    options = TrainingOptions(
+        folder=folder,
+        cache=folder / "cache",
+        learner=LearnerOptions(config=DemoConfig(), seed=seed, initial=initial),
+        minutes=minutes,
+        stages=FROM_CHECKPOINT if initial else FROM_SEED,
+        processes=processes,
+    )
+    click.echo(f"training for {minutes:g} minutes; {folder / 'log.jsonl'} says how it goes")
+    click.echo(f"checkpoint in {run(options)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""What all tests share: drawn scenes to annotate, and the command line as a process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from export.demo_model.scenes import write_scenes
+from tests.processes import annotate
+
+DATE = "2026-01-31"
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of ten small garage scenes with several instances each."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, seed=7100, count=10, sizes_wh=((480, 270), (270, 480), (400, 300)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def quiet_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of one uninterrupted run over `scenes`."""
+    target = tmp_path_factory.mktemp("quiet") / "out"
+    annotate(scenes, target, "--annotation_date", DATE).check_returncode()
+    return target

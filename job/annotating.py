@@ -18,7 +18,7 @@ from job.plan import Plan, PlannedShard, Selection, make_plan, read_plan, read_s
 from job.progress import Progress, Tally
 from job.run import Run, RunEnd, RunSpec, find_run, open_run
 from job.session import Session
-from job.sessions import open_session
+from job.sessions import check_session, open_session
 from job.shards import marked_shards, open_shards, own_shards, read_marker
 from job.signals import ended_by_signals, stopped_by_signals
 from job.stages import Annotator, Budgets
@@ -75,6 +75,7 @@ def annotate(request: Request, tally: Tally) -> RunEnd | None:
         AnnotateError: See job.errors; each kind has an exit code.
     """
     options = request.options
+    check_session(request.artifact, options.device, options.runtime)
     check_writable(request.target, options.attempt)
     run = open_run(
         request.target,
@@ -112,7 +113,7 @@ def _plan(run: Run, request: Request) -> Plan:
 
 def _count_what_is_done(run: Run, plan: Plan, options: WorkerOptions, tally: Tally) -> Sequence[PlannedShard]:
     """Count the complete shards of this process; returns the others."""
-    tally.skipped = plan.inputs_done
+    tally.is_begun, tally.skipped = True, plan.inputs_done
     marked = set(marked_shards(run))
     left = []
     for shard in own_shards(plan, options.index, options.num_indexes):

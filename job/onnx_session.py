@@ -61,7 +61,9 @@ class OnnxSession:
         self._device = device
         self._provider = CUDA_PROVIDER if device == "cuda" else CPU_PROVIDER
         self._options = _session_options(threads if device == "cpu" else 1)
-        _check_provider(self._provider)
+        self.check_installation(device)
+        if device == "cuda":
+            ort.preload_dlls()
         self._info = SessionInfo(
             runtime=f"onnxruntime {ort.__version__}",
             provider=self._provider,
@@ -71,6 +73,20 @@ class OnnxSession:
         )
         self._encoder = self._load(artifact.manifest.image_encoder)
         self._grounding = self._load(artifact.manifest.grounding)
+
+    @staticmethod
+    def check_installation(device: str) -> None:
+        """Check, without touching a device, that this installation has what the device needs.
+
+        Raises:
+            ConfigurationError: It was built without CUDA.
+        """
+        if device == "cuda" and not cuda_provider_installed():
+            raise ConfigurationError(
+                f"--device cuda: this installation of onnxruntime has {', '.join(ort.get_available_providers())} only. "
+                "Install the GPU build (pip uninstall onnxruntime, then pip install 'sam3-annotate[gpu]'), "
+                "or give --device cpu"
+            )
 
     @property
     def info(self) -> SessionInfo:
@@ -139,19 +155,6 @@ class OnnxSession:
 def cuda_provider_installed() -> bool:
     """Say whether this installation of ONNX Runtime was built for NVIDIA GPUs."""
     return CUDA_PROVIDER in ort.get_available_providers()
-
-
-def _check_provider(provider: str) -> None:
-    """Make CUDA's libraries known, or say what is missing."""
-    if provider != CUDA_PROVIDER:
-        return
-    if not cuda_provider_installed():
-        raise ConfigurationError(
-            f"--device cuda: this installation of onnxruntime has {', '.join(ort.get_available_providers())} only. "
-            "Install the GPU build (pip uninstall onnxruntime, then pip install 'sam3-annotate[gpu]'), "
-            "or give --device cpu"
-        )
-    ort.preload_dlls()
 
 
 def _session_options(threads: int) -> Any:

@@ -167,7 +167,13 @@ def _free_place(size_wh: tuple[float, float], box: Box, picture_wh: tuple[int, i
     rows, columns = box
     candidates = [
         (x, y)
-        for y in (rows.start - height, rows.start, rows.stop, rows.stop - height, (rows.start + rows.stop - height) / 2)
+        for y in (
+            rows.start - height,
+            rows.start,
+            rows.stop,
+            rows.stop - height,
+            (rows.start + rows.stop - height) // 2,
+        )
         for x in (columns.start, columns.stop - width)
     ]
     places = []

@@ -29,6 +29,7 @@ class Tally:
         skipped: Inputs that were done before this run.
         reviewed: Inputs left alone because a person has reviewed their annotation.
         cut: Instances beyond 255 in one image, left out.
+        is_begun: Whether there is anything to sum up: the run has a plan.
     """
 
     annotated: int = 0
@@ -36,6 +37,7 @@ class Tally:
     skipped: int = 0
     reviewed: int = 0
     cut: int = 0
+    is_begun: bool = False
 
     def add(self, result: str, count: int = 1) -> None:
         """Count results of a kind."""

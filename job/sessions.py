@@ -11,8 +11,10 @@ from job.system import usable_cpus
 
 if TYPE_CHECKING:
     from job.artifact import Artifact, GraphFormat
+    from job.onnx_session import OnnxSession
     from job.options import Device, Runtime
     from job.session import Session
+    from job.torch_session import TorchSession
 
 _FORMAT_OF_RUNTIME: dict[Runtime, GraphFormat] = {"onnx": "onnx", "torch": "torchscript"}
 _RUNTIME_OF_FORMAT = {value: key for key, value in _FORMAT_OF_RUNTIME.items()}
@@ -27,13 +29,6 @@ class DeviceChoice:
 
     device: Device
     reason: str
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    device: Device
-    batch_size: int
-    threads: int
 
 
 def open_session(
@@ -58,9 +53,23 @@ def open_session(
             executed, or the runtime is not installed or not for this device.
         DeviceError: The device does not answer.
     """
+    check_session(artifact, device, runtime)
+    kind = _torch_session() if runtime == "torch" else _onnx_session()
+    return kind(artifact, device=device, batch_size=batch_size or DEFAULT_GPU_BATCH, threads=threads or usable_cpus())
+
+
+def check_session(artifact: Artifact, device: Device, runtime: Runtime) -> None:
+    """Check what can be checked before a device is touched.
+
+    Raises:
+        ConfigurationError: See `open_session`.
+    """
     _check_format(artifact, runtime)
-    wanted = _Wanted(device, batch_size or DEFAULT_GPU_BATCH, threads or usable_cpus())
-    return _open_torch(artifact, wanted) if runtime == "torch" else _open_onnx(artifact, wanted)
+    if runtime == "torch":
+        _check_pinned(artifact)
+        _torch_session()
+    else:
+        _onnx_session().check_installation(device)
 
 
 def default_device(runtime: Runtime = "onnx") -> DeviceChoice:
@@ -101,27 +110,30 @@ def _check_format(artifact: Artifact, runtime: Runtime) -> None:
         )
 
 
-def _open_onnx(artifact: Artifact, wanted: _Wanted) -> Session:
+def _check_pinned(artifact: Artifact) -> None:
+    if not artifact.pinned:
+        raise ConfigurationError(
+            f"--runtime torch: the files of {artifact.folder} are programs and run only when --model_digest names "
+            f"the model that you trust. This one's digest is {artifact.digest}"
+        )
+
+
+def _onnx_session() -> type[OnnxSession]:
     try:
         from job.onnx_session import OnnxSession
     except ImportError as exc:
         raise ConfigurationError(
             f"onnxruntime cannot be imported ({exc}): pip install 'sam3-annotate[cpu]', or [gpu] for an NVIDIA GPU"
         ) from exc
-    return OnnxSession(artifact, device=wanted.device, batch_size=wanted.batch_size, threads=wanted.threads)
+    return OnnxSession
 
 
-def _open_torch(artifact: Artifact, wanted: _Wanted) -> Session:
-    if not artifact.pinned:
-        raise ConfigurationError(
-            f"--runtime torch: the files of {artifact.folder} are programs and run only when --model_digest names "
-            f"the model that you trust. This one's digest is {artifact.digest}"
-        )
+def _torch_session() -> type[TorchSession]:
     try:
         from job.torch_session import TorchSession
     except ImportError as exc:
         raise ConfigurationError(f"torch cannot be imported ({exc}): pip install 'sam3-annotate[torch]'") from exc
-    return TorchSession(artifact, device=wanted.device, batch_size=wanted.batch_size, threads=wanted.threads)
+    return TorchSession
 
 
 def _onnx_has_cuda() -> bool:

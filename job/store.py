@@ -21,7 +21,7 @@ from typing import Protocol
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
 
-from job.errors import ConfigurationError, ObjectMissingError, ObjectRefusedError, StorageError, UsageError
+from job.errors import ConfigurationError, ObjectError, ObjectMissingError, ObjectRefusedError, StorageError, UsageError
 
 PRIVATE_FOLDER = "_sam3"
 STALE_SCRATCH_S = 24 * 3600.0
@@ -275,9 +275,9 @@ def check_writable(store: Store, attempt: str) -> None:
     try:
         store.put(key, b"probe")
         store.delete(key)
-    except ObjectRefusedError as exc:
+    except ObjectError as exc:
         raise ConfigurationError(
-            f"output {store.url} cannot be written: permission denied. Give another folder, or the right to write"
+            f"output {store.url} cannot be written ({exc}): give another folder, or the right to write to it"
         ) from exc
 
 

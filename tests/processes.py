@@ -9,11 +9,11 @@ from pathlib import Path
 
 
 def annotate(
-    source: Path | str, target: Path | str, *flags: str, **options: object
+    source: Path | str, target: Path | str, *flags: str, wrapper: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run the original's command line to its end."""
-    command = [sys.executable, "-m", "job", "--input_top_dir", str(source), "--out_top_dir", str(target), *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)  # type: ignore[call-overload,no-any-return]
+    """Run the original's command line to its end, inside a wrapping command if there is one."""
+    command = [*wrapper, sys.executable, "-m", "job", "--input_top_dir", str(source), "--out_top_dir", str(target)]
+    return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=300, check=False)
 
 
 def results(folder: Path) -> dict[str, bytes]:

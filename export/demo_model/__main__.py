@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -29,8 +30,10 @@ def scenes(folder: Path, count: int, seed: int) -> None:
 @click.option("--init", "initial", type=click.Path(path_type=Path, exists=True), help="Checkpoint to start from.")
 @click.option("--scenes", "count", default=9000, show_default=True, help="Number of training scenes.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the weights, the scenes and the batches.")
+@click.option("--rate", default=7e-4, show_default=True, help="Highest learning rate.")
+@click.option("--pictures", default=8, show_default=True, help="Pictures a process looks at in a step.")
 @click.option("--processes", default=2, show_default=True, help="Processes of one thread each.")
-def train(folder: Path, minutes: float, initial: Path | None, count: int, seed: int, processes: int) -> None:
+def train(folder: Path, initial: Path | None, count: int, seed: int, processes: int, **schedule: Any) -> None:
     """Train into FOLDER, from a seed or a checkpoint; go on from what is there."""
     from export.demo_model.architecture import DemoConfig
     from export.demo_model.dataset import CacheOptions, render_cache
@@ -44,12 +47,26 @@ def train(folder: Path, minutes: float, initial: Path | None, count: int, seed: 
         folder=folder,
         cache=folder / "cache",
         learner=LearnerOptions(config=DemoConfig(), seed=seed, initial=initial),
-        minutes=minutes,
+        **schedule,
         stages=FROM_CHECKPOINT if initial else FROM_SEED,
         processes=processes,
     )
-    click.echo(f"training for {minutes:g} minutes; {folder / 'log.jsonl'} says how it goes")
+    click.echo(f"training for {schedule['minutes']:g} minutes; {folder / 'log.jsonl'} says how it goes")
     click.echo(f"checkpoint in {run(options)}")
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--count", default=200, show_default=True, help="Number of scenes.")
+@click.option("--seed", default=5_000_000, show_default=True, help="Seed of the first scene.")
+def evaluate(checkpoint: Path, count: int, seed: int) -> None:
+    """Print how good CHECKPOINT is: a Markdown table, then one line of JSON."""
+    from export.demo_model.evaluation import EvaluationOptions
+    from export.demo_model.evaluation import evaluate as run
+
+    figures = run(checkpoint, EvaluationOptions(scenes=count, seed=seed))
+    click.echo(figures.as_markdown())
+    click.echo(figures.as_json())
 
 
 if __name__ == "__main__":

@@ -20,8 +20,12 @@ def overlaps(first_xyxy: Tensor, second_xyxy: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         IoU in 0..1, and GIoU in -1..1, both (...).
     """
-    inner = _area(torch.max(first_xyxy[..., :2], second_xyxy[..., :2]), torch.min(first_xyxy[..., 2:], second_xyxy[..., 2:]))
-    hull = _area(torch.min(first_xyxy[..., :2], second_xyxy[..., :2]), torch.max(first_xyxy[..., 2:], second_xyxy[..., 2:]))
+    inner = _area(
+        torch.max(first_xyxy[..., :2], second_xyxy[..., :2]), torch.min(first_xyxy[..., 2:], second_xyxy[..., 2:])
+    )
+    hull = _area(
+        torch.min(first_xyxy[..., :2], second_xyxy[..., :2]), torch.max(first_xyxy[..., 2:], second_xyxy[..., 2:])
+    )
     areas = [_area(boxes[..., :2], boxes[..., 2:]) for boxes in (first_xyxy, second_xyxy)]
     union = areas[0] + areas[1] - inner + _TINY
     iou = inner / union

@@ -59,7 +59,9 @@ def draw_front(canvas: Canvas, rng: np.random.Generator, ground: Point, width: f
     number, paint, is_rear = canvas.new_number(), _paint(rng), bool(rng.random() < 0.4)
     canvas.ellipse(frame.at(0, 0.005), (width * 0.58, frame.height * 0.065), _SHADOW)
     for side in (-1, 1):
-        canvas.polygon(frame.path((side * 0.47, 0.3), (side * 0.29, 0.3), (side * 0.29, 0), (side * 0.47, 0)), _TYRE, number)
+        canvas.polygon(
+            frame.path((side * 0.47, 0.3), (side * 0.29, 0.3), (side * 0.29, 0), (side * 0.47, 0)), _TYRE, number
+        )
         mirror = frame.path((side * 0.48, 0.62), (side * 0.58, 0.64), (side * 0.58, 0.56), (side * 0.48, 0.56))
         canvas.polygon(mirror, shade(paint.body, 0.8), number)
     window = _draw_front_body(canvas, rng, (frame, paint), number)
@@ -90,7 +92,10 @@ def draw_side(canvas: Canvas, rng: np.random.Generator, ground: Point, width: fl
     _draw_wheels(canvas, profile, frame.height * rng.uniform(0.19, 0.23), number)
     if has_face and rng.random() < 0.9:
         _draw_plate(canvas, rng, profile.plate(rng.uniform(0.5, 0.6)))
-    for window, u, chance in ((profile.front_window, profile.front_seat, 0.4), (profile.rear_window, profile.rear_seat, 0.15)):
+    for window, u, chance in (
+        (profile.front_window, profile.front_seat, 0.4),
+        (profile.rear_window, profile.rear_seat, 0.15),
+    ):
         if rng.random() < chance:
             draw_passenger(canvas, rng, window, profile.at(u, 0.63), frame.height * rng.uniform(0.1, 0.125))
     canvas.complete(number, CAR)
@@ -101,9 +106,7 @@ def _paint(rng: np.random.Generator) -> _Paint:
     return _Paint(np.array(colorsys.hsv_to_rgb(hue, saturation, value)) * 255, _GLASS * rng.uniform(0.4, 1.6))
 
 
-def _draw_front_body(
-    canvas: Canvas, rng: np.random.Generator, car: tuple[_Frame, _Paint], number: int
-) -> list[Point]:
+def _draw_front_body(canvas: Canvas, rng: np.random.Generator, car: tuple[_Frame, _Paint], number: int) -> list[Point]:
     """Paint cabin, body, bonnet, bumper and glass; gives the window's corners."""
     frame, paint = car
     roof, belt = rng.uniform(0.28, 0.38), rng.uniform(0.42, 0.47)
@@ -232,7 +235,9 @@ def _draw_face(canvas: Canvas, rng: np.random.Generator, car: tuple[_Profile, _P
     at, squeezed, front = profile.frame.path, profile.squeezed, profile.front
     bonnet_u, roof_u = squeezed(front + 0.17), squeezed(front)
     bonnet = at((profile.face_u, 0.56), (bonnet_u, 0.62), (bonnet_u + 0.14, 0.6), (0.5, 0.5))
-    screen = at((roof_u, profile.roof), (bonnet_u, 0.61), (bonnet_u + 0.13, 0.595), (roof_u + 0.07, profile.roof - 0.02))
+    screen = at(
+        (roof_u, profile.roof), (bonnet_u, 0.61), (bonnet_u + 0.13, 0.595), (roof_u + 0.07, profile.roof - 0.02)
+    )
     canvas.polygon(bonnet, shade(paint.body, 1.15), number)
     canvas.polygon(screen, shade(paint.glass, 0.9), number)
     canvas.polygon(profile.face, shade(paint.body, 0.85), number)
@@ -264,7 +269,9 @@ def _draw_plate(canvas: Canvas, rng: np.random.Generator, corners: list[Point]) 
 
 def _patch(corners: list[Point], left: float, right: float, top_bottom: Point) -> list[Point]:
     """Part of a quadrilateral, in fractions of it."""
-    return [_within(corners, u, v) for u, v in rectangle(left, top_bottom[0], right - left, top_bottom[1] - top_bottom[0])]
+    return [
+        _within(corners, u, v) for u, v in rectangle(left, top_bottom[0], right - left, top_bottom[1] - top_bottom[0])
+    ]
 
 
 def _within(corners: list[Point] | tuple[Point, Point, Point, Point], u: float, v: float) -> Point:

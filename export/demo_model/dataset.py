@@ -71,7 +71,9 @@ class Cache:
             self._pictures.append(np.load(path, mmap_mode="r"))
             with np.load(folder / f"objects_{path.stem.removeprefix('pictures_')}.npz") as arrays:
                 self._objects.append({name: arrays[name] for name in arrays.files})
-        self._places = [(shard, index) for shard, of_shard in enumerate(self._pictures) for index in range(len(of_shard))]
+        self._places = [
+            (shard, index) for shard, of_shard in enumerate(self._pictures) for index in range(len(of_shard))
+        ]
 
     def __len__(self) -> int:
         return len(self._places)
@@ -146,7 +148,7 @@ def _cropped(scene: Scene, part_xyxy: tuple[int, int, int, int]) -> Scene:
 def _render_shard(folder: Path, options: CacheOptions, shard: int) -> None:
     seeds = range(options.seed + shard, options.seed + options.scenes, options.shards)
     side = options.image_side_px
-    pictures = np.lib.format.open_memmap(
+    pictures = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
         folder / f"pictures_{shard}.npy", mode="w+", dtype=np.uint8, shape=(len(seeds), side, side, 3)
     )
     samples = []

@@ -51,7 +51,7 @@ class DenseHeads(nn.Module):
         logits = self.classes(fine).flatten(0, 1)
         present = batch.targets.present
         dice = (dice_loss(logits, wanted) * present).sum() / present.sum().clamp(min=1)
-        boxes = self.boxes(coarse).unflatten(1, (len(CLASS_NAMES), _BOX_CHANNELS)).flatten(0, 1)
+        boxes = self.boxes(coarse).reshape(-1, _BOX_CHANNELS, *coarse.shape[-2:])
         entropy = F.binary_cross_entropy_with_logits(logits, wanted)
         return {
             "class_map": _CLASS_MAP_WEIGHT * entropy + dice,
@@ -61,7 +61,7 @@ class DenseHeads(nn.Module):
     def fused_loss(self, memory: Tensor, batch: Batch) -> Tensor:
         """Loss of the features fused with the prompt, (G*G, P, D)."""
         side = round(len(memory) ** 0.5)
-        places = memory.permute(1, 2, 0).unflatten(2, (side, side))
+        places = memory.permute(1, 2, 0).reshape(*memory.shape[1:], side, side)
         return dense_box_loss(self.prompted_boxes(places), batch.targets.boxes_cxcywh)
 
 

@@ -57,9 +57,7 @@ class Canvas:
         self.picture = Image.new("RGB", size_wh)
         self.objects: list[PaintedObject] = []
         self._outer, self._inner = Image.new("L", size_wh, _UNPAINTED), Image.new("L", size_wh, _UNPAINTED)
-        self._draw, self._draw_outer, self._draw_inner = map(
-            ImageDraw.Draw, (self.picture, self._outer, self._inner)
-        )
+        self._draw, self._draw_outer, self._draw_inner = map(ImageDraw.Draw, (self.picture, self._outer, self._inner))
         self._numbers = 0
 
     def new_number(self) -> int:

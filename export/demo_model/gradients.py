@@ -19,7 +19,7 @@ class SharedMean:
     """
 
     def __init__(self, processes: int, length: int) -> None:
-        self._buffers = torch.zeros(2, processes, length).share_memory_()
+        self._buffers: Tensor = torch.zeros(2, processes, length).share_memory_()  # type: ignore[no-untyped-call]
         self._barrier: Any = get_context("spawn").Barrier(processes)
         self._processes = processes
         self._turn = 0
@@ -35,4 +35,4 @@ class SharedMean:
         buffer, self._turn = self._buffers[self._turn], 1 - self._turn
         buffer[process] = vector
         self._barrier.wait(_TIMEOUT_S)
-        return buffer.mean(0)
+        return buffer.mean(dim=0)

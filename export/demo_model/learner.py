@@ -28,7 +28,7 @@ _HEADS = "heads."
 _WEIGHT_DECAY, _BETAS = 0.02, (0.9, 0.98)
 _MAX_GRADIENT_NORM = 1.0
 # The average begins as the weights themselves and slows down to this.
-_AVERAGE_DECAY, _AVERAGE_WARMUP_STEPS = 0.997, 20
+_AVERAGE_DECAY, _AVERAGE_WARMUP_STEPS = 0.995, 20
 _NOT_DECAYED = ("embed", "reference_points")
 
 
@@ -58,11 +58,12 @@ class Learner:
     def __init__(self, options: LearnerOptions, image_side_px: int) -> None:
         config = dataclasses.replace(options.config, image_side_px=image_side_px)
         self._model = build_model(config, options.seed)
+        self._is_from_scratch = options.initial is None
         if options.initial is None:
             set_start_values(self._model)
         else:
             load_weights(self._model, read_checkpoint(options.initial)["model"], options.initial)
-        self._words = use_word_table(self._model, from_scratch=options.initial is None)
+        self._words = use_word_table(self._model, from_scratch=self._is_from_scratch)
         self._model.train()
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
@@ -80,7 +81,9 @@ class Learner:
         else:
             output = answers(self._model, batch)
             losses = grounding_losses(output, batch.targets)
-            losses["fused"] = self._heads.fused_loss(output["memory"], batch)
+            if self._is_from_scratch:
+                # A checkpoint's features are past this, and a head that knows nothing would spoil them.
+                losses["fused"] = self._heads.fused_loss(output["memory"], batch)
         total = weighted_sum(losses)
         self._optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
@@ -101,7 +104,7 @@ class Learner:
         norm = float(gradient.norm())
         if math.isfinite(norm):
             gradient = gradient * min(1.0, _MAX_GRADIENT_NORM / (norm + 1e-6))
-            parts = gradient.split([p.numel() for p in self.parameters.values()])
+            parts = torch.split(gradient, [p.numel() for p in self.parameters.values()])
             for parameter, part in zip(self.parameters.values(), parts, strict=True):
                 parameter.grad = part.view_as(parameter)
             for group in self._optimizer.param_groups:

@@ -118,7 +118,9 @@ def score_loss(logits: Tensor, matches: Matches, quality: Tensor, present: Tenso
     return (entropy * weight * present[:, None]).sum()
 
 
-def _group_losses(answers: Mapping[str, Any], suffix: str, queries_per_object: int, targets: Targets) -> dict[str, Tensor]:
+def _group_losses(
+    answers: Mapping[str, Any], suffix: str, queries_per_object: int, targets: Targets
+) -> dict[str, Tensor]:
     logits, boxes = answers[f"pred_logits{suffix}"].squeeze(-1), answers[f"pred_boxes{suffix}"]
     matches = match(logits.detach(), boxes.detach(), targets.boxes_cxcywh, queries_per_object)
     place, wanted = (matches.pairs, matches.queries), torch.cat(targets.boxes_cxcywh)[matches.targets]

@@ -57,7 +57,9 @@ def match(logits: Tensor, boxes_cxcywh: Tensor, targets_cxcywh: list[Tensor], qu
     return Matches(table[:, 0], table[:, 1], table[:, 2])
 
 
-def _cost(logits: Tensor, boxes_cxcywh: Tensor, targets_cxcywh: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def _cost(
+    logits: Tensor, boxes_cxcywh: Tensor, targets_cxcywh: Tensor
+) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Cost (Q, N) of each query for each object."""
     score = logits.sigmoid()
     hit = _FOCAL_ALPHA * (1 - score) ** _FOCAL_GAMMA * -F.logsigmoid(logits)

@@ -69,9 +69,7 @@ def draw_person(canvas: Canvas, rng: np.random.Generator, foot: Point, height: f
     canvas.complete(number, PERSON)
 
 
-def draw_passenger(
-    canvas: Canvas, rng: np.random.Generator, window: list[Point], seat: Point, head: float
-) -> None:
+def draw_passenger(canvas: Canvas, rng: np.random.Generator, window: list[Point], seat: Point, head: float) -> None:
     """Paint head and shoulders of a person as far as a window shows them.
 
     Args:
@@ -100,11 +98,12 @@ def _draw_bust(
     shoulders = [(x - head * 1.5, base), (x - head * 1.3, base - head * 0.6), (x, base - head * 0.9)]
     shoulders += [(x + head * 1.3, base - head * 0.6), (x + head * 1.5, base)]
     face = (x - head * 0.75, centre_y - head, x + head * 0.75, centre_y + head)
-    for layer, colours in zip(layers, ((top, skin), ((255,) * 3, (255,) * 3)), strict=True):
-        fills = [rgb(colour) if layer is layers[0] else 255 for colour in colours]
-        layer.polygon(shoulders, fill=fills[0])
-        layer.ellipse(face, fill=fills[1])
-    layers[0].chord((face[0], face[1], face[2], face[3] - head * 0.3), 180, 360, fill=rgb(hair))
+    picture, shape = layers
+    picture.polygon(shoulders, fill=rgb(top))
+    picture.ellipse(face, fill=rgb(skin))
+    shape.polygon(shoulders, fill=255)
+    shape.ellipse(face, fill=255)
+    picture.chord((face[0], face[1], face[2], face[3] - head * 0.3), 180, 360, fill=rgb(hair))
 
 
 def _draw_leg(canvas: Canvas, build: _Build, side: int, number: int) -> None:

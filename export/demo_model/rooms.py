@@ -51,7 +51,12 @@ def draw_clutter(canvas: Canvas, rng: np.random.Generator, room: Room, ground_y:
     width, colour = height * rng.uniform(0.6, 1.6), rng.uniform(30, 210, 3)
     canvas.polygon(rectangle(x, ground_y - height, width, height), colour, CLUTTER)
     back_y = ground_y - height * 1.15
-    lid = [(x, ground_y - height), (x + width, ground_y - height), (x + width * 1.12, back_y), (x + width * 0.12, back_y)]
+    lid = [
+        (x, ground_y - height),
+        (x + width, ground_y - height),
+        (x + width * 1.12, back_y),
+        (x + width * 0.12, back_y),
+    ]
     canvas.polygon(lid, shade(colour, 1.2), CLUTTER)
 
 

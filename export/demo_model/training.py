@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.multiprocessing.spawn import spawn
 
 from export.demo_model.architecture import save_checkpoint
 from export.demo_model.batches import BatchOptions, draw_batch
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 CHECKPOINT, _STATE, _LOG = "checkpoint.pt", "training.pt", "log.jsonl"
 # The network's masks have four places to a patch; it is taught with twice as many.
 _MASK_PLACES = 8
-_WARMUP_STEPS, _LAST_RATE_SHARE = 60, 0.02
+_WARMUP_STEPS, _LAST_RATE_SHARE = 40, 0.02
 _LOG_STEPS, _LOG_MEMORY = 20, 0.95
 
 
@@ -93,7 +94,7 @@ def train(options: TrainingOptions) -> Path:
     if options.processes == 1:
         _train_process(0, options, shared)
     else:
-        torch.multiprocessing.spawn(_train_process, (options, shared), nprocs=options.processes)  # type: ignore[no-untyped-call]
+        spawn(_train_process, (options, shared), nprocs=options.processes)  # type: ignore[no-untyped-call]
     return options.folder / CHECKPOINT
 
 
@@ -158,12 +159,12 @@ class _Run:
     def save(self) -> None:
         """Write checkpoint and state; a state half written is never found."""
         folder, config = self.options.folder, self.options.learner.config
-        for name, write in (
-            (CHECKPOINT, lambda path: save_checkpoint(path, config, self.learner.official_weights())),
-            (_STATE, lambda path: torch.save({**self.learner.state(), "elapsed_s": self.elapsed_s}, path)),
-        ):
+        for name in (CHECKPOINT, _STATE):
             partial = folder / f"{name}.part"
-            write(partial)
+            if name == CHECKPOINT:
+                save_checkpoint(partial, config, self.learner.official_weights())
+            else:
+                torch.save({**self.learner.state(), "elapsed_s": self.elapsed_s}, partial)
             partial.replace(folder / name)
         self.saved_s = self.elapsed_s
 

@@ -15,7 +15,7 @@ import click
 from job.annotating import Request, list_planned
 from job.annotating import annotate as annotate_request
 from job.artifact import Artifact, open_artifact
-from job.errors import AnnotateError, UsageError
+from job.errors import AnnotateError, TooManyFailedError, UsageError
 from job.instances import PASSENGER, class_name_of
 from job.logs import set_up_logging
 from job.options import Device, Runtime, WorkerOptions, new_attempt
@@ -192,8 +192,9 @@ def annotate(**flags: Any) -> None:
     tally = Tally()
     try:
         is_complete = annotate_request(request, tally) is not None
-    except AnnotateError:
-        log_summary(tally, is_complete=False)
+    except AnnotateError as exc:
+        if tally.is_begun:
+            log_summary(tally, is_complete=isinstance(exc, TooManyFailedError))
         raise
     finally:
         target.close()

@@ -42,8 +42,8 @@ def show(json_file: Path, out: Path | None, model_id: str | None) -> None:
         size_hw = read_header(image, max_pixels=sys.maxsize).size_hw
         if size_hw != mask.shape:
             raise UsageError(
-                f"the mask {mask_name} is {mask.shape[0]} x {mask.shape[1]} and the image {size_hw[0]} x "
-                f"{size_hw[1]} high and wide: they do not belong together"
+                f"it has {size_hw[1]} x {size_hw[0]} pixels and the mask {mask_name} {mask.shape[1]} x "
+                f"{mask.shape[0]}: they do not belong together"
             )
         drawn = draw_over_file(image, mask, labels)
     target = out or Path(f"{json_file.stem}.overlay.png")
@@ -51,7 +51,7 @@ def show(json_file: Path, out: Path | None, model_id: str | None) -> None:
         drawn.save(target, "PNG")
     except OSError as exc:
         raise UsageError(f"{target} cannot be written: {exc.strerror}. Give another --out") from exc
-    click.echo(f"{target}: {len(labels)} instances")
+    click.echo(f"{click.format_filename(target)}: {len(labels)} instances")
 
 
 def _read_labels(json_file: Path, model_id: str | None) -> tuple[list[OverlayLabel], str]:
@@ -78,11 +78,11 @@ def _read_labels(json_file: Path, model_id: str | None) -> tuple[list[OverlayLab
 
 def _overlay_labels(labels: dict[str, Any]) -> list[OverlayLabel]:
     """Labels by class; an annotator that gives no confidences at all (a person) has none."""
-    found = []
+    confidences = labels.get("confidences")
+    found: list[OverlayLabel] = []
     for name, values in labels["properties"].items():
-        scores = [float(score.text) for score in labels["confidences"][name]] if labels.get("confidences") else None
-        for value, score in zip(values, scores or [None] * len(values), strict=True):
-            found.append(OverlayLabel(name, score, _mask_value(value)))
+        scores = [None] * len(values) if confidences is None else [float(score.text) for score in confidences[name]]
+        found += [OverlayLabel(name, score, _mask_value(value)) for value, score in zip(values, scores, strict=True)]
     return found
 
 

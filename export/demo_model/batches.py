@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import Tensor
@@ -105,7 +104,7 @@ def _classes(options: BatchOptions, rng: random.Random) -> list[int]:
 
 def _changed(sample: Sample, options: BatchOptions, rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
     """The picture in -1..1, its masks and boxes: perhaps mirrored, perhaps in another light, resized."""
-    image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1).float()
+    image = torch.from_numpy(sample.image).permute(2, 0, 1).float()
     masks, boxes = torch.from_numpy(sample.masks).float(), torch.from_numpy(sample.boxes_cxcywh.copy())
     if rng.random() < 0.5:
         image, masks = image.flip(-1), masks.flip(-1)

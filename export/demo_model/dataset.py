@@ -85,7 +85,7 @@ class Cache:
         side = int(objects["mask_side_px"])
         bits = np.unpackbits(objects["masks"][first:end], axis=1)[:, : side * side]
         return Sample(
-            image=np.asarray(self._pictures[shard][place]),
+            image=np.array(self._pictures[shard][place]),
             masks=bits.reshape(-1, side, side),
             boxes_cxcywh=objects["boxes_cxcywh"][first:end],
             classes=objects["classes"][first:end],
@@ -112,7 +112,7 @@ def sample_of(scene: Scene, image_side_px: int, mask_side_px: int) -> Sample:
     sizes = corners[:, 2:] - corners[:, :2]
     masks = [_resized_mask(found.mask, mask_side_px) for found in scene.objects]
     return Sample(
-        image=np.asarray(scene.image.resize((image_side_px, image_side_px), Image.Resampling.BILINEAR)),
+        image=np.array(scene.image.resize((image_side_px, image_side_px), Image.Resampling.BILINEAR)),
         masks=np.array(masks, np.uint8).reshape(-1, mask_side_px, mask_side_px),
         boxes_cxcywh=np.concatenate([corners[:, :2] + sizes / 2, sizes], axis=1),
         classes=np.array([CLASS_NAMES.index(found.class_name) for found in scene.objects], np.int64),

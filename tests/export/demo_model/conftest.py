@@ -1,12 +1,23 @@
-"""Shared by the demo model's tests: a network small enough to train in seconds, and sam3's warnings."""
+"""Shared by the demo model's tests: a few small scenes to train on, and one thread to do it with."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from export.demo_model.dataset import Cache, CacheOptions, render_cache
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads of so small a network wait for each other longer than they work, on a busy machine by far."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.demo_model.figures import (
@@ -46,6 +46,7 @@ def test_average_precision_is_that_of_coco_on_a_worked_example() -> None:
     assert average_precision(answers, 0.5) == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.lists(st.floats(0, 1), min_size=3, max_size=3)), max_size=8))
 def test_average_precision_is_a_share_and_falls_with_the_iou_asked_for(
     answers: list[tuple[float, list[float]]],
@@ -57,6 +58,7 @@ def test_average_precision_is_a_share_and_falls_with_the_iou_asked_for(
     assert strict == 0
 
 
+@settings(deadline=None)
 @given(st.integers(1, 6))
 def test_perfect_answers_have_average_precision_one(objects: int) -> None:
     scores = np.linspace(0.9, 0.5, objects)

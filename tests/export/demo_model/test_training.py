@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import random
@@ -118,7 +119,8 @@ def test_unknown_word_finds_nothing(small_cache: Cache) -> None:
 
 
 def test_processes_share_the_mean() -> None:
-    shared = [SharedMean(2, 3)] * 2
+    mean = SharedMean(2, 3)
+    shared = [mean, copy.copy(mean)]
     with ThreadPoolExecutor(2) as pool:
         means = list(pool.map(lambda p: _twice(shared[p], p), range(2)))
     assert all(torch.equal(first, torch.full((3,), 0.5)) for first, _ in means)

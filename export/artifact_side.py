@@ -26,7 +26,7 @@ class ArtifactSide:
         self._threshold = threshold
         self._text = text_features_for(artifact, session, artifact.manifest.prompts)
 
-    def answer_pixels(self, pixels: NDArray[np.uint8], size_hw: tuple[int, int]) -> Answer:
+    def answer(self, pixels: NDArray[np.uint8], size_hw: tuple[int, int]) -> Answer:
         """Answer for pixels (S, S, 3) that stand for a picture of the given size."""
         features = self._session.encode_images(pixels[None])
         (grounding,) = self._session.ground(features, self._text, self._threshold)

@@ -102,7 +102,7 @@ def write_files(original: Original, folder: Path, graph_format: GraphFormat, pre
     specs = []
     for graph in graphs_of(original.model, precision):
         click.echo(f"Exporting {graph.name} to {graph_format}, {precision} …")
-        name = _WRITERS[graph_format](graph, folder)
+        name = _WRITERS[graph_format](graph, folder, precision)
         specs.append(GraphSpec(file=name, inputs=graph.inputs, outputs=graph.outputs))
     manifest = Manifest(
         format_version=FORMAT_VERSION,

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir import convenience
 
+from export.quantise import QUANTISED_SCOPES, quantise
 from export.sam3_runtime import quiet
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from export.graphs import Graph
+    from job.artifact import Precision
 
 # The first with an `Attention` operator, which ONNX Runtime runs fused.
 OPSET = 23
@@ -25,7 +27,7 @@ SMALLEST_HALVED = 64
 LARGEST_SINGLE_FILE = 512 * 1024 * 1024
 
 
-def write_onnx(graph: Graph, folder: Path) -> str:
+def write_onnx(graph: Graph, folder: Path, precision: Precision) -> str:
     """Export a graph.
 
     Weights of large graphs go to a second file beside it, with `.data` appended.
@@ -34,6 +36,8 @@ def write_onnx(graph: Graph, folder: Path) -> str:
         Name of the graph's file.
     """
     model = to_ir(graph)
+    if precision == "int8" and graph.name in QUANTISED_SCOPES:
+        quantise(model, QUANTISED_SCOPES[graph.name])
     strip(model)
     halve_lossless(model)
     name = f"{graph.name}.onnx"

@@ -32,23 +32,23 @@ class OriginalSide:
         self._processor = Sam3Processor(
             model, resolution=image_side(model), device=device, confidence_threshold=threshold
         )
-        self._full = self._processor.transform
-        # ToDtype, Resize, ToDtype, Normalize: a picture of the right size skips the first two.
-        self._without_resize = v2.Compose(self._full.transforms[2:])
+        # ToDtype and Resize, then ToDtype and Normalize.
+        steps = self._processor.transform.transforms
+        self._resize, self._processor.transform = v2.Compose(steps[:2]), v2.Compose(steps[2:])
+        self._to_image = v2.functional.to_image
 
-    def answer_picture(self, picture: Image.Image) -> Answer:
-        """Answer for an upright RGB picture, resized by the processor."""
-        return self._answer(picture, self._full, (picture.height, picture.width))
+    def resize(self, picture: Image.Image) -> NDArray[np.uint8]:
+        """Resize an upright RGB picture as the processor does: to uint8 (S, S, 3)."""
+        resized: NDArray[np.uint8] = (
+            self._resize(self._to_image(picture).to(self._device)).cpu().permute(1, 2, 0).numpy()
+        )
+        return resized
 
-    def answer_pixels(self, pixels: NDArray[np.uint8], size_hw: tuple[int, int]) -> Answer:
-        """Answer for pixels (S, S, 3) that stand for a picture of the given size."""
-        tensor = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-        return self._answer(tensor, self._without_resize, size_hw)
-
-    def _answer(self, picture: Any, transform: Any, size_hw: tuple[int, int]) -> Answer:
-        self._processor.transform = transform
+    def answer(self, pixels: NDArray[np.uint8], size_hw: tuple[int, int]) -> Answer:
+        """Answer for resized pixels (S, S, 3) that stand for a picture of the given size."""
+        image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         with running_on(self._device), quiet(), self._recorded() as recorded:
-            state = self._processor.set_image(picture)
+            state = self._processor.set_image(image)
             state["original_height"], state["original_width"] = size_hw
             masks: list[NDArray[np.bool_]] = []
             for prompt in self._prompts:

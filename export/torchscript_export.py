@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from export.graphs import Graph
+    from job.artifact import Precision
 
 # Line numbers and paths of the traced code; the archive loads and answers the same without them.
 _DEBUG_SUFFIX = ".debug_pkl"
 _ALIGNMENT = 64
 
 
-def write_torchscript(graph: Graph, folder: Path) -> str:
+def write_torchscript(graph: Graph, folder: Path, _precision: Precision) -> str:
     """Trace a graph.
 
     Returns:

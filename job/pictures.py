@@ -25,6 +25,7 @@ _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 _BYTES_PER_PIXEL = {"L": 1, "P": 1, "1": 1}
 _PILLOW_RGB_BYTES = 4
+_ARRAY_RGB_BYTES = 3
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,15 @@ def decode_for_model(data: bytes, side: int) -> NDArray[np.uint8]:
 
 
 def _decode_bytes(image: Image.Image, orientation: int) -> int:
-    """Pillow holds RGB in four bytes a pixel; a conversion and a transposition each hold two rasters at once."""
+    """Pillow holds RGB in four bytes a pixel; a conversion and a transposition each hold two rasters at once.
+
+    The resize reads the pixels from an array beside them.
+    """
     width, height = image.size
     stored = _BYTES_PER_PIXEL.get(image.mode, _PILLOW_RGB_BYTES)
     copies = _PILLOW_RGB_BYTES if image.mode != "RGB" else 0
     turned = _PILLOW_RGB_BYTES if orientation != 1 else 0
-    return width * height * (stored + copies + turned)
+    return width * height * (stored + copies + turned + _ARRAY_RGB_BYTES)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from export.demo_model.scenes import HELD_OUT_SEED, PLAY_SEED, write_scenes
+
 
 @click.group()
 def main() -> None:
@@ -16,17 +18,15 @@ def main() -> None:
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--count", default=20, show_default=True, help="Number of scenes.")
-@click.option("--seed", default=9_000_000, show_default=True, help="Seed of the first scene.")
+@click.option("--seed", default=PLAY_SEED, show_default=True, help="Seed of the first scene.")
 def scenes(folder: Path, count: int, seed: int) -> None:
     """Write pictures of a garage, each a JPG with its JSON."""
-    from export.demo_model.scenes import write_scenes
-
     click.echo(f"{len(write_scenes(folder, seed, count))} scenes in {folder}")
 
 
 @main.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--minutes", default=180.0, show_default=True, help="Time for the training.")
+@click.option("--out", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder.")
+@click.option("--minutes", default=90.0, show_default=True, help="Time for the training.")
 @click.option("--init", "initial", type=click.Path(path_type=Path, exists=True), help="Checkpoint to start from.")
 @click.option("--scenes", "count", default=9000, show_default=True, help="Number of training scenes.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the weights, the scenes and the batches.")
@@ -34,7 +34,7 @@ def scenes(folder: Path, count: int, seed: int) -> None:
 @click.option("--pictures", default=8, show_default=True, help="Pictures a process looks at in a step.")
 @click.option("--processes", default=2, show_default=True, help="Processes of one thread each.")
 def train(folder: Path, initial: Path | None, count: int, seed: int, processes: int, **schedule: Any) -> None:
-    """Train into FOLDER, from a seed or a checkpoint; go on from what is there."""
+    """Train into a folder, from a seed or a checkpoint; go on from what is there."""
     from export.demo_model.architecture import DemoConfig
     from export.demo_model.dataset import CacheOptions, render_cache
     from export.demo_model.learner import LearnerOptions
@@ -58,7 +58,7 @@ def train(folder: Path, initial: Path | None, count: int, seed: int, processes: 
 @main.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--count", default=200, show_default=True, help="Number of scenes.")
-@click.option("--seed", default=5_000_000, show_default=True, help="Seed of the first scene.")
+@click.option("--seed", default=HELD_OUT_SEED, show_default=True, help="Seed of the first scene.")
 def evaluate(checkpoint: Path, count: int, seed: int) -> None:
     """Print how good CHECKPOINT is: a Markdown table, then one line of JSON."""
     from export.demo_model.evaluation import EvaluationOptions

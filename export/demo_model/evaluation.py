@@ -15,7 +15,7 @@ from export.demo_model.figures import (
     pairwise_box_iou,
     pairwise_mask_iou,
 )
-from export.demo_model.scenes import CLASS_NAMES, Scene, draw_scene
+from export.demo_model.scenes import CLASS_NAMES, HELD_OUT_SEED, Scene, draw_scene
 from export.sam3_runtime import quiet, running_on
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from export.demo_model.scenes import SceneObject
 
-# Far from the seeds of training.
-HELD_OUT_SEED = 5_000_000
 _SIZES_WH = ((640, 360), (640, 480), (854, 480), (1280, 720))
 _UNKNOWN_WORDS = ("dog", "bicycle", "wooden chair")
 # Average precision looks at answers of any score; below this there are none worth the time.

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CLASS_NAMES = (CAR, PLATE, PERSON)
+# Training takes its seeds from 0 on; figures come from these, and pictures to play with from those.
+HELD_OUT_SEED, PLAY_SEED = 5_000_000, 9_000_000
 _SIZES_WH = ((640, 360), (640, 480), (768, 432), (720, 540), (854, 480))
 _CAR_CHANCES = (0.12, 0.22, 0.26, 0.2, 0.12, 0.08)
 _PERSON_CHANCES = (0.4, 0.32, 0.18, 0.1)

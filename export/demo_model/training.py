@@ -29,7 +29,7 @@ from export.demo_model.scenes import CLASS_NAMES
 if TYPE_CHECKING:
     from pathlib import Path
 
-CHECKPOINT, _STATE, _LOG = "checkpoint.pt", "training.pt", "log.jsonl"
+CHECKPOINT, _STATE, _LOG = "last.pt", "training.pt", "log.jsonl"
 # The network's masks have four places to a patch; it is taught with twice as many.
 _MASK_PLACES = 8
 _WARMUP_STEPS, _LAST_RATE_SHARE = 40, 0.02

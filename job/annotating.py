@@ -24,7 +24,7 @@ from job.signals import ended_by_signals, stopped_by_signals
 from job.stages import Annotator, Budgets
 from job.store import Store, check_writable
 from job.supersede import supersede_older
-from job.system import available_memory, usable_cpus
+from job.system import available_memory, return_freed_memory, usable_cpus
 from job.text import text_features_for
 from job.worker import Provenance, Worker
 
@@ -75,6 +75,7 @@ def annotate(request: Request, tally: Tally) -> RunEnd | None:
         AnnotateError: See job.errors; each kind has an exit code.
     """
     options = request.options
+    return_freed_memory()
     check_session(request.artifact, options.device, options.runtime)
     check_writable(request.target, options.attempt)
     run = open_run(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_INSTANCES = 255
+_BAND_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -56,5 +57,14 @@ def paint(instances: Sequence[Instance], size_hw: tuple[int, int]) -> Painting:
         values[i] = rank * (MAX_INSTANCES // len(instances))
         x0, y0, x1, y1 = instances[i].mask.box_xyxy
         mask[y0:y1, x0:x1][instances[i].mask.crop()] = values[i]
-    visible = np.bincount(mask.reshape(-1), minlength=256) > 0 if instances else np.zeros(256, np.bool_)
-    return Painting(mask, tuple(values), hidden=sum(not visible[value] for value in values))
+    visible = _values_in(mask)
+    return Painting(mask, tuple(values), hidden=sum(value not in visible for value in values))
+
+
+def _values_in(mask: NDArray[np.uint8]) -> set[int]:
+    """Values that occur; in bands of rows, because counting takes eight bytes a pixel."""
+    found: set[int] = set()
+    for top in range(0, len(mask), _BAND_ROWS):
+        counts = np.bincount(mask[top : top + _BAND_ROWS].reshape(-1))
+        found.update(np.flatnonzero(counts).tolist())
+    return found

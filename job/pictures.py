@@ -25,7 +25,8 @@ _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 _BYTES_PER_PIXEL = {"L": 1, "P": 1, "1": 1}
 _PILLOW_RGB_BYTES = 4
-_ARRAY_RGB_BYTES = 3
+_RESIZE_BYTES = 32 << 20
+"""Bands of rows of the resize, and the picture once it is narrowed."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ def decode_upright(data: bytes) -> Image.Image:
         InputError: The file is truncated or damaged.
     """
     with _mapped_errors(), Image.open(io.BytesIO(data)) as image:
-        upright = ImageOps.exif_transpose(image)
-        return upright if upright.mode == "RGB" else upright.convert("RGB")
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)  # not a copy of what is upright already
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def decode_for_model(data: bytes, side: int) -> NDArray[np.uint8]:
@@ -99,15 +101,12 @@ def decode_for_model(data: bytes, side: int) -> NDArray[np.uint8]:
 
 
 def _decode_bytes(image: Image.Image, orientation: int) -> int:
-    """Pillow holds RGB in four bytes a pixel; a conversion and a transposition each hold two rasters at once.
-
-    The resize reads the pixels from an array beside them.
-    """
+    """Pillow holds RGB in four bytes a pixel; a conversion and a transposition each hold two rasters at once."""
     width, height = image.size
     stored = _BYTES_PER_PIXEL.get(image.mode, _PILLOW_RGB_BYTES)
     copies = _PILLOW_RGB_BYTES if image.mode != "RGB" else 0
     turned = _PILLOW_RGB_BYTES if orientation != 1 else 0
-    return width * height * (stored + copies + turned + _ARRAY_RGB_BYTES)
+    return width * height * (stored + copies + turned) + _RESIZE_BYTES
 
 
 @contextmanager

@@ -28,8 +28,8 @@ from job.values import Decoded, Encoded, Inferred, Processed, Taken
 logger = logging.getLogger(__name__)
 
 OVERLAY_FOLDER = f"{PRIVATE_FOLDER}/overlays"
-_POSTPROCESS_BYTES_PER_PIXEL = 8
-"""Painted mask, its compressed form, and the temporaries of one mask in chunks of rows."""
+_POSTPROCESS_BYTES_PER_PIXEL = 4
+"""One instance's mask as it is resized and as it is painted, and what is copied between."""
 
 
 class ModelFailedInputError(InputError):
@@ -102,6 +102,7 @@ class Annotator:
         """Instances of the reference rules in the stored raster, and the painted mask."""
         height, width = inferred.header.size_hw
         with self._budgets.transient.hold(height * width * _POSTPROCESS_BYTES_PER_PIXEL):
+            self._budgets.transient.release(-height * width)  # the mask, until `encode` has compressed it
             annotation = annotate_grounding(
                 inferred.grounding,
                 self._spec.prompts,
@@ -125,7 +126,9 @@ class Annotator:
             logger.warning("%s: %s", taken.planned.json, warning)
         overlay = overlay_png(taken.image, annotation) if self.visualize else None
         row = _row(taken.planned.json, annotation)
-        return Encoded(taken, to_npz(annotation.mask), gva.render(merged.document), overlay, row)
+        npz = to_npz(annotation.mask)
+        self._budgets.transient.release(annotation.mask.size)
+        return Encoded(taken, npz, gva.render(merged.document), overlay, row)
 
     def write(self, encoded: Encoded) -> ResultRow:
         """Store image, NPZ and JSON, in this order: the JSON is the commit mark."""
@@ -188,5 +191,5 @@ def _row(json: str, annotation: Annotation) -> ResultRow:
         scores=scores,
         dropped={why: count for why, count in dropped.items() if count},
         hidden=annotation.hidden,
-        mask_sha256=hashlib.sha256(annotation.mask.tobytes()).hexdigest(),
+        mask_sha256=hashlib.sha256(annotation.mask.data).hexdigest(),
     )

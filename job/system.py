@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
+_PROC = Path("/proc")
 _UNLIMITED = 1 << 60
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+_LARGE_BUFFER_BYTES = 1 << 20
+_HEAPS = 2
 
 
-def usable_cpus(cgroup_root: Path = _CGROUP_ROOT) -> int:
-    """Processors this process may use: its affinity, cut to the cgroup's quota, at least 1."""
+def usable_cpus(cgroup_root: Path = _CGROUP_ROOT, proc: Path = _PROC) -> int:
+    """Processors this process may use: its affinity, cut to the quota of its cgroups, at least 1."""
     granted = len(os.sched_getaffinity(0))
-    quota = _cpu_quota(cgroup_root)
+    quota = _cpu_quota(cgroup_root, proc)
     return max(1, granted if quota is None else min(granted, int(quota)))
 
 
-def available_memory(cgroup_root: Path = _CGROUP_ROOT) -> int:
+def available_memory(cgroup_root: Path = _CGROUP_ROOT, proc: Path = _PROC) -> int:
     """Bytes that this process may still take: the machine's free memory, cut to what its cgroups leave."""
-    free = _meminfo_available()
-    for folder, limit_name, usage_name in _memory_files(cgroup_root):
+    free = _meminfo_available(proc)
+    for folder, limit_name, usage_name in _memory_files(cgroup_root, proc):
         limit, usage = _read_int(folder / limit_name), _read_int(folder / usage_name)
         if limit is not None and usage is not None and limit < _UNLIMITED:
             free = min(free, limit - usage + _reclaimable(folder))
     return max(0, free)
 
 
-def _own_cgroup(controller: str, cgroup_root: Path) -> Path:
+def _own_cgroup(controller: str, cgroup_root: Path, proc: Path) -> Path:
     """Folder of this process's cgroup; the mount's root inside a container with a namespace of its own."""
-    for line in _read_text(Path("/proc/self/cgroup")).splitlines():
+    for line in _read_text(proc / "self" / "cgroup").splitlines():
         _, names, path = line.split(":", 2)
         if controller in names.split(",") or (names == "" and not (cgroup_root / controller).is_dir()):
             base = cgroup_root / controller if names else cgroup_root
@@ -37,20 +42,22 @@ def _own_cgroup(controller: str, cgroup_root: Path) -> Path:
     return cgroup_root
 
 
-def _cpu_quota(cgroup_root: Path) -> float | None:
-    folder = _own_cgroup("cpu", cgroup_root)
+def _cpu_quota(cgroup_root: Path, proc: Path) -> float | None:
+    """Processors by the tightest quota of this process's cgroup and those it lies in."""
+    folder = _own_cgroup("cpu", cgroup_root, proc)
+    quotas = []
     for level in _up_to(folder, cgroup_root):
         fields = _read_text(level / "cpu.max").split()
         if len(fields) == 2 and fields[0].isdigit():
-            return int(fields[0]) / int(fields[1])
+            quotas.append(int(fields[0]) / int(fields[1]))
         quota, period = _read_int(level / "cpu.cfs_quota_us"), _read_int(level / "cpu.cfs_period_us")
         if quota is not None and period and quota > 0:
-            return quota / period
-    return None
+            quotas.append(quota / period)
+    return min(quotas, default=None)
 
 
-def _memory_files(cgroup_root: Path) -> list[tuple[Path, str, str]]:
-    folder = _own_cgroup("memory", cgroup_root)
+def _memory_files(cgroup_root: Path, proc: Path) -> list[tuple[Path, str, str]]:
+    folder = _own_cgroup("memory", cgroup_root, proc)
     names = [("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")]
     return [(level, limit, usage) for level in _up_to(folder, cgroup_root) for limit, usage in names]
 
@@ -69,8 +76,8 @@ def _reclaimable(folder: Path) -> int:
     return 0
 
 
-def _meminfo_available() -> int:
-    for line in _read_text(Path("/proc/meminfo")).splitlines():
+def _meminfo_available(proc: Path) -> int:
+    for line in _read_text(proc / "meminfo").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -86,3 +93,17 @@ def _read_text(path: Path) -> str:
 def _read_int(path: Path) -> int | None:
     text = _read_text(path).strip()
     return int(text) if text.lstrip("-").isdigit() else None
+
+
+def return_freed_memory() -> None:
+    """Have glibc give large buffers back to the system when they are freed, instead of keeping them for later.
+
+    By default it raises the size from which it does so with every large buffer, and keeps a heap a thread: rasters
+    of 24 megapixels then cost twice what is in use (mallopt(3)). Another C library is left as it is.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, _LARGE_BUFFER_BYTES)
+    mallopt(_M_ARENA_MAX, _HEAPS)

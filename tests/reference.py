@@ -75,7 +75,8 @@ def expected_annotation(
     names = [prompt.replace(" ", "_") for prompt in prompts] + ["passenger"]
     ordered = sorted(classed, key=lambda one: (names.index(one.class_name), one.query))
     apart = without_overlaps(ordered)
-    kept = [one for one in apart if sum(beats(other, one, apart) for other in apart) < 255]
+    highest = sorted(apart, key=lambda one: -one.score)[:255]
+    kept = [one for one in apart if any(one is other for other in highest)]
     values = values_of(kept)
     painted = np.zeros(upright_size_hw, np.uint8)
     for value in sorted(values):
@@ -126,11 +127,6 @@ def without_overlaps(found: list[Found]) -> list[Found]:
 
 def iou(a: Mask, b: Mask) -> Fraction:
     return Fraction(int((a & b).sum()), int((a | b).sum()))
-
-
-def beats(a: Found, b: Found, order: list[Found]) -> bool:
-    """Whether `a` goes before `b` when places are short; of equal scores the earlier does."""
-    return a.score > b.score or (a.score == b.score and order.index(a) < order.index(b)) if a is not b else False
 
 
 def values_of(found: list[Found]) -> list[int]:

@@ -10,9 +10,9 @@ Box = tuple[int, int, int, int]
 CAR = (100, 50, 200, 150)
 
 
-def car_with_hole(*, shared_rows: int, box: Box = CAR) -> tuple[Box, ...]:
-    """A car of box `box` that covers only the first of ten rows pairs of a person at (140, 90) to (150, 100)."""
-    x0, y0, x1, y1 = box
+def car_with_hole(shared_rows: int) -> tuple[Box, ...]:
+    """A car that covers the first rows, of ten, of the person in its hole."""
+    x0, y0, x1, y1 = CAR
     return ((x0, y0, x1, 90 + shared_rows), (x0, 100, x1, y1), (x0, y0, 140, y1), (150, y0, x1, y1))
 
 
@@ -31,7 +31,7 @@ PERSON_IN_THE_HOLE = (140, 90, 150, 100)
     ],
 )
 def test_well_inside_more_than_two_fifths_must_be_car(shared_rows: int, expected: bool) -> None:
-    car = rectangles(*car_with_hole(shared_rows=shared_rows))
+    car = rectangles(*car_with_hole(shared_rows))
     assert is_inside(rectangles(PERSON_IN_THE_HOLE), car) is expected
 
 
@@ -88,7 +88,7 @@ def test_one_car_is_enough() -> None:
     assert (split[2].score, split[2].query, split[2].mask) == (0.55, 7, person.mask)
 
 
-def test_two_cars_that_share_half_of_a_person_each_do_not_add_up() -> None:
+def test_two_cars_that_share_two_fifths_of_a_person_each_do_not_add_up() -> None:
     person = rectangles((140, 20, 150, 120))
     upper, lower = rectangles((100, 30, 200, 70)), rectangles((100, 70, 200, 110))
     assert is_inside(person, rectangles((100, 30, 200, 110)))

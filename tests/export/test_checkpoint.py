@@ -1,0 +1,153 @@
+"""Checkpoints: the official layout, strictly; and every way to give a wrong one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+
+from export import sam3_runtime
+from export.checkpoint import Original, detector_weights, load_original, load_strictly
+from export.sam3_runtime import quiet
+from job.errors import AnnotateError, ConfigurationError, UsageError
+from tests.export.conftest import run_export
+
+PATH = Path("sam3.pt")
+
+
+def official_layout(model: Any) -> dict[str, torch.Tensor]:
+    weights = {f"detector.{key}": x for key, x in model.state_dict().items()}
+    weights["detector.backbone.vision_backbone.sam2_convs.0.conv_1x1.weight"] = torch.zeros(1)
+    weights["tracker.maskmem_tpos_enc"] = torch.zeros(1)
+    return weights
+
+
+def test_the_official_layout_loads(original: Original) -> None:
+    weights = detector_weights(official_layout(original.model), PATH)
+    assert set(weights) == set(original.model.state_dict())
+    load_strictly(original.model, weights, PATH)
+
+
+def test_computed_constants_may_be_missing(original: Original) -> None:
+    weights = {k: x for k, x in original.model.state_dict().items() if not k.endswith("freqs_cis")}
+    load_strictly(original.model, weights, PATH)
+
+
+def test_a_missing_weight_is_named(original: Original) -> None:
+    weights = dict(original.model.state_dict())
+    del weights["transformer.decoder.presence_token.weight"]
+    with pytest.raises(ConfigurationError, match=r"misses weights \(1\): transformer\.decoder\.presence_token\.weight"):
+        load_strictly(original.model, weights, PATH)
+
+
+def test_an_unknown_weight_is_named(original: Original) -> None:
+    weights = {**original.model.state_dict(), "transformer.extra": torch.zeros(1)}
+    with pytest.raises(ConfigurationError, match=r"has unknown weights \(1\): transformer\.extra"):
+        load_strictly(original.model, weights, PATH)
+
+
+def test_a_misshapen_weight_is_named(original: Original) -> None:
+    weights = {**original.model.state_dict(), "geometry_encoder.cls_embed.weight": torch.zeros(3, 3)}
+    with pytest.raises(ConfigurationError, match=r"has misshapen weights \(1\): geometry_encoder\.cls_embed"):
+        load_strictly(original.model, weights, PATH)
+
+
+def test_keys_of_another_model_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"not an official sam3\.pt.*image_encoder\.blocks\.0"):
+        detector_weights({"image_encoder.blocks.0": torch.zeros(1)}, PATH)
+
+
+def test_a_checkpoint_of_the_tracker_alone_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="none of the detector"):
+        detector_weights({"tracker.x": torch.zeros(1)}, PATH)
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b"no checkpoint" * 100)
+
+
+def truncated(path: Path) -> None:
+    torch.save({"model": {"detector.x": torch.zeros(1000)}}, path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def tensor_alone(path: Path) -> None:
+    torch.save(torch.zeros(3), path)
+
+
+def foreign(path: Path) -> None:
+    torch.save({"model": {"backbone.x": torch.zeros(1)}}, path)
+
+
+def code(path: Path) -> None:
+    torch.save({"model": Path}, path)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        pytest.param(None, UsageError, "no such file", id="missing"),
+        pytest.param(garbage, ConfigurationError, "no checkpoint that can be read", id="garbage"),
+        pytest.param(truncated, ConfigurationError, "no checkpoint that can be read", id="truncated"),
+        pytest.param(tensor_alone, ConfigurationError, "holds a Tensor", id="a tensor"),
+        pytest.param(foreign, ConfigurationError, "not an official", id="another model's"),
+        pytest.param(code, ConfigurationError, "read safely", id="code"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_error_and_leaves_nothing(
+    tmp_path: Path, make: Any, error: type[AnnotateError], words: str
+) -> None:
+    checkpoint, out = tmp_path / "given.pt", tmp_path / "out"
+    if make is not None:
+        make(checkpoint)
+    with pytest.raises(error, match=words):
+        run_export("--checkpoint", checkpoint, "--out", out, "--device", "cpu")
+    assert not out.exists()
+
+
+def test_another_version_of_sam3_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sam3_runtime, "version", lambda _: "0.2.0")
+    with pytest.raises(ConfigurationError, match=r"sam3 0\.2\.0 is installed, the exporter knows 0\.1\.4 only"):
+        load_original("demo")
+
+
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        pytest.param(GatedRepoError, "accept its licence", id="gated"),
+        pytest.param(LocalEntryNotFoundError, "could not be downloaded", id="offline"),
+    ],
+)
+def test_a_download_that_fails_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, raised: type[Exception], words: str
+) -> None:
+    def refuse(**_: object) -> NoReturn:
+        response = httpx.Response(403, request=httpx.Request("GET", "https://hub.test"))
+        raise raised("no", response=response) if raised is GatedRepoError else raised("no")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(ConfigurationError, match=words):
+        load_original("hub")
+
+
+def test_int8_is_for_onnx(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give --format onnx"):
+        run_export(*("--checkpoint", "demo", "--out", tmp_path / "x", "--format", "torchscript", "--precision", "int8"))
+
+
+def test_the_official_model_has_the_official_checkpoints_keys() -> None:
+    """The detector of sam3's video model is what the official checkpoint holds."""
+    from sam3.model_builder import build_sam3_video_model
+
+    from export.checkpoint import build_official
+
+    with quiet(), sam3_runtime.running_on("cpu"), torch.device("meta"):
+        image_model = build_official()
+        video_model = build_sam3_video_model(bpe_path=sam3_runtime.vocabulary_path(), load_from_HF=False, device="meta")
+    held = detector_weights(video_model.state_dict(), PATH)
+    assert set(held) == set(image_model.state_dict())

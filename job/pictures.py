@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from job.errors import InputError
 from job.resize import resize_to_square
@@ -21,8 +21,19 @@ if TYPE_CHECKING:
 Image.MAX_IMAGE_PIXELS = None  # `open_header` holds the limit, with a reason that names the flag
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+"""What a file named .jpg may be; Pillow knows more, among them EPS, for which it starts a program."""
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = frozenset({5, 6, 7, 8})
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _BYTES_PER_PIXEL = {"L": 1, "P": 1, "1": 1}
 _PILLOW_RGB_BYTES = 4
 _RESIZE_BYTES = 32 << 20
@@ -60,16 +71,14 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     Raises:
         InputError: Not an image that can be read, or too large.
     """
-    with _mapped_errors(), Image.open(io.BytesIO(data)) as image:
+    with _mapped_errors(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise InputError(
                 f"image has {width} x {height} pixels, allowed are {max_pixels}: raise --max_image_pixels to take it"
             )
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-        if orientation not in range(1, 9):
-            orientation = 1
-        return Header((height, width), int(orientation), _decode_bytes(image, orientation))
+        orientation = _orientation(image)
+        return Header((height, width), orientation, _decode_bytes(image, orientation))
 
 
 def decode_upright(data: bytes) -> Image.Image:
@@ -78,10 +87,11 @@ def decode_upright(data: bytes) -> Image.Image:
     Raises:
         InputError: The file is truncated or damaged.
     """
-    with _mapped_errors(), Image.open(io.BytesIO(data)) as image:
+    with _mapped_errors(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        turn = _TO_UPRIGHT.get(_orientation(image))  # before the pixels, like `read_header`
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)  # not a copy of what is upright already
-        return image if image.mode == "RGB" else image.convert("RGB")
+        upright = image if turn is None else image.transpose(turn)
+        return upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
 def decode_for_model(data: bytes, side: int) -> NDArray[np.uint8]:
@@ -98,6 +108,12 @@ def decode_for_model(data: bytes, side: int) -> NDArray[np.uint8]:
         InputError: The file is truncated or damaged.
     """
     return resize_to_square(decode_upright(data), side)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation as far as it stands before the pixels: a PNG's own `getexif` decodes to look behind them."""
+    orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
+    return int(orientation) if orientation in range(1, 9) else 1
 
 
 def _decode_bytes(image: Image.Image, orientation: int) -> int:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import job
 from export.checkpoint import Original, demo_checkpoint_path
 from export.exporter import encode_prompts
 from export.graphs import graphs_of
@@ -24,7 +25,8 @@ from job.session import TextFeatures
 from job.sessions import open_session
 from job.text import stored_text_features, text_features_for
 from tests.export.conftest import home_and_packages
-from tests.fakes import DEMO_ARTIFACT
+
+DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
 
 THRESHOLD = np.array(0.4, np.float32)
 Graph = Callable[..., list[NDArray[Any]]]

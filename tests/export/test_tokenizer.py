@@ -17,24 +17,8 @@ ANYTHING = [c for c in map(chr, range(0x110000)) if not 0xD800 <= ord(c) < 0xE00
 LATIN = [chr(c) for c in range(32, 0x180)]
 PIECES = (
     *("<start_of_text>", "<END_OF_TEXT>", "!<start_of_text>", "'S", "'ſ", "'ll", "&amp;amp;lt;", "&eacute;", "  "),
-    *(
-        "license plate",
-        "Ä",
-        "ß",
-        "İ",
-        "ΑΣ",
-        "1",
-        "½",
-        "Ⅷ",
-        "ͅ",
-        "\x1c",
-        "\t",
-        "\ufeff",
-        "schÃ¶n",
-        "👩‍👩‍👧",
-        "日本語",
-        "a_b",
-    ),
+    *("license plate", "Ä", "ß", "İ", "ΑΣ", "1", "½", "Ⅷ", "\u0345", "\x1c", "\t", "\ufeff", "schÃ¶n", "日本語", "a_b"),
+    "\U0001f469\u200d\U0001f467",
 )
 
 Draw = Callable[[random.Random], str]

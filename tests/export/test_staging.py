@@ -1,0 +1,74 @@
+"""An artifact's folder appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from export.staging import staged_folder
+from job.artifact import MANIFEST_NAME
+from job.errors import StorageError, UsageError
+
+
+def write_model(folder: Path, text: str) -> None:
+    with staged_folder(folder) as staging:
+        (staging / MANIFEST_NAME).write_text(text)
+
+
+def fail_halfway(folder: Path, error: Exception) -> None:
+    with staged_folder(folder) as staging:
+        (staging / "half.onnx").touch()
+        raise error
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_model_replaces_an_older_one_whole(tmp_path: Path) -> None:
+    write_model(tmp_path / "deep" / "model", "old")
+    (tmp_path / "deep" / "model" / "stale.onnx").touch()
+    write_model(tmp_path / "deep" / "model", "new")
+    assert [path.name for path in (tmp_path / "deep" / "model").iterdir()] == [MANIFEST_NAME]
+    assert (tmp_path / "deep" / "model" / MANIFEST_NAME).read_text() == "new"
+    assert leftovers(tmp_path / "deep") == []
+
+
+def test_an_empty_folder_may_become_a_model(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    write_model(tmp_path / "model", "new")
+    assert (tmp_path / "model" / MANIFEST_NAME).exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    with pytest.raises(UsageError, match="neither empty nor a model"):
+        write_model(tmp_path / "photos", "new")
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["a.jpg"]
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "model").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        write_model(tmp_path / "model", "new")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "words"),
+    [
+        pytest.param(OSError(errno.ENOSPC, "full"), StorageError, "no space left", id="full disk"),
+        pytest.param(OSError(errno.EIO, "broken"), StorageError, "cannot be written", id="broken disk"),
+        pytest.param(RuntimeError("bug"), RuntimeError, "bug", id="anything else"),
+    ],
+)
+def test_what_fails_halfway_leaves_the_old_model(
+    tmp_path: Path, error: Exception, expected: type[Exception], words: str
+) -> None:
+    write_model(tmp_path / "model", "old")
+    with pytest.raises(expected, match=words):
+        fail_halfway(tmp_path / "model", error)
+    assert (tmp_path / "model" / MANIFEST_NAME).read_text() == "old"
+    assert leftovers(tmp_path) == []

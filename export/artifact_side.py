@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 
 from export.parity import Answer
+from job.masks import logits_to_mask
 from job.text import text_features_for
 
 if TYPE_CHECKING:
@@ -30,12 +29,15 @@ class ArtifactSide:
         """Answer for pixels (S, S, 3) that stand for a picture of the given size."""
         features = self._session.encode_images(pixels[None])
         (grounding,) = self._session.ground(features, self._text, self._threshold)
-        masks = tuple(upsampled(logits, size_hw) for logits in grounding.mask_logits)
+        masks = tuple(_full_mask(logits, size_hw) for logits in grounding.mask_logits)
         return Answer(scores=grounding.scores, selected=grounding.selected, masks=masks)
 
 
-def upsampled(logits: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.bool_]:
-    """Mask logits (h, w) to the mask of a picture, by the operation that the original uses."""
-    resized = F.interpolate(torch.from_numpy(logits)[None, None], size_hw, mode="bilinear", align_corners=False)
-    mask: NDArray[np.bool_] = (resized[0, 0] > 0).numpy()
-    return mask
+def _full_mask(logits: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    """Mask logits (h, w) to the mask of a picture, by the code of the worker."""
+    full = np.zeros(size_hw, np.bool_)
+    mask = logits_to_mask(logits, size_hw)
+    if mask is not None:
+        x0, y0, x1, y1 = mask.box_xyxy
+        full[y0:y1, x0:x1] = mask.crop()
+    return full

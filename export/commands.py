@@ -101,7 +101,7 @@ def verify(folder: Path, checkpoint: str | None, model_digest: str | None, **ver
 def _verify_stored(artifact: Artifact, device: Device, flags: dict[str, Any]) -> tuple[ParityFigures, ...]:
     if flags["images"] is not None:
         raise UsageError("--images needs --checkpoint: without the original there is nothing to compare them with")
-    from export.verify import compare_with_reference
+    from export.self_check import compare_with_reference
 
     return (compare_with_reference(artifact, _session(artifact, device, flags["threads"])),)
 

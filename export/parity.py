@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Comparison = Literal["same_input", "end_to_end"]
 
+SCORE_THRESHOLD = 0.4
+
 TOLERANCES: dict[tuple[Precision, Comparison], Tolerance] = {
     ("fp32", "same_input"): Tolerance(
         score=1e-4, threshold_band=0.0, mask_iou=0.999, mask_pixels=2, mask_iou_mean=0.999

@@ -1,4 +1,4 @@
-"""An artifact against the original, or against the original's stored answers."""
+"""An artifact against the original."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy as np
 
 from export.artifact_side import ArtifactSide
 from export.original import OriginalSide
-from export.parity import TOLERANCES, Tally
-from export.reference import REFERENCE_NAME, read_reference, write_reference
-from job.errors import ArtifactError
+from export.parity import SCORE_THRESHOLD, TOLERANCES, Tally
+from export.reference import REFERENCE_NAME, write_reference
 from job.resize import resize_to_square
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from job.artifact import Artifact, Manifest, ParityFigures
     from job.session import Session
 
-SCORE_THRESHOLD = 0.4
 REFERENCE_PICTURES = 2
 
 
@@ -68,21 +66,3 @@ class Verifier:
         grid_hw = (int(grid[0]), int(grid[1]))
         pixels = [resize_to_square(next(pictures), manifest.image_side) for _ in range(REFERENCE_PICTURES)]
         write_reference(folder / REFERENCE_NAME, pixels, [theirs.answer(x, grid_hw) for x in pixels])
-
-
-def compare_with_reference(artifact: Artifact, session: Session) -> ParityFigures:
-    """Compare what this machine answers with what the original answered when the artifact was made.
-
-    Raises:
-        ArtifactError: The artifact came without its reference.
-    """
-    path = artifact.path(REFERENCE_NAME)
-    if not path.is_file():
-        raise ArtifactError(f"model {artifact.folder} came without {REFERENCE_NAME}: copy the whole folder")
-    reference = read_reference(path)
-    ours = ArtifactSide(artifact, session, SCORE_THRESHOLD)
-    tally = Tally(artifact.manifest.prompts, SCORE_THRESHOLD)
-    for pixels, answer in zip(reference.pixels, reference.answers, strict=True):
-        tally.add(answer, ours.answer(pixels, reference.grid_hw))
-    tolerance = TOLERANCES[artifact.manifest.precision, "same_input"]
-    return tally.figures("same_input", tolerance, session.info.provider)

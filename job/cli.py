@@ -14,11 +14,22 @@ from importlib.metadata import EntryPoint, entry_points
 
 import click
 
-from job.errors import AnnotateError, InterruptedRunError
+from job.errors import AnnotateError, ConfigurationError, InterruptedRunError
 
 COMMAND_GROUP = "sam3_annotate.commands"
 DEFAULT_COMMAND = "annotate"
 UNFORESEEN_EXIT_CODE = 70
+_EXTRA_OF_MODULE = {
+    "huggingface_hub": "export",
+    "kubernetes": "k8s",
+    "onnx": "export",
+    "onnxruntime": "cpu",
+    "onnxscript": "export",
+    "open_clip": "export",
+    "sam3": "export",
+    "torch": "export",
+    "torchvision": "export",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -31,22 +42,11 @@ class LazyCommands(click.Group):
         return sorted(_found_commands())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Load a command.
-
-        Raises:
-            click.ClickException: What the command needs is not installed.
-        """
+        """Load a command."""
         found = _found_commands().get(cmd_name)
         if found is None:
             return None
-        try:
-            command = found.load()
-        except ImportError as exc:
-            extra = found.module.partition(".")[0]
-            raise click.UsageError(
-                f"command {cmd_name!r} needs {exc.name or exc}, which is not installed: "
-                f"pip install 'sam3-annotate[{extra}]'"
-            ) from exc
+        command = found.load()
         if not isinstance(command, click.Command):
             raise TypeError(f"entry point {found.value} is not a click command")
         return command
@@ -93,12 +93,24 @@ def run(arguments: list[str]) -> int:
     except AnnotateError as exc:
         click.echo(f"Error: {exc}", err=True)
         return exc.exit_code
+    except ModuleNotFoundError as exc:
+        return _missing_extra(exc)
     except BrokenPipeError:
         return InterruptedRunError.exit_code
     except Exception:
         logger.exception("An error nobody foresaw; please report it with the lines below")
         return UNFORESEEN_EXIT_CODE
     return 0
+
+
+def _missing_extra(error: ModuleNotFoundError) -> int:
+    """A command whose extra is not installed is one sentence; a module of our own that is missing is a defect."""
+    module = (error.name or "").partition(".")[0]
+    extra = _EXTRA_OF_MODULE.get(module)
+    if extra is None:
+        raise error
+    click.echo(f"Error: this needs {module}, which is not installed: pip install 'sam3-annotate[{extra}]'", err=True)
+    return ConfigurationError.exit_code
 
 
 def _found_commands() -> dict[str, EntryPoint]:

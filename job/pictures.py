@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 Image.MAX_IMAGE_PIXELS = None  # `open_header` holds the limit, with a reason that names the flag
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""What a file named .jpg may be; Pillow knows more, among them EPS, for which it starts a program."""
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+"""What a file named .jpg may be. Of the others that Pillow knows, it starts a program for EPS, and turns TIFF upright
+by itself, so that the raster as stored is not to be had."""
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 _TO_UPRIGHT = {

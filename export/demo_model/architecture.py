@@ -132,7 +132,7 @@ def load_checkpoint(path: Path) -> tuple[Any, DemoConfig]:
     content = read_checkpoint(path)
     if content.get("format") != FORMAT:
         raise ConfigurationError(f"{path} is of format {content.get('format')!r}, not {FORMAT!r}: train it again")
-    config = _config(content["config"], path)
+    config = _config(content.get("config"), path)
     model = build_model(config, seed=0)
     load_weights(model, content["model"], path)
     return model, config
@@ -178,8 +178,10 @@ def _as_float(value: torch.Tensor) -> torch.Tensor:
     return value.float() if value.is_floating_point() else value
 
 
-def _config(plain: Mapping[str, Any], path: Path) -> DemoConfig:
+def _config(plain: object, path: Path) -> DemoConfig:
     known = {field.name for field in dataclasses.fields(DemoConfig)}
+    if not isinstance(plain, dict):
+        raise ConfigurationError(f'{path} has no sizes: "config" is a {type(plain).__name__}, not a dictionary')
     if set(plain) != known:
         raise ConfigurationError(f"{path}: sizes {sorted(set(plain) ^ known)} are missing or unknown")
     return DemoConfig(**{**plain, "vit_global_blocks": tuple(plain["vit_global_blocks"])})

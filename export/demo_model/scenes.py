@@ -35,6 +35,8 @@ _MIN_PLACES = 3
 # An object counts if enough of it is seen: part of the picture's area, and part of the object itself.
 _MIN_PICTURE_SHARE = {CAR: 0.003, PLATE: 0.0005, PERSON: 0.0009}
 _MIN_VISIBLE_SHARE = {CAR: 0.2, PLATE: 0.5, PERSON: 0.3}
+# Garages and cameras that written scenes come from in turn.
+_CAMERAS = (("cen005", "entry1"), ("cen005", "exit1"), ("cen007", "entry1"))
 _FIRST_TIMESTAMP_MS = 1_700_000_000_000
 _SECONDS_APART = 60
 
@@ -97,10 +99,12 @@ def draw_scene(seed: int, size_wh: tuple[int, int] | None = None) -> Scene:
 
 
 def write_scenes(folder: Path, seed: int, count: int, sizes_wh: Sequence[tuple[int, int]] = _SIZES_WH) -> list[Path]:
-    """Write scenes as a camera would leave them: a JPG each, and beside it a JSON of the same name.
+    """Write scenes as cameras would leave them: a JPG each, and beside it a JSON of the same name.
+
+    The same arguments give the same bytes.
 
     Args:
-        folder: Where to write; made if missing.
+        folder: Where to write, in folders by garage and camera; made if missing.
         seed: Seed of the first scene; the others follow it.
         count: Number of scenes.
         sizes_wh: Pixels; the scenes take them in turn.
@@ -108,11 +112,11 @@ def write_scenes(folder: Path, seed: int, count: int, sizes_wh: Sequence[tuple[i
     Returns:
         The pictures' paths, in order.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for index in range(count):
-        size_wh = sizes_wh[index % len(sizes_wh)]
-        path = folder / f"scene_{index:05d}.jpg"
+        size_wh, (garage, camera) = sizes_wh[index % len(sizes_wh)], _CAMERAS[index % len(_CAMERAS)]
+        path = folder / garage / camera / f"scene_{index:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
         draw_scene(seed + index, size_wh).image.save(path, quality=92)
         path.with_suffix(".json").write_text(json.dumps(_gva(index, size_wh), indent=2) + "\n", encoding="utf-8")
         paths.append(path)

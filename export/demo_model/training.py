@@ -170,10 +170,11 @@ class _Run:
 
     def _report(self, losses: dict[str, float], rate: float) -> None:
         self.log.add(losses)
-        if self.learner.steps % _LOG_STEPS == 0:
+        is_to_save = self.progress >= 1 or self.elapsed_s - self.saved_s >= self.options.save_minutes * 60
+        if is_to_save or self.learner.steps % _LOG_STEPS == 0:
             head = {"step": self.learner.steps, "s": round(self.elapsed_s, 1), "rate": round(rate, 6)}
             self.log.write(self.options.folder / _LOG, {**head, "side": self.stage.image_side_px})
-        if self.progress >= 1 or self.elapsed_s - self.saved_s >= self.options.save_minutes * 60:
+        if is_to_save:
             self.save()
 
     def _learner(self, state: dict[str, Any] | None) -> Learner:

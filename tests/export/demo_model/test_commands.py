@@ -13,7 +13,7 @@ from export.demo_model.__main__ import main
 def test_scenes_are_written(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["scenes", str(tmp_path / "in"), "--count", "2"], catch_exceptions=False)
     assert result.exit_code == 0
-    assert len(list((tmp_path / "in").glob("*.jpg"))) == 2
+    assert len(list((tmp_path / "in").rglob("*.jpg"))) == 2
 
 
 def test_evaluation_prints_a_table_and_a_line_of_json() -> None:

@@ -73,16 +73,32 @@ def test_only_people_are_passengers() -> None:
 
 
 def test_written_scenes_are_pairs_as_a_camera_leaves_them(tmp_path: Path) -> None:
-    paths = write_scenes(tmp_path / "in", seed=3, count=3, sizes_wh=((64, 48), (80, 60)))
-    assert [path.name for path in paths] == ["scene_00000.jpg", "scene_00001.jpg", "scene_00002.jpg"]
-    assert sorted(path.suffix for path in (tmp_path / "in").iterdir()) == [".jpg"] * 3 + [".json"] * 3
+    folder = tmp_path / "in"
+    paths = write_scenes(folder, seed=3, count=3, sizes_wh=((64, 48), (80, 60)))
+    assert [path.relative_to(folder).as_posix() for path in paths] == [
+        "cen005/entry1/scene_00000.jpg", "cen005/exit1/scene_00001.jpg", "cen007/entry1/scene_00002.jpg",
+    ]  # fmt: skip
+    assert sorted(path.suffix for path in folder.rglob("*.*")) == [".jpg"] * 3 + [".json"] * 3
     for path, size_wh in zip(paths, ((64, 48), (80, 60), (64, 48)), strict=True):
         with Image.open(path) as picture:
             assert picture.size == size_wh
         content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         assert content["image"]["dimensions"] == {"width": size_wh[0], "height": size_wh[1]}
-        assert content["source"] == {"source_type": "GVA", "camera": "entry1", "garage": "demo"}
+        garage, camera = path.relative_to(folder).parts[:2]
+        assert content["source"] == {"source_type": "GVA", "camera": camera, "garage": garage}
         assert isinstance(content["image"]["timestamp_ms"], int)
+
+
+def test_written_scenes_are_the_same_bytes_every_time(tmp_path: Path) -> None:
+    first, second = (
+        [
+            (file.relative_to(folder), file.read_bytes())
+            for path in write_scenes(folder, seed=3, count=4, sizes_wh=((64, 48),))
+            for file in (path, path.with_suffix(".json"))
+        ]
+        for folder in (tmp_path / "first", tmp_path / "second")
+    )
+    assert first == second
 
 
 def test_canvas_refuses_more_objects_than_a_layer_can_tell_apart() -> None:

@@ -1,0 +1,125 @@
+"""What others build on: flags, exit codes, fields of files. A change here belongs into CHANGELOG.md."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import msgspec
+import pytest
+
+from export.commands import export, verify
+from job import errors
+from job.artifact import FileEntry, GraphSpec, Manifest, ParityFigures, TensorSpec, Tolerance
+from job.commands.annotate import annotate
+from job.commands.show import show
+from job.journal import ResultRow
+from job.plan import Plan, PlannedInput
+from job.run import RunEnd, RunSpec
+from job.shards import FailedInput, Marker
+from tests.fakes import DEMO_ARTIFACT
+
+FLAGS = {
+    "annotate": (
+        annotate,
+        "--annotation_date --batch_size --confidence_threshold --device --dry_run --image_mode --image_timeout_s "
+        "--input_top_dir --journal_interval_s --limit --log_format --log_level --max_failed_fraction "
+        "--max_image_pixels --memory_budget --model --model_digest --out_top_dir --override_previous_annotations "
+        "--override_reviewed --prompts --run --runtime --supersede --threads --visualize",
+    ),
+    "show": (show, "--model_id --out"),
+    "export": (export, "--checkpoint --device --format --image_count --images --out --precision --threads"),
+    "verify": (verify, "--checkpoint --device --image_count --images --model_digest --threads"),
+}
+
+EXIT_CODES = {
+    "AnnotateError": 70,
+    "UsageError": 2,
+    "TooManyFailedError": 65,
+    "WorkerError": 70,
+    "DeviceError": 70,
+    "HungImageError": 70,
+    "ModelError": 70,
+    "InterruptedRunError": 75,
+    "StorageError": 75,
+    "ConfigurationError": 78,
+    "ArtifactError": 78,
+    "RunConflictError": 78,
+}
+
+FIELDS: dict[type[msgspec.Struct], str] = {
+    RunSpec: "input_url prompts confidence_threshold annotation_date image_mode override override_reviewed "
+    "max_image_pixels limit model_id checkpoint_sha256 format_version",
+    Plan: "nonce shards inputs_listed inputs_done images_without_json",
+    PlannedInput: "json image prior problem forced",
+    ResultRow: "json result reason scores dropped hidden seconds mask_sha256 worker artifact precision provider",
+    Marker: "attempt totals instances dropped failures",
+    FailedInput: "json reason",
+    RunEnd: "outcome by superseded_by inputs_listed annotated failed reviewed",
+    Manifest: "format_version model_id sam3_version checkpoint_sha256 format precision image_side mean std prompts "
+    "context_length image_encoder grounding text_encoder files parity weights_licence",
+    FileEntry: "sha256 size",
+    TensorSpec: "name dtype shape",
+    GraphSpec: "file inputs outputs",
+    ParityFigures: "comparison images instances unmatched score_max mask_iou_min mask_iou_mean mask_pixels_max "
+    "tolerance passed provider machine",
+    Tolerance: "score threshold_band mask_iou mask_pixels mask_iou_mean",
+}
+
+
+@pytest.mark.parametrize(("command", "flags"), FLAGS.values(), ids=FLAGS)
+def test_flags(command: click.Command, flags: str) -> None:
+    options = [name for option in command.params if isinstance(option, click.Option) for name in option.opts]
+    assert sorted(options) == flags.split()
+
+
+def test_exit_codes() -> None:
+    found = {
+        name: kind.exit_code
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, errors.AnnotateError) and name in EXIT_CODES
+    }
+    assert found == EXIT_CODES
+
+
+@pytest.mark.parametrize(("kind", "fields"), FIELDS.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_fields(kind: type[msgspec.Struct], fields: str) -> None:
+    assert kind.__struct_fields__ == tuple(fields.split())
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_worker_loads_neither_torch_nor_the_exporter() -> None:
+    code = "import sys, job.commands.annotate, job.onnx_session; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    loaded = set(python(code).stdout.split())
+    assert "onnxruntime" in loaded
+    assert not loaded & {"torch", "torchvision", "sam3", "export", "kubernetes", "onnx", "scipy"}
+
+
+def test_help_loads_no_command() -> None:
+    code = (
+        "import sys; from job.cli import run; run(['--help']); "
+        "print(sorted(m for m in sys.modules if m.startswith(('job.commands', 'export', 'onnxruntime', 'numpy'))))"
+    )
+    completed = python(code)
+    assert completed.stdout.splitlines()[-1] == "[]"
+    assert all(name in completed.stdout for name in FLAGS)
+
+
+def test_a_command_whose_extra_is_not_installed_is_one_sentence() -> None:
+    without_torch = "import sys; sys.modules['torch'] = None; from job.cli import run; "
+    completed = python(without_torch + "sys.exit(run(['export', '--checkpoint', 'demo', '--out', '/nowhere/model']))")
+    assert completed.returncode == 78
+    assert completed.stderr == (
+        "Error: this needs torch, which is not installed: pip install 'sam3-annotate[export]'\n"
+    )
+
+
+def test_a_model_is_verified_on_a_machine_without_torch() -> None:
+    code = "import sys; sys.modules['torch'] = None; from job.cli import run; sys.exit(run(['verify', {!r}]))"
+    completed = python(code.format(str(DEMO_ARTIFACT)))
+    assert completed.returncode == 0, completed.stderr
+    assert "CPUExecutionProvider" in completed.stdout

@@ -44,9 +44,9 @@ demo-model: $(DEV)/$(STAMP)dev ## From a seed to the embedded artifact: train (9
 	$(DEV)/bin/sam3-annotate export --checkpoint build/demo-model/last.pt --out build/demo-model/artifact
 
 lock: ## Write requirements/*.txt anew from pyproject.toml
-	for extra in cpu gpu export dev; do \
+	for extra in cpu gpu export "export --extra dev"; do \
 		$(DEV)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
-			--allow-unsafe --no-header --no-annotate --all-build-deps --extra $$extra --output-file requirements/$$extra.txt pyproject.toml; \
+			--allow-unsafe --no-header --no-annotate --all-build-deps --extra $$extra --output-file requirements/$${extra##* }.txt pyproject.toml; \
 	done
 
 clean: ## Remove what was built, the environments included

@@ -114,21 +114,22 @@ def write_scenes(folder: Path, seed: int, count: int, sizes_wh: Sequence[tuple[i
     """
     paths = []
     for index in range(count):
-        size_wh, (garage, camera) = sizes_wh[index % len(sizes_wh)], _CAMERAS[index % len(_CAMERAS)]
-        path = folder / garage / camera / f"scene_{index:05d}.jpg"
+        size_wh, place = sizes_wh[index % len(sizes_wh)], _CAMERAS[index % len(_CAMERAS)]
+        path = folder.joinpath(*place) / f"scene_{index:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_scene(seed + index, size_wh).image.save(path, quality=92)
-        path.with_suffix(".json").write_text(json.dumps(_gva(index, size_wh), indent=2) + "\n", encoding="utf-8")
+        content = json.dumps(_gva(index, size_wh, place), indent=2)
+        path.with_suffix(".json").write_text(content + "\n", encoding="utf-8")
         paths.append(path)
     return paths
 
 
-def _gva(index: int, size_wh: tuple[int, int]) -> dict[str, object]:
-    """What a camera's JSON says before anything is annotated."""
+def _gva(index: int, size_wh: tuple[int, int], place: tuple[str, str]) -> dict[str, object]:
+    """What a camera's JSON says before anything is annotated; `place` is garage and camera."""
     taken_ms = _FIRST_TIMESTAMP_MS + index * _SECONDS_APART * 1000
     return {
         "image": {"dimensions": {"width": size_wh[0], "height": size_wh[1]}, "timestamp_ms": taken_ms},
-        "source": {"source_type": "GVA", "camera": "entry1", "garage": "demo"},
+        "source": {"source_type": "GVA", "camera": place[1], "garage": place[0]},
     }
 
 

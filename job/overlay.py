@@ -34,6 +34,8 @@ _SMALLEST_FONT, _LARGEST_FONT = 10, 64
 _FONT_PER_SIDE = 1 / 45
 """Height of a label as a share of the picture's shorter side."""
 _CONTOUR_PER_SIDE = 1 / 360
+_FARTHEST_LABEL = 5
+"""Heights of a label between an instance and the far edge of its label."""
 
 
 @dataclass(frozen=True)
@@ -162,20 +164,15 @@ def _write_labels(picture: Image.Image, boxed: Sequence[tuple[OverlayLabel, Box]
 
 
 def _free_place(size_wh: tuple[float, float], box: Box, picture_wh: tuple[int, int], taken: Sequence[Rect]) -> Rect:
-    """A place above, in, or below an instance, inside the picture, that hides the least of earlier labels."""
+    """A place at an instance, inside the picture, that hides the least of earlier labels; the first of equal ones.
+
+    Above it, in it and below it; then, where others have taken all of that, further away.
+    """
     width, height = size_wh
     rows, columns = box
-    candidates = [
-        (x, y)
-        for y in (
-            rows.start - height,
-            rows.start,
-            rows.stop,
-            rows.stop - height,
-            (rows.start + rows.stop - height) // 2,
-        )
-        for x in (columns.start, columns.stop - width)
-    ]
+    near = (rows.start - height, rows.start, rows.stop, rows.stop - height, (rows.start + rows.stop - height) // 2)
+    far = (y for i in range(1, _FARTHEST_LABEL) for y in (rows.start - (i + 1) * height, rows.stop + i * height))
+    candidates = [(x, y) for y in (*near, *far) for x in (columns.start, columns.stop - width)]
     places = []
     for x, y in candidates:
         x = min(max(0.0, x), max(0.0, picture_wh[0] - width))

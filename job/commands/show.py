@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("json_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="PNG to write. Default: X.overlay.png in this folder.")
-@click.option("--model_id", help="Whose annotation to show. Default: the last one in the file.")
+@click.option("--model_id", help="Whose annotation to show. Default: the newest.")
 def show(json_file: Path, out: Path | None, model_id: str | None) -> None:
     """Draw masks, classes and scores of X.json over its image.
 
@@ -67,13 +67,19 @@ def _read_labels(json_file: Path, model_id: str | None) -> tuple[list[OverlayLab
         if not wanted:
             whose = f" of {model_id}" if model_id else ""
             raise UsageError(f"there is no segmentation{whose} in it: give the JSON of an output folder")
-        labels = wanted[-1]["labels"]
+        labels = max(reversed(wanted), key=_date_of)["labels"]
         if not isinstance(labels.get("path"), str):
             raise UsageError("its segmentation does not name the file of the mask in labels.path")
         try:
             return _overlay_labels(labels), labels["path"]
         except (KeyError, AttributeError, TypeError, ValueError) as exc:
             raise UsageError("properties and confidences of its segmentation do not fit each other") from exc
+
+
+def _date_of(entry: dict[str, Any]) -> str:
+    """`YYYY-MM-DD` of an annotation; an entry that gives none is older than all."""
+    date = entry.get("annotation_date")
+    return date if isinstance(date, str) else ""
 
 
 def _overlay_labels(labels: dict[str, Any]) -> list[OverlayLabel]:

@@ -22,17 +22,6 @@ from job.artifact import Artifact, open_artifact
 MANY_SCENES, FEW_SCENES = 180, 12
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Name the warnings of others."""
-    # TorchScript's end has been announced; the archives still load and are exact.
-    config.addinivalue_line("filterwarnings", "ignore:`torch.jit:FutureWarning")
-    config.addinivalue_line("filterwarnings", "ignore:`torch.jit:DeprecationWarning")
-    # What sam3 imports and calls, when a test does so itself; the exporter keeps it quiet.
-    for module in ("sam3", "timm", "iopath", "torch"):
-        config.addinivalue_line("filterwarnings", f"ignore::FutureWarning:{module}")
-        config.addinivalue_line("filterwarnings", f"ignore::DeprecationWarning:{module}")
-
-
 def run_export(*arguments: object) -> Result:
     """`sam3-annotate export`, errors raised."""
     return CliRunner().invoke(export, [str(x) for x in arguments], catch_exceptions=False, standalone_mode=False)

@@ -26,11 +26,11 @@ def write_torchscript(graph: Graph, folder: Path, _precision: Precision) -> str:
     Returns:
         Name of the graph's file.
     """
-    with quiet(), torch.no_grad():
-        traced = torch.jit.trace(graph.module, graph.examples(), check_trace=False)  # type: ignore[no-untyped-call]
     name = f"{graph.name}.torchscript"
     raw = folder / f"{name}.raw"
-    torch.jit.save(traced, str(raw))
+    with quiet(), torch.no_grad():
+        traced = torch.jit.trace(graph.module, graph.examples(), check_trace=False)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, str(raw))
     repack(raw, folder / name)
     raw.unlink()
     return name

@@ -86,6 +86,7 @@ class Flow:
         self._results: queue.Queue[Ticket | BaseException] = queue.Queue()
         self._active: dict[int, tuple[str, list[Ticket], float]] = {}
         self._discard_before = 0
+        self._checked_s = 0.0
         self.inside = 0
         for index, stage in enumerate(self._stages):
             for number in range(stage.threads):
@@ -111,10 +112,10 @@ class Flow:
             HungImageError: An item has been in a stage for longer than allowed.
             BaseException: What a stage raised, other than `InputError`.
         """
+        self._check_hung()
         try:
             result = self._results.get(timeout=timeout_s)
         except queue.Empty:
-            self._check_hung()
             return None
         if isinstance(result, BaseException):
             raise result
@@ -195,6 +196,9 @@ class Flow:
 
     def _check_hung(self) -> None:
         now = time.monotonic()
+        if now - self._checked_s < POLL_S:
+            return
+        self._checked_s = now
         for name, tickets, begun in list(self._active.values()):
             if now - begun > self._timeout_s:
                 keys = ", ".join(ticket.key for ticket in tickets)

@@ -78,7 +78,7 @@ class ShardHistory:
     Attributes:
         results: The row that counts of every image that has one: stored beats failed, else the first.
         killed_attempts: Attempts that started and did not leave.
-        open_intents: Store's times of intent rows by key, of images without a result.
+        open_intents: Store's times of the killed attempts' intent rows by key, of images without a result.
     """
 
     results: dict[str, ResultRow] = field(default_factory=dict)
@@ -96,6 +96,7 @@ def read_history(run: Run, shard: str) -> ShardHistory:
     history = ShardHistory()
     started: set[str] = set()
     left: set[str] = set()
+    intents: list[tuple[IntentRow, float]] = []
     for part in run.store.walk(run.key("journal", shard)):
         for row in _decode_rows(run.store.read(part.key)):
             if isinstance(row, StartRow):
@@ -103,12 +104,13 @@ def read_history(run: Run, shard: str) -> ShardHistory:
             elif isinstance(row, LeaveRow):
                 left.add(row.attempt)
             elif isinstance(row, IntentRow):
-                history.open_intents.setdefault(row.json, []).append(part.modified_s)
+                intents.append((row, part.modified_s))
             else:
                 _keep_better(history.results, row)
     history.killed_attempts = started - left
-    for json in history.results:
-        history.open_intents.pop(json, None)
+    for intent, written_s in intents:
+        if intent.attempt in history.killed_attempts and intent.json not in history.results:
+            history.open_intents.setdefault(intent.json, []).append(written_s)
     return history
 
 

@@ -16,7 +16,7 @@ import msgspec
 from job.journal import encode_lines, read_history
 from job.keys import key_problem, printable
 from job.pairing import ListedInput, PairingCounts, pair_listings
-from job.run import Run
+from job.run import Run, check_not_over
 from job.store import PRIVATE_FOLDER, Store, read_if_there
 
 logger = logging.getLogger(__name__)
@@ -98,6 +98,9 @@ def make_plan(run: Run, source: Store, forced: frozenset[str], num_indexes: int 
 
     Returns:
         The plan that counts.
+
+    Raises:
+        RunConflictError: The run was superseded while it was planned.
     """
     selection = Selection(run, source, forced)
     nonce = secrets.token_hex(4)
@@ -110,6 +113,7 @@ def make_plan(run: Run, source: Store, forced: frozenset[str], num_indexes: int 
         images_without_json=selection.counts.images_without_json,
     )
     run.store.flush()
+    check_not_over(run)
     run.store.create(run.key("plan.json"), msgspec.json.encode(plan))
     return read_plan(run) or plan
 

@@ -6,6 +6,7 @@ stay on the device.
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -89,8 +90,11 @@ class TorchSession:
             return TextFeatures(features=features.cpu().numpy(), mask=mask.cpu().numpy())
 
     def _load(self, spec: GraphSpec) -> Any:
-        with self._running():
-            return torch.jit.load(str(self._artifact.path(spec.file)), map_location=self._device)  # type: ignore[no-untyped-call]
+        path = str(self._artifact.path(spec.file))
+        with self._running(), warnings.catch_warnings():
+            # The format's end has been announced; this torch still runs it.
+            warnings.simplefilter("ignore", FutureWarning)
+            return torch.jit.load(path, map_location=self._device)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def _running(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import msgspec
 
 from job.budget import ResidentBudget
-from job.errors import AnnotateError, InputError, InterruptedRunError, ModelError
+from job.errors import AnnotateError, HungImageError, InputError, InterruptedRunError, ModelError
 from job.flow import Flow, Ticket
 from job.journal import FAILED, ResultRow
 from job.options import WorkerOptions
@@ -87,6 +87,9 @@ class Worker:
                 self._feed(shard)
                 self._mark_if_complete(shard)
             self._drain()
+        except HungImageError:
+            self._journal_now()  # and no leave row: it counts as an image that ends workers
+            raise
         except AnnotateError:
             self._leave_in_order()
             raise
@@ -155,7 +158,8 @@ class Worker:
             row, worker=who.worker, artifact=who.artifact, precision=who.precision, provider=who.provider
         )
         if row.result == FAILED:
-            logger.warning("%s/%s: %s", self._run.spec.input_url, row.json, row.reason)
+            key = f"{self._run.spec.input_url}/{row.json}"
+            logger.warning(row.reason if key in row.reason else f"{key}: {row.reason}")
         shard.add(row)
         self._on_result(row)
         self._mark_if_complete(shard)

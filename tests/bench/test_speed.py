@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-
 from export.demo_model.scenes import write_scenes
 from tests.processes import annotate
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +15,10 @@ import pytest
 
 import job.annotating
 from job.annotating import annotate, list_planned
-from job.errors import InterruptedRunError, ModelError, RunConflictError, TooManyFailedError
+from job.errors import HungImageError, InterruptedRunError, ModelError, RunConflictError, TooManyFailedError
 from job.heartbeat import Beat
 from job.journal import ResultRow, ShardJournal
-from job.options import WorkerOptions
+from job.options import WorkerOptions, new_attempt
 from job.plan import make_plan
 from job.progress import Tally
 from job.run import Run, RunEnd, list_runs, open_run
@@ -298,3 +300,35 @@ def test_the_stop_event_ends_in_order_and_the_next_process_goes_on(
     assert end is not None
     assert end.annotated == 40
     assert 0 < session.images <= 25, "what was stored was journalled"
+
+
+def test_an_image_that_hangs_ends_the_process_and_counts_as_one_that_killed(
+    source: Path, target: Path, use_session: Open
+) -> None:
+    release = threading.Event()
+
+    def hang(pixels: NDArray[np.uint8]) -> None:
+        if pixels[0, 0, 0, 0] == 2:
+            release.wait(30)
+
+    options = WorkerOptions(device="cpu", max_failed_fraction=0.2, image_timeout_s=1, batch_size=1)
+    for _ in range(4):
+        use_session(FakeSession(before_image=hang))
+        with pytest.raises(HungImageError, match=r"00002\.json: stage infer has not ended after 1 s"):
+            annotate(request_of(source, target, run_name="r", options=replace(options, attempt=new_attempt())), Tally())
+    end = annotate(request_of(source, target, run_name="r", options=options), Tally())
+    release.set()
+    assert end is not None
+    assert (end.annotated, end.failed) == (4, 1)
+
+
+def test_an_image_at_which_a_person_stops_the_worker_is_not_blamed(source: Path, target: Path) -> None:
+    run = killed_run(source, target, override=False, intents=0)
+    for number in range(2):
+        journal = ShardJournal(run, "000001", f"stopped{number}")
+        journal.start()
+        journal.intend("00001.json")
+        journal.leave()
+    end = annotate(request_of(source, target, run_name="r"), Tally())
+    assert end is not None
+    assert (end.annotated, end.failed) == (5, 0)

@@ -123,6 +123,7 @@ def test_a_label_lies_inside_the_picture(box: Box) -> None:
         pytest.param([(100, 100, 200, 200), (100, 100, 200, 150)], id="one in the other"),
         pytest.param([(100, 100, 130, 200), (110, 100, 140, 200), (120, 100, 150, 200)], id="three in a row"),
         pytest.param([(0, 0, 30, 30), (10, 0, 40, 30)], id="in a corner"),
+        pytest.param([(385 - 6 * i, 0, 397 - 6 * i, 12) for i in range(6)], id="six small ones in a corner"),
     ],
 )
 def test_labels_do_not_hide_one_another(boxes: list[Box]) -> None:

@@ -80,7 +80,7 @@ def test_the_image_may_have_any_suffix_of_an_input(folder: Path, suffix: str) ->
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        pytest.param((), {"license_plate"}, id="the last one with a mask"),
+        pytest.param((), {"license_plate"}, id="the last of those without a date"),
         pytest.param(("--model_id", "SAM3"), {"car"}, id="by model"),
         pytest.param(("--model_id", "other"), {"person"}, id="another's, with its own mask"),
     ],
@@ -98,6 +98,33 @@ def test_which_annotation_is_shown(folder: Path, arguments: tuple[str, ...], exp
     )
     run(folder, *arguments)
     assert contour_colours(Path("x.overlay.png")) == expected
+
+
+@pytest.mark.parametrize(
+    ("dates", "shown"),
+    [
+        pytest.param(("2026-01-31", "2024-12-03", "2025-06-01"), "car", id="the newest, wherever it stands"),
+        pytest.param(("2025-06-01", "2026-01-31", "2026-01-31"), "passenger", id="of one day the last"),
+        pytest.param((None, "2024-12-03", 20260131), "person", id="dates that are none are old"),
+    ],
+)
+def test_the_newest_annotation_is_shown(folder: Path, dates: tuple[Any, ...], shown: str) -> None:
+    classes = ("car", "person", "passenger")
+    write_json(
+        folder,
+        *(
+            entry(properties={name: [255]}, confidences=None) | {"annotation_date": date}
+            for name, date in zip(classes, dates, strict=True)
+        ),
+    )
+    run(folder)
+    assert contour_colours(Path("x.overlay.png")) == {shown}
+
+
+def test_the_mask_of_an_older_annotation_need_not_be_there(folder: Path) -> None:
+    ours, older = entry() | {"annotation_date": "2026-01-31"}, entry("older", "gone.npz")
+    write_json(folder, ours, older | {"annotation_date": "2024-12-03"})
+    assert run(folder).exit_code == 0
 
 
 def test_an_image_without_instances_is_shown(folder: Path) -> None:

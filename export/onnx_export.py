@@ -64,6 +64,8 @@ def to_ir(graph: Graph) -> ir.Model:
         )
     assert program is not None
     model: ir.Model = program.model
+    for value, spec in zip(model.graph.outputs, graph.outputs, strict=True):
+        value.shape = ir.Shape(spec.shape)
     return model
 
 

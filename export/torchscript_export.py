@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from export.sam3_runtime import quiet
+from job.errors import StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +31,10 @@ def write_torchscript(graph: Graph, folder: Path, _precision: Precision) -> str:
     raw = folder / f"{name}.raw"
     with quiet(), torch.no_grad():
         traced = torch.jit.trace(graph.module, graph.examples(), check_trace=False)  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, str(raw))
+        try:
+            torch.jit.save(traced, str(raw))
+        except RuntimeError as exc:
+            raise StorageError(f"{name} cannot be written: {exc}. Nothing was kept") from exc
     repack(raw, folder / name)
     raw.unlink()
     return name

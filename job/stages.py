@@ -124,6 +124,12 @@ class Annotator:
         merged = gva.merge(taken.document, entry, taken.prior)
         for warning in merged.warnings:
             logger.warning("%s: %s", taken.planned.json, warning)
+        if annotation.dropped_beyond_255:
+            logger.warning(
+                "%s: more than 255 instances: the %d with the lowest scores are left out",
+                taken.planned.json,
+                annotation.dropped_beyond_255,
+            )
         overlay = overlay_png(taken.image, annotation) if self.visualize else None
         row = _row(taken.planned.json, annotation)
         npz = to_npz(annotation.mask)

@@ -13,7 +13,7 @@ help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/$(STAMP)cpu ## Annotate drawn garage scenes with the embedded model, into build/demo/output
-	@test -f $(DEMO)/input/.complete || { $(VENV)/bin/python -m export.demo_model scenes $(DEMO)/input --count 24 --seed 42 \
+	@test -f $(DEMO)/input/.complete || { $(VENV)/bin/python -m export.demo_model scenes $(DEMO)/input --count 24 --seed 9000042 \
 		&& touch $(DEMO)/input/.complete; }
 	@$(VENV)/bin/sam3-annotate annotate --input_top_dir $(DEMO)/input --out_top_dir $(DEMO)/output --visualize
 	@echo "Masks and metadata: $(DEMO)/output    Pictures of them: $(DEMO)/output/_sam3/overlays"

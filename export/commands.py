@@ -15,7 +15,7 @@ from job.sessions import default_device, open_session, runtime_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from job.artifact import Artifact, GraphFormat, ParityFigures
+    from job.artifact import Artifact, GraphFormat, ParityFigures, Precision
     from job.options import Device
     from job.session import Session
 
@@ -64,7 +64,7 @@ def export(checkpoint: str, out: Path, graph_format: Any, precision: Any, **veri
         precision=precision,
         images=verification["images"],
         image_count=_image_count(verification["image_count"], original.is_demo),
-        device=_device(verification["device"], graph_format),
+        device=_device(verification["device"], graph_format, precision),
         threads=verification["threads"],
     )
     export_artifact(original, request)
@@ -84,7 +84,7 @@ def export(checkpoint: str, out: Path, graph_format: Any, precision: Any, **veri
 def verify(folder: Path, checkpoint: str | None, model_digest: str | None, **verification: Any) -> None:
     """Check that a model answers on this machine as the original does."""
     artifact = open_artifact(folder, model_digest)
-    device = _device(verification["device"], artifact.manifest.format)
+    device = _device(verification["device"], artifact.manifest.format, artifact.manifest.precision)
     figures = (
         _verify_stored(artifact, device, verification)
         if checkpoint is None
@@ -129,9 +129,11 @@ def _session(artifact: Artifact, device: Device, threads: int | None) -> Session
     return open_session(artifact, device=device, batch_size=1, threads=threads, runtime=runtime)
 
 
-def _device(wanted: Device | None, graph_format: GraphFormat) -> Device:
+def _device(wanted: Device | None, graph_format: GraphFormat, precision: Precision) -> Device:
     if wanted is not None:
         return wanted
+    if precision == "int8":
+        return "cpu"
     choice = default_device(runtime_of(graph_format))
     click.echo(f"No --device given: {choice.device} because {choice.reason}")
     return choice.device

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
 from export.sam3_runtime import quiet
-from job.errors import StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,20 +27,16 @@ def write_torchscript(graph: Graph, folder: Path, _precision: Precision) -> str:
     Returns:
         Name of the graph's file.
     """
-    name = f"{graph.name}.torchscript"
-    raw = folder / f"{name}.raw"
     with quiet(), torch.no_grad():
-        traced = torch.jit.trace(graph.module, graph.examples(), check_trace=False)  # type: ignore[no-untyped-call]
-        try:
-            torch.jit.save(traced, str(raw))
-        except RuntimeError as exc:
-            raise StorageError(f"{name} cannot be written: {exc}. Nothing was kept") from exc
-    repack(raw, folder / name)
-    raw.unlink()
+        traced: Any = torch.jit.trace(graph.module, graph.examples(), check_trace=False)  # type: ignore[no-untyped-call]
+        # By way of memory: torch's own writer ends the process when the disk is full.
+        archive = io.BytesIO(traced.save_to_buffer())
+    name = f"{graph.name}.torchscript"
+    repack(archive, folder / name)
     return name
 
 
-def repack(source: Path, target: Path) -> None:
+def repack(source: BinaryIO, target: Path) -> None:
     """Copy an archive without its debugging entries, tensors aligned as torch aligns them."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as new:
         for entry in old.infolist():

@@ -65,6 +65,7 @@ def check_session(artifact: Artifact, device: Device, runtime: Runtime) -> None:
         ConfigurationError: See `open_session`.
     """
     _check_format(artifact, runtime)
+    _check_precision(artifact, device)
     if runtime == "torch":
         _check_pinned(artifact)
         _torch_session()
@@ -107,6 +108,14 @@ def _check_format(artifact: Artifact, runtime: Runtime) -> None:
         raise ConfigurationError(
             f"--runtime {runtime} runs {runs} models, {artifact.folder} is {found}: "
             f"give --runtime {_RUNTIME_OF_FORMAT[found]}, or export with --format {runs}"
+        )
+
+
+def _check_precision(artifact: Artifact, device: Device) -> None:
+    if device == "cuda" and artifact.manifest.precision == "int8":
+        raise ConfigurationError(
+            f"--device cuda: {artifact.folder} is int8, which is made for CPUs: give --device cpu, or export with "
+            "--precision fp16"
         )
 
 

@@ -21,6 +21,7 @@ from export.graphs import graphs_of
 from export.reference import read_reference
 from export.sam3_runtime import quiet
 from job.artifact import Artifact, file_entry, open_artifact
+from job.errors import ConfigurationError, DeviceError
 from job.session import TextFeatures
 from job.sessions import open_session
 from job.text import stored_text_features, text_features_for
@@ -176,3 +177,9 @@ def test_prompts_that_are_not_stored_are_encoded_as_the_original_does(
 def test_torchscript_archives_carry_no_debugging_files(exported: Callable[[str, str], Artifact]) -> None:
     for path in Path(exported("torchscript", "fp32").folder).glob("*.torchscript"):
         assert b"debug_pkl" not in path.read_bytes()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_torch_without_a_gpu_does_not_fall_back(exported: Callable[[str, str], Artifact]) -> None:
+    with pytest.raises((ConfigurationError, DeviceError), match="--device cuda: "):
+        open_session(exported("torchscript", "fp32"), device="cuda", runtime="torch")

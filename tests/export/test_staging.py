@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,21 @@ def test_what_fails_halfway_leaves_the_old_model(
         fail_halfway(tmp_path / "model", error)
     assert (tmp_path / "model" / MANIFEST_NAME).read_text() == "old"
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(("graph_format", "largest_file"), [("onnx", 1 << 20), ("torchscript", 2 << 20)])
+def test_a_disk_that_takes_no_more_is_one_clear_error(tmp_path: Path, graph_format: str, largest_file: int) -> None:
+    program = (
+        "import resource, sys; from export.commands import export; from job.errors import StorageError\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file}))\n"
+        "try: export.main(sys.argv[1:], standalone_mode=False)\n"
+        "except StorageError as exc: sys.exit(f'storage: {exc}')"
+    )
+    flags = ["--checkpoint", "demo", "--device", "cpu", "--format", graph_format, "--out", str(tmp_path / "model")]
+    run = subprocess.run(
+        [sys.executable, "-c", program, *flags], capture_output=True, text=True, check=False, timeout=600
+    )
+    assert run.returncode == 1
+    assert "storage: " in run.stderr
+    assert "cannot be written" in run.stderr
+    assert list(tmp_path.iterdir()) == []

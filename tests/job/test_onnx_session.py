@@ -128,6 +128,12 @@ def test_a_runtime_runs_its_own_format_only(artifact: Artifact) -> None:
         open_session(Artifact(artifact.folder, other, artifact.digest), device="cpu")
 
 
+def test_eight_bits_are_for_cpus(artifact: Artifact) -> None:
+    other = msgspec.structs.replace(artifact.manifest, precision="int8")
+    with pytest.raises(ConfigurationError, match="int8, which is made for CPUs"):
+        open_session(Artifact(artifact.folder, other, artifact.digest), device="cuda")
+
+
 def test_torchscript_runs_only_when_its_digest_was_asked_for(artifact: Artifact) -> None:
     other = msgspec.structs.replace(artifact.manifest, format="torchscript")
     with pytest.raises(ConfigurationError, match=f"--model_digest.*{artifact.digest}"):

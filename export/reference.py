@@ -3,8 +3,8 @@
 pixels    uint8   (n, S, S, 3)
 scores    float32 (n, P, Q)
 selected  int64   (K, 3)         (picture, prompt, query), ascending
-masks     uint8   (K, h * w / 8) bits of the masks on the model's own grid
-grid_hw   int64   (2,)
+masks     uint8   (K, h * w / 8) bits of the masks on a grid of grid_hw
+grid_hw   int64   (2,)           a multiple of the model's own grid
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ REFERENCE_NAME = "reference.npz"
 
 @dataclass(frozen=True)
 class Reference:
-    """Pixels (n, S, S, 3) and an answer each, with masks (h, w) on the model's own grid."""
+    """Pixels (n, S, S, 3) and an answer each, with masks (h, w) on a grid of `grid_hw`."""
 
     pixels: NDArray[np.uint8]
     answers: tuple[Answer, ...]

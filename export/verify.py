@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from job.session import Session
 
 REFERENCE_PICTURES = 2
+REFERENCE_SCALE = 4
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,12 @@ class Verifier:
         )
 
     def write_reference(self, manifest: Manifest, folder: Path, pictures: Iterator[Image.Image]) -> None:
-        """Store the original's answers for the first pictures, on the model's own mask grid."""
+        """Store the original's answers for the first pictures, on a grid finer than the model's own.
+
+        On the model's own grid a mask is so small that an error of a pixel or two says nothing.
+        """
         theirs = OriginalSide(self.original.model, manifest.prompts, SCORE_THRESHOLD, self.device)
         grid = manifest.grounding.outputs[-1].shape[1:]
-        grid_hw = (int(grid[0]), int(grid[1]))
+        grid_hw = (int(grid[0]) * REFERENCE_SCALE, int(grid[1]) * REFERENCE_SCALE)
         pixels = [resize_to_square(next(pictures), manifest.image_side) for _ in range(REFERENCE_PICTURES)]
         write_reference(folder / REFERENCE_NAME, pixels, [theirs.answer(x, grid_hw) for x in pixels])

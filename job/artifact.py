@@ -70,6 +70,8 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         mask_iou: Smallest mask IoU of one instance, unless its masks differ by at most `mask_pixels` pixels.
         mask_pixels: See `mask_iou`.
         mask_iou_mean: Smallest mean mask IoU over all instances.
+        mask_outliers: Share of the instances whose mask may miss `mask_iou`: with rounded arithmetic a mask that
+            hardly exists, logits near zero all over, can come out in another shape.
     """
 
     score: float
@@ -77,6 +79,7 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     mask_iou: float
     mask_pixels: int
     mask_iou_mean: float
+    mask_outliers: float = 0.0
 
 
 class ParityFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

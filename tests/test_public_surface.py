@@ -64,7 +64,7 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     GraphSpec: "file inputs outputs",
     ParityFigures: "comparison images instances unmatched score_max mask_iou_min mask_iou_mean mask_pixels_max "
     "tolerance passed provider machine",
-    Tolerance: "score threshold_band mask_iou mask_pixels mask_iou_mean",
+    Tolerance: "score threshold_band mask_iou mask_pixels mask_iou_mean mask_outliers",
 }
 
 

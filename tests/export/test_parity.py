@@ -137,6 +137,15 @@ def test_an_instance_near_the_threshold_may_be_missing_end_to_end() -> None:
     assert figures.unmatched == 1
 
 
+@pytest.mark.parametrize(("others", "passed"), [(198, False), (199, True)])
+def test_eight_bits_may_lose_one_mask_of_two_hundred(others: int, passed: bool) -> None:
+    tally = Tally(("car",), 0.4)
+    tally.add(answer(0.5, [1] * 50 + [0] * 50), answer(0.5, [1] * 100))
+    for _ in range(others):
+        tally.add(answer(0.5, [1]), answer(0.5, [1]))
+    assert tally.figures("same_input", TOLERANCES["int8", "same_input"], "CPU").passed is passed
+
+
 def disturb(path: Path, weight: str, share: float) -> None:
     """Make every number of a weight larger or smaller by a share, by chance."""
     model = onnx.load(path)

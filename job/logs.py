@@ -25,6 +25,8 @@ def set_up_logging(level: str, log_format: LogFormat) -> None:
     """
     handler = _BarSafeHandler()
     handler.setFormatter(_JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT_FORMAT))
+    if log_format == "json":
+        handler.addFilter(lambda record: bool(record.getMessage().strip("=\n")))  # no rules between lines
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("PIL").setLevel(logging.WARNING)
     logging.getLogger("fsspec").setLevel(logging.WARNING)

@@ -124,6 +124,12 @@ def intersection_area(a: CroppedMask, b: CroppedMask) -> int:
     return int(np.count_nonzero(a.window(shared) & b.window(shared)))
 
 
+def iou(a: CroppedMask, b: CroppedMask) -> float:
+    """Intersection over union of two masks of one raster, 0 to 1; to hold it against a limit, compare areas."""
+    shared = intersection_area(a, b)
+    return shared / (a.area + b.area - shared)
+
+
 def reorient(mask: CroppedMask, orientation: int) -> CroppedMask:
     """Turn a mask of the upright picture back to the raster as stored.
 

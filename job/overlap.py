@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from job.instances import Instance
 from job.masks import CroppedMask, intersection_area
 
+MAX_IOU = 0.5
+"""As much two instances may overlap. A half times a whole number is exact, so exactly 0.5 is not more than it."""
+
 
 def filter_overlaps(instances: Sequence[Instance]) -> tuple[Instance, ...]:
-    """Drop every instance whose mask IoU with one that is kept before it is more than 0.5."""
+    """Drop every instance whose mask IoU with one that is kept before it is more than `MAX_IOU`."""
     kept: list[Instance] = []
     areas: list[int] = []
     for instance in instances:
@@ -22,8 +25,8 @@ def filter_overlaps(instances: Sequence[Instance]) -> tuple[Instance, ...]:
 
 
 def _overlap(a: CroppedMask, a_area: int, b: CroppedMask, b_area: int) -> bool:
-    """IoU > 1/2, in whole numbers; it cannot be when one mask is more than twice the other."""
-    if a_area >= 2 * b_area or b_area >= 2 * a_area:
+    """IoU > `MAX_IOU` without a division; it cannot be when the smaller mask is at most that share of the larger."""
+    if min(a_area, b_area) <= MAX_IOU * max(a_area, b_area):
         return False
     shared = intersection_area(a, b)
-    return 2 * shared > a_area + b_area - shared
+    return shared > MAX_IOU * (a_area + b_area - shared)

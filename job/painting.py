@@ -57,8 +57,13 @@ def paint(instances: Sequence[Instance], size_hw: tuple[int, int]) -> Painting:
         values[i] = rank * (MAX_INSTANCES // len(instances))
         x0, y0, x1, y1 = instances[i].mask.box_xyxy
         mask[y0:y1, x0:x1][instances[i].mask.crop()] = values[i]
+    return Painting(mask, tuple(values), count_hidden(mask, values))
+
+
+def count_hidden(mask: NDArray[np.uint8], values: Sequence[int]) -> int:
+    """How many of the instances with these values have no pixel left in a painted mask, uint8 (H, W)."""
     visible = _values_in(mask)
-    return Painting(mask, tuple(values), hidden=sum(value not in visible for value in values))
+    return sum(value not in visible for value in values)
 
 
 def _values_in(mask: NDArray[np.uint8]) -> set[int]:

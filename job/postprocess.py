@@ -43,6 +43,12 @@ class Annotation:
     dropped_beyond_255: int
     hidden: int
 
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the raster as stored, in pixels."""
+        height, width = self.mask.shape
+        return height, width
+
 
 def annotate_grounding(
     grounding: Grounding, prompts: Sequence[str], upright_size_hw: tuple[int, int], orientation: int

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from job import masks
-from job.masks import CroppedMask, crop_mask, intersection_area, logits_to_mask, reorient
+from job.masks import CroppedMask, crop_mask, intersection_area, iou, logits_to_mask, reorient
 from tests import reference
 
 Bools = NDArray[np.bool_]
@@ -109,6 +109,7 @@ def test_the_intersection_is_counted_as_in_whole_rasters(a: Bools, seed: int, sh
     one, other = crop_mask(a, (0, 0), a.shape), crop_mask(b, (0, 0), b.shape)
     if one is not None and other is not None:
         assert intersection_area(one, other) == intersection_area(other, one) == (a & b).sum()
+        assert iou(one, other) == iou(other, one) == float(reference.iou(a, b))
 
 
 def test_masks_that_touch_share_nothing() -> None:
@@ -167,6 +168,11 @@ def test_rows_in_chunks_make_the_same_mask(values_at_once: int, monkeypatch: pyt
 )
 def test_logits_without_a_positive_pixel_are_no_mask(logits: NDArray[np.float64], size: tuple[int, int]) -> None:
     assert logits_to_mask(logits.astype(np.float32), size) is None
+
+
+def test_a_pixel_of_exactly_zero_is_outside_among_positive_ones() -> None:
+    logits = np.array([[1, 0, 2], [0, 3, 0]], np.float32)
+    assert np.array_equal(full(logits_to_mask(logits, (2, 3)), (2, 3)), logits > 0)
 
 
 def test_positive_logits_are_the_whole_raster() -> None:

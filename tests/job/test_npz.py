@@ -39,5 +39,14 @@ def test_the_time_of_writing_is_not_in_it() -> None:
         assert [entry.date_time for entry in archive.infolist()] == [(1980, 1, 1, 0, 0, 0)]
 
 
+def test_the_level_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.repeat(np.random.default_rng(0).integers(0, 9, (60, 400), np.uint8), 3, axis=1)
+    sizes = []
+    for level in (1, npz._DEFLATE_LEVEL, 9):
+        monkeypatch.setattr(npz, "_DEFLATE_LEVEL", level)
+        sizes.append(len(npz.to_npz(mask)))
+    assert sizes == sorted(set(sizes), reverse=True)
+
+
 def test_it_is_compressed() -> None:
     assert len(npz.to_npz(np.zeros((1080, 1920), np.uint8))) < 1080 * 1920 / 500

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from job.painting import keep_highest, paint
+from job.painting import count_hidden, keep_highest, paint
 from tests.job.instances import instance, pixels, rectangles
 
 SIZE = (40, 60)
@@ -70,6 +70,13 @@ def test_those_of_which_no_pixel_is_left_are_counted() -> None:
     assert painting.values[0] not in painting.mask
 
 
+@pytest.mark.parametrize(("values", "hidden"), [((), 0), ((7, 9), 0), ((7, 8, 9), 1), ((8, 10), 2)])
+def test_hidden_is_a_value_that_occurs_in_no_row(values: tuple[int, ...], hidden: int) -> None:
+    mask = np.zeros((1000, 3), np.uint8)
+    mask[0, 0], mask[999, 2] = 7, 9
+    assert count_hidden(mask, values) == hidden
+
+
 @pytest.mark.parametrize(
     ("scores", "expected"),
     [
@@ -84,5 +91,6 @@ def test_the_highest_scores_are_kept(scores: tuple[float, ...], expected: list[i
     assert scored(*scores) == expected
 
 
-def test_255_are_kept_if_not_said_otherwise() -> None:
-    assert [one.query for one in keep_highest(pixels(300))] == list(range(255))
+@pytest.mark.parametrize(("count", "kept"), [(254, 254), (255, 255), (256, 255), (300, 255)])
+def test_255_are_kept_if_not_said_otherwise(count: int, kept: int) -> None:
+    assert [one.query for one in keep_highest(pixels(count))] == list(range(kept))

@@ -146,7 +146,7 @@ def test_without_cars_or_persons_there_are_no_passengers(prompts: tuple[str, ...
 def test_masks_have_the_size_of_the_stored_raster(orientation: int) -> None:
     annotation = annotate_grounding(grounding_of(GARAGE, (40, 40)), PROMPTS, (90, 50), orientation)
     stored = (90, 50) if orientation < 5 else (50, 90)
-    assert annotation.mask.shape == stored
+    assert annotation.size_hw == annotation.mask.shape == stored
     assert {one.mask.size_hw for one in annotation.instances} == {stored}
 
 

@@ -44,7 +44,8 @@ demo-model: $(DEV)/$(STAMP)dev ## From a seed to the embedded artifact: train (9
 	$(DEV)/bin/sam3-annotate export --checkpoint build/demo-model/last.pt --out build/demo-model/artifact
 
 lock: ## Write requirements/*.txt anew from pyproject.toml
-	for extra in cpu gpu export "export --extra dev"; do \
+	for extra in "s3 --extra metrics --extra cpu" "s3 --extra metrics --extra gpu" "s3 --extra export" \
+			"s3 --extra metrics --extra k8s --extra export --extra dev"; do \
 		$(DEV)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
 			--allow-unsafe --no-header --no-annotate --all-build-deps --extra $$extra --output-file requirements/$${extra##* }.txt pyproject.toml; \
 	done

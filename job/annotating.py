@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from job.artifact import Artifact
-from job.budget import ByteBudget, ResidentBudget
+from job.building import build_worker
+from job.concurrent import iter_in_threads
 from job.ending import end_if_complete
-from job.flow import Flow
+from job.errors import RunOverError
 from job.heartbeat import Heartbeat
+from job.input_list import InputList
 from job.journal import ResultRow, read_history
+from job.local_workers import work_in_processes
 from job.options import WorkerOptions
-from job.pipeline import stages_of
-from job.plan import Plan, PlannedShard, Selection, make_plan, read_plan, read_shard
+from job.plan import Plan, PlannedShard, Selection, read_plan, read_shard
+from job.planning import obtain_plan
 from job.progress import Progress, Tally
 from job.run import Run, RunEnd, RunSpec, find_run, open_run
-from job.session import Session
-from job.sessions import check_session, open_session
-from job.shards import marked_shards, open_shards, own_shards, read_marker
+from job.sessions import check_session
+from job.shards import marked_among, open_shards, own_shards, read_marker
 from job.signals import ended_by_signals, stopped_by_signals
-from job.stages import Annotator, Budgets
+from job.storage import Address
 from job.store import Store, check_writable
-from job.supersede import supersede_older
-from job.system import available_memory, return_freed_memory, usable_cpus
-from job.text import text_features_for
-from job.worker import Provenance, Worker
+from job.system import return_freed_memory, visible_gpus
+from job.worker_process import WorkerTask
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_MEMORY_FRACTION = 0.6
-_TRANSIENT_SHARE = 0.5
-_IO_THREADS = 4
-CPU_IN_FLIGHT = 2
-_MASK_LOGITS_BYTES = 16 << 20
-"""Allowance for the mask logits and outputs of one image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +43,8 @@ class Request:
         is_date_given: Whether the user chose the annotation date.
         run_name: Name of the run, or None.
         options: How this process works.
+        input_list: Takes the place of a listing, or None.
+        addresses: How other processes open input and output; needed when `options.workers` is above 1.
     """
 
     source: Store
@@ -59,6 +54,8 @@ class Request:
     is_date_given: bool
     run_name: str | None
     options: WorkerOptions
+    input_list: InputList | None = None
+    addresses: tuple[Address, Address] | None = None
 
 
 def annotate(request: Request, tally: Tally) -> RunEnd | None:
@@ -78,20 +75,33 @@ def annotate(request: Request, tally: Tally) -> RunEnd | None:
     return_freed_memory()
     check_session(request.artifact, options.device, options.runtime)
     check_writable(request.target, options.attempt)
-    run = open_run(
+    run = begin_run(request)
+    end = run.end()
+    if end is not None:
+        return _nothing_to_do(end, tally)
+    with ended_by_signals(), Heartbeat(run, options) as heartbeat:
+        plan = obtain_plan(run, request.source, options, request.input_list)
+        if plan is None:
+            return _nothing_to_do(run.end(), tally)
+        left = _count_what_is_done(run, plan, options, tally)
+        _say_what_is_to_do(request.source, plan, tally)
+        if left:
+            try:
+                _work(run, plan, left, request, _Reporter(tally, heartbeat))
+            except RunOverError as exc:
+                logger.info("%s", exc)
+        return end_if_complete(run, plan, options)
+
+
+def begin_run(request: Request) -> Run:
+    """The run to continue, or a new one; raises what `job.run.open_run` does."""
+    return open_run(
         request.target,
         request.spec,
         name=request.run_name,
         is_date_given=request.is_date_given,
-        attempt=options.attempt,
+        attempt=request.options.attempt,
     )
-    with ended_by_signals(), Heartbeat(run, options) as heartbeat:
-        plan = read_plan(run) or _plan(run, request)
-        left = _count_what_is_done(run, plan, options, tally)
-        _say_what_is_to_do(request.source, plan, tally)
-        if left:
-            _work(run, plan, left, request, tally, heartbeat)
-        return end_if_complete(run, plan, options)
 
 
 def list_planned(request: Request) -> Iterator[str]:
@@ -99,7 +109,8 @@ def list_planned(request: Request) -> Iterator[str]:
     run = find_run(request.target, request.spec, name=request.run_name, is_date_given=request.is_date_given)
     plan = None if run is None else read_plan(run)
     if run is None or plan is None:
-        fresh = Selection(Run(request.target, "", request.spec), request.source, frozenset())
+        nobody = Run(request.target, "", request.spec)
+        fresh = Selection(nobody, request.source, input_list=request.input_list)
         yield from (planned.json for planned in fresh.inputs())
         return
     for shard in plan.shards:
@@ -107,23 +118,56 @@ def list_planned(request: Request) -> Iterator[str]:
         yield from (planned.json for planned in read_shard(run, plan, shard) if planned.json not in done)
 
 
-def _plan(run: Run, request: Request) -> Plan:
-    forced = supersede_older(run, force=request.options.supersede, attempt=request.options.attempt)
-    return make_plan(run, request.source, forced, request.options.num_indexes)
+class _Reporter:
+    """Tells results to who wants to know: the tally, the heartbeat, the progress bar."""
+
+    def __init__(self, tally: Tally, heartbeat: Heartbeat) -> None:
+        self.tally = tally
+        self.heartbeat = heartbeat
+        self.progress: Progress | None = None
+
+    def add(self, row: ResultRow) -> None:
+        """A result of this process."""
+        self.tally.add(row.result)
+        self.tally.cut += row.dropped.get("beyond_255", 0)
+        self.heartbeat.add(row, 0.0 if self.progress is None else self.progress.images_per_s)
+        self._advance(1)
+
+    def add_others(self, results: Iterable[str]) -> None:
+        """Results of other processes, or of earlier attempts."""
+        taken = list(results)
+        for result in taken:
+            self.tally.add(result)
+        self._advance(len(taken))
+
+    def add_elsewhere(self, results: Sequence[str], cut: int) -> None:
+        """Results of a worker process, which has a heartbeat of its own."""
+        self.tally.cut += cut
+        self.add_others(results)
+
+    def _advance(self, count: int) -> None:
+        if self.progress is not None:
+            self.progress.advance(count)
+
+
+def _nothing_to_do(end: RunEnd | None, tally: Tally) -> RunEnd | None:
+    logger.info("Nothing to do: the run has ended")
+    if end is not None:
+        tally.is_begun = True
+        tally.annotated, tally.failed, tally.reviewed = end.annotated, end.failed, end.reviewed
+        tally.skipped = end.inputs_listed - end.annotated - end.failed - end.reviewed
+    return end
 
 
 def _count_what_is_done(run: Run, plan: Plan, options: WorkerOptions, tally: Tally) -> Sequence[PlannedShard]:
     """Count the complete shards of this process; returns the others."""
     tally.is_begun, tally.skipped = True, plan.inputs_done
-    marked = set(marked_shards(run))
-    left = []
-    for shard in own_shards(plan, options.index, options.num_indexes):
-        if shard.name not in marked:
-            left.append(shard)
-            continue
-        for result, count in read_marker(run, shard.name).totals.items():
+    own = own_shards(plan, options)
+    marked = marked_among(run, own)
+    for marker in iter_in_threads(lambda name: read_marker(run, name), sorted(marked)):
+        for result, count in marker.totals.items():
             tally.add(result, count)
-    return left
+    return [shard for shard in own if shard.name not in marked]
 
 
 def _say_what_is_to_do(source: Store, plan: Plan, tally: Tally) -> None:
@@ -139,65 +183,25 @@ def _say_what_is_to_do(source: Store, plan: Plan, tally: Tally) -> None:
         logger.info("Nothing to do")
 
 
-def _work(
-    run: Run, plan: Plan, left: Sequence[PlannedShard], request: Request, tally: Tally, heartbeat: Heartbeat
-) -> None:
+def _work(run: Run, plan: Plan, left: Sequence[PlannedShard], request: Request, reporter: _Reporter) -> None:
     options = request.options
-    heartbeat.beat.activity = "loading"
-    session = _open_session(request)
-    worker = _build_worker(run, request, session)
-    heartbeat.beat.activity = "working"
-    total = sum(shard.inputs for shard in own_shards(plan, options.index, options.num_indexes))
-    with Progress(tally, total) as progress, stopped_by_signals(worker.stop):
-
-        def count(row: ResultRow) -> None:
-            tally.add(row.result)
-            tally.cut += row.dropped.get("beyond_255", 0)
-            heartbeat.tell(tally, progress.images_per_s, row.reason)
-            progress.advance()
-
-        def count_earlier(rows: Sequence[ResultRow]) -> None:
-            for row in rows:
-                tally.add(row.result)
-            progress.advance(len(rows))
-
-        worker.work(open_shards(run, plan, left, options.attempt, count_earlier), count)
-
-
-def _open_session(request: Request) -> Session:
-    logger.info("Loading SAM3 model...")
-    options = request.options
-    session = open_session(
-        request.artifact,
-        device=options.device,
-        batch_size=options.batch_size,
-        threads=options.threads,
-        runtime=options.runtime,
-    )
-    info = session.info
-    logger.info("SAM3 model loaded successfully")
-    logger.info("Model %s: %s, %s", request.artifact.manifest.model_id, info.runtime, info.provider)
-    return session
-
-
-def _build_worker(run: Run, request: Request, session: Session) -> Worker:
-    options, info, cpus = request.options, session.info, usable_cpus()
-    budget = options.memory_budget or int(available_memory() * DEFAULT_MEMORY_FRACTION)
-    transient = int(budget * _TRANSIENT_SHARE)
-    image_bytes = info.image_side * info.image_side * 3 + _MASK_LOGITS_BYTES
-    budgets = Budgets(ResidentBudget(budget - transient, image_bytes), ByteBudget(transient))
-    annotator = Annotator(
-        run, request.source, session, text_features_for(request.artifact, session, run.spec.prompts), budgets
-    )
-    annotator.visualize = options.visualize
-    in_flight = (options.batch_size or CPU_IN_FLIGHT) if options.device == "cpu" else 1
-    stages = stages_of(annotator, batch_size=info.batch_size, in_flight=in_flight, cpus=cpus, io_threads=_IO_THREADS)
-    capacity = 2 * (info.batch_size * in_flight) + 2 * cpus + 2 * _IO_THREADS
-    flow = Flow(stages, capacity=capacity, item_timeout_s=options.image_timeout_s)
-    who = Provenance(
-        worker=options.attempt,
-        artifact=request.artifact.digest,
-        precision=request.artifact.manifest.precision,
-        provider=f"{info.provider}/{info.threads}",
-    )
-    return Worker(run, flow, budgets.resident, options, who)
+    total = sum(shard.inputs for shard in own_shards(plan, options))
+    if options.workers > 1:
+        assert request.addresses is not None
+        task = WorkerTask(
+            addresses=request.addresses,
+            artifact_folder=request.artifact.folder,
+            artifact_digest=request.artifact.digest if request.artifact.pinned else None,
+            run_name=run.name,
+            options=options,
+            gpus=visible_gpus() if options.device == "cuda" else (),
+            log_level=logging.getLogger().level,
+        )
+        with Progress(reporter.tally, total) as reporter.progress:
+            work_in_processes(task, run, left, reporter.add_elsewhere)
+        return
+    reporter.heartbeat.beat.activity = "loading"
+    worker = build_worker(run, request.source, request.artifact, options)
+    reporter.heartbeat.beat.activity = "working"
+    with Progress(reporter.tally, total) as reporter.progress, stopped_by_signals(worker.stop):
+        worker.work(open_shards(run, plan, left, options, reporter.add_others), reporter.add, reporter.add_others)

@@ -26,6 +26,8 @@ _EXTRA_OF_MODULE = {
     "onnxruntime": "cpu",
     "onnxscript": "export",
     "open_clip": "export",
+    "prometheus_client": "metrics",
+    "s3fs": "s3",
     "sam3": "export",
     "torch": "export",
     "torchvision": "export",

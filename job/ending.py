@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from job.errors import ConfigurationError, TooManyFailedError
+from job.concurrent import iter_in_threads
+from job.errors import RunConflictError, TooManyFailedError
 from job.journal import ANNOTATED, FAILED, REVIEWED, encode_lines
 from job.options import WorkerOptions
 from job.plan import Plan
 from job.run import Outcome, Run, RunEnd
-from job.shards import FailedInput, marked_shards, read_marker
+from job.shards import FailedInput, are_all_marked, read_marker
 
 
 def end_if_complete(run: Run, plan: Plan, options: WorkerOptions) -> RunEnd | None:
@@ -20,15 +21,15 @@ def end_if_complete(run: Run, plan: Plan, options: WorkerOptions) -> RunEnd | No
 
     Raises:
         TooManyFailedError: More inputs failed than `options.max_failed_fraction` of all inputs listed.
-        ConfigurationError: The run was superseded meanwhile.
+        RunConflictError: The run was superseded meanwhile.
     """
     end = run.end()
     if end is None:
-        if set(marked_shards(run)) < {shard.name for shard in plan.shards}:
+        if not are_all_marked(run, plan):
             return None
         end = run.write_end(_sum_up(run, plan, options))
     if end.outcome == "superseded":
-        raise ConfigurationError(f"run {run.name} was superseded by run {end.superseded_by}")
+        raise RunConflictError(f"run {run.name} was superseded by run {end.superseded_by}")
     if end.outcome == "too_many_failed":
         raise TooManyFailedError(
             f"{end.failed} of {end.inputs_listed} inputs failed, more than --max_failed_fraction allows: "
@@ -41,8 +42,7 @@ def _sum_up(run: Run, plan: Plan, options: WorkerOptions) -> RunEnd:
     """Read the markers and write the failure table; the caller writes the end."""
     totals: Counter[str] = Counter()
     failures: list[FailedInput] = []
-    for shard in plan.shards:
-        marker = read_marker(run, shard.name)
+    for marker in iter_in_threads(lambda shard: read_marker(run, shard.name), plan.shards):
         totals.update(marker.totals)
         failures.extend(marker.failures)
     run.store.put(run.key("failures.jsonl"), encode_lines(failures))

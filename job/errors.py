@@ -9,13 +9,16 @@
     │   └── ModelError               the model failed on too many images in a row
     ├── InterruptedRunError     75   stopped with work left: start again to continue
     │   └── StorageError             storage out of reach, or no space left on it
+    │       └── CredentialsRefusedError  it has refused this user since the start
     ├── ConfigurationError      78   wrong in a way that every worker would see
     │   ├── ArtifactError            model missing, damaged, or not the one that was pinned
     │   └── RunConflictError         options that do not fit the run
+    ├── RunOverError             0   the run ended while this worker was at it: others have done what was left
     ├── InputError               -   one input cannot be used: a failed row, never the end of a run
     └── ObjectError              -   one object of a store; the caller decides what that means
         ├── ObjectMissingError       it is not there
-        └── ObjectRefusedError       it is there, or not, and may not be read
+        ├── ObjectRefusedError       it is there, or not, and may not be read
+        └── UnstorableObjectError    the store cannot hold a key like this
 
 The codes are those of sysexits.h where it has one. Foreign errors become these at the border of each
 dependency, with `raise … from exc`; a message says what was got, what is allowed, and what to do.
@@ -72,6 +75,10 @@ class StorageError(InterruptedRunError):
     """Storage is out of reach or full."""
 
 
+class CredentialsRefusedError(StorageError):
+    """Storage has refused this user from the start; for a planner that is a wrong configuration."""
+
+
 class ConfigurationError(AnnotateError):
     """Wrong in a way that every worker would see."""
 
@@ -84,6 +91,12 @@ class ArtifactError(ConfigurationError):
 
 class RunConflictError(ConfigurationError):
     """The options do not fit the run of that name, or the run is over."""
+
+
+class RunOverError(AnnotateError):
+    """The run has ended while this worker was at it: others have done what was left."""
+
+    exit_code = 0
 
 
 class InputError(AnnotateError):
@@ -100,3 +113,7 @@ class ObjectMissingError(ObjectError):
 
 class ObjectRefusedError(ObjectError):
     """The store refuses the object to this user."""
+
+
+class UnstorableObjectError(ObjectError):
+    """The store cannot hold an object of this key: too long, or a folder is in its place."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Literal
 
 import msgspec
 
-from job.errors import AnnotateError, RunConflictError
+from job.clock import SYSTEM_CLOCK, Clock
+from job.errors import AnnotateError, RunConflictError, RunOverError
+from job.journal import ANNOTATED, FAILED, ResultRow
 from job.options import WorkerOptions
-from job.progress import Tally
 from job.run import Run
+from job.store import read_if_there
 
 BEAT_INTERVAL_S = 30.0
-LOOK_INTERVAL_S = 10.0
-"""A put is allowed only when the last look for `end.json` is less than 30 s old; this leaves room for a slow look."""
+LOOK_INTERVAL_S = 28.0
+"""A put is tried only when the last look for `end.json` was begun less than 30 s ago."""
 
 Activity = Literal["planning", "loading", "working", "left"]
 
@@ -27,10 +28,11 @@ class Beat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         attempt: Random name of the process.
         activity: What it is at; `left` after an orderly end.
         number: Counts up, so that every beat differs from the last.
-        annotated: Images annotated by this process.
-        failed: Inputs failed in this process.
-        images_per_s: Since it began to work.
+        annotated: Images annotated by this process and those that had its place before it.
+        failed: Inputs failed in them.
+        images_per_s: Of this process, since it began to work.
         last_error: Message of the last failed input, or of what ended the process.
+        is_alone: Whether everyone who had this place before has left in order.
     """
 
     attempt: str
@@ -40,6 +42,7 @@ class Beat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     failed: int = 0
     images_per_s: float = 0.0
     last_error: str = ""
+    is_alone: bool = True
 
 
 class Heartbeat:
@@ -48,12 +51,17 @@ class Heartbeat:
     def __init__(self, run: Run, options: WorkerOptions) -> None:
         self.beat = Beat(attempt=options.attempt)
         self._run = run
-        self._key = run.key("workers", f"{options.pool}-{options.index:05d}.json")
+        self._key = run.key("workers", f"{options.place}.json")
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
-        """Write the first beat and go on."""
+        """Take over the counts of who had this place before, write the first beat and go on."""
+        earlier = read_if_there(self._run.store, self._key)
+        if earlier is not None:
+            before = msgspec.json.decode(earlier, type=Beat)
+            self.beat.annotated, self.beat.failed = before.annotated, before.failed
+            self.beat.is_alone = before.is_alone and before.activity == "left"
         self._write()
         self._thread.start()
         return self
@@ -72,11 +80,12 @@ class Heartbeat:
                 if error is None:
                     raise
 
-    def tell(self, tally: Tally, images_per_s: float, error: str) -> None:
-        """Note what the next beat says."""
-        self.beat.annotated, self.beat.failed = tally.annotated, tally.failed
+    def add(self, row: ResultRow, images_per_s: float) -> None:
+        """Note a result for the next beat."""
+        self.beat.annotated += row.result == ANNOTATED
+        self.beat.failed += row.result == FAILED
         self.beat.images_per_s = round(images_per_s, 3)
-        self.beat.last_error = error or self.beat.last_error
+        self.beat.last_error = row.reason or self.beat.last_error
 
     def _beat_on(self) -> None:
         while not self._done.wait(BEAT_INTERVAL_S):
@@ -91,25 +100,33 @@ class Heartbeat:
 
 
 class EndWatch:
-    """Keeps a process whose run was superseded from putting objects.
+    """Keeps a process whose run is over from putting objects.
 
-    Time is counted by a clock that goes on while the machine sleeps.
+    Time is counted by a clock that goes on while the machine sleeps or the process is stopped.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, clock: Clock = SYSTEM_CLOCK) -> None:
         self._run = run
-        self._looked_s = 0.0
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._looked_s: float | None = None
 
     def check(self) -> None:
         """Look again if the last look is too old.
 
         Raises:
             RunConflictError: The run was superseded.
+            RunOverError: It has ended otherwise: others have done what was left.
         """
-        now_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-        if self._looked_s and now_s - self._looked_s < LOOK_INTERVAL_S:
-            return
-        end = self._run.end()
-        if end is not None and end.outcome == "superseded":
-            raise RunConflictError(f"run {self._run.name} was superseded by run {end.superseded_by}: this worker stops")
-        self._looked_s = now_s
+        with self._lock:
+            now_s = self._clock.boot_s()
+            if self._looked_s is not None and now_s - self._looked_s < LOOK_INTERVAL_S:
+                return
+            end = self._run.end()
+            if end is not None and end.outcome == "superseded":
+                raise RunConflictError(
+                    f"run {self._run.name} was superseded by run {end.superseded_by}: this worker stops"
+                )
+            if end is not None:
+                raise RunOverError(f"run {self._run.name} has ended while this worker was at it")
+            self._looked_s = now_s

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from job.run import Run
+from job.store import StoredObject
 
 
 class StartRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="start"):
@@ -40,6 +41,7 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag=
     Attributes:
         json: Key of its JSON.
         result: `annotated`: its objects are stored. `failed`: it has none. `reviewed`: left as a person reviewed it.
+            `skipped`: a listed key whose outputs were there already.
         reason: Why it failed.
         scores: Scores of the instances in the output by class, 3 decimals, in their order.
         dropped: Instances left out, by why: `empty`, `overlap`, `beyond_255`.
@@ -68,22 +70,53 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag=
 
 Row = StartRow | LeaveRow | IntentRow | ResultRow
 
-ANNOTATED, FAILED, REVIEWED = "annotated", "failed", "reviewed"
+ANNOTATED, FAILED, REVIEWED, SKIPPED = "annotated", "failed", "reviewed", "skipped"
 
 
 @dataclass
 class ShardHistory:
-    """What all attempts together did with a shard.
+    """What attempts did with a shard, part by part.
 
     Attributes:
         results: The row that counts of every image that has one: stored beats failed, else the first.
-        killed_attempts: Attempts that started and did not leave.
-        open_intents: Store's times of the killed attempts' intent rows by key, of images without a result.
+        parts: Keys of the parts that were read.
+        started: Attempts that have taken it up.
+        left: Attempts that have left in order.
+        intents: Intent rows with the store's time of their part.
     """
 
     results: dict[str, ResultRow] = field(default_factory=dict)
-    killed_attempts: set[str] = field(default_factory=set)
-    open_intents: dict[str, list[float]] = field(default_factory=dict)
+    parts: set[str] = field(default_factory=set)
+    started: set[str] = field(default_factory=set)
+    left: set[str] = field(default_factory=set)
+    intents: list[tuple[IntentRow, float]] = field(default_factory=list)
+
+    @property
+    def killed_attempts(self) -> set[str]:
+        """Attempts that started and did not leave; one that is at work now looks the same."""
+        return self.started - self.left
+
+    def open_intents(self, json: str) -> list[float]:
+        """Store's times of the killed attempts' intent rows for an image; none when it has a result."""
+        if json in self.results:
+            return []
+        return [s for row, s in self.intents if row.json == json and row.attempt in self.killed_attempts]
+
+    def read(self, run: Run, part: StoredObject) -> list[ResultRow]:
+        """Take in a part; returns its result rows."""
+        self.parts.add(part.key)
+        rows = []
+        for row in _decode_rows(run.store.read(part.key)):
+            if isinstance(row, StartRow):
+                self.started.add(row.attempt)
+            elif isinstance(row, LeaveRow):
+                self.left.add(row.attempt)
+            elif isinstance(row, IntentRow):
+                self.intents.append((row, part.modified_s))
+            else:
+                rows.append(row)
+                keep_better(self.results, row)
+        return rows
 
 
 def read_history(run: Run, shard: str) -> ShardHistory:
@@ -94,24 +127,16 @@ def read_history(run: Run, shard: str) -> ShardHistory:
         RunConflictError: A part is not of this version.
     """
     history = ShardHistory()
-    started: set[str] = set()
-    left: set[str] = set()
-    intents: list[tuple[IntentRow, float]] = []
     for part in run.store.walk(run.key("journal", shard)):
-        for row in _decode_rows(run.store.read(part.key)):
-            if isinstance(row, StartRow):
-                started.add(row.attempt)
-            elif isinstance(row, LeaveRow):
-                left.add(row.attempt)
-            elif isinstance(row, IntentRow):
-                intents.append((row, part.modified_s))
-            else:
-                _keep_better(history.results, row)
-    history.killed_attempts = started - left
-    for intent, written_s in intents:
-        if intent.attempt in history.killed_attempts and intent.json not in history.results:
-            history.open_intents.setdefault(intent.json, []).append(written_s)
+        history.read(run, part)
     return history
+
+
+def keep_better(results: dict[str, ResultRow], row: ResultRow) -> None:
+    """Note a row unless a better one is known: stored beats failed, else the first counts."""
+    known = results.get(row.json)
+    if known is None or (known.result == FAILED and row.result != FAILED):
+        results[row.json] = row
 
 
 class ShardJournal:
@@ -143,6 +168,15 @@ class ShardJournal:
         self._rows.append(LeaveRow(attempt=self._attempt))
         self.write()
 
+    def read_others(self, history: ShardHistory) -> list[ResultRow]:
+        """Take parts of other attempts that are new into the history; returns their result rows."""
+        own = self._run.key("journal", self._shard, f"{self._attempt}-")
+        rows = []
+        for part in self._run.store.walk(self._run.key("journal", self._shard)):
+            if part.key not in history.parts and not part.key.startswith(own):
+                rows += history.read(self._run, part)
+        return rows
+
     def write(self) -> None:
         """Store the gathered rows as one part; nothing when there are none."""
         if not self._rows:
@@ -161,9 +195,3 @@ def encode_lines(rows: Iterable[msgspec.Struct]) -> bytes:
 
 def _decode_rows(raw: bytes) -> list[Row]:
     return msgspec.json.Decoder(Row).decode_lines(raw)
-
-
-def _keep_better(results: dict[str, ResultRow], row: ResultRow) -> None:
-    known = results.get(row.json)
-    if known is None or (known.result == FAILED and row.result != FAILED):
-        results[row.json] = row

@@ -52,6 +52,8 @@ def key_problem(key: str) -> str | None:
         return "its name is not UTF-8"
     if size > MAX_KEY_BYTES:
         return f"its name has {size} bytes, an object store holds {MAX_KEY_BYTES}"
+    if "\0" in key or not {"", ".", ".."}.isdisjoint(key.split("/")):
+        return "its name cannot be that of a file: a part of it is empty, a dot, two dots, or holds a zero byte"
     return None
 
 

@@ -9,8 +9,11 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Literal
 
+from job.clock import SYSTEM_CLOCK, Clock
+
 Device = Literal["cuda", "cpu"]
 Runtime = Literal["onnx", "torch"]
+Order = Literal["forward", "backward"]
 
 
 def new_attempt() -> str:
@@ -26,17 +29,23 @@ class WorkerOptions:
         pool: Name of the pool that this process belongs to.
         index: Its index in the pool, 0 to num_indexes - 1.
         num_indexes: Processes in the pool.
+        part: Number of this process among those that share the index on one machine, or None.
+        workers: Processes that share the index on this machine.
+        order: `backward` mirrors everything: the last block belongs to index 0, and is walked from its end.
+        shard_size: Inputs in a shard, where this process plans; None to choose.
         device: What the model runs on.
         runtime: Which library runs it.
         batch_size: Images in one call of the model on an accelerator, images in flight on a CPU; None to choose.
         threads: Threads of the model on a CPU; None for all processors of the cgroup.
         memory_budget: Bytes for images between the stages; None for 60 % of what is left once the model is loaded.
         journal_interval_s: Seconds between two parts of the journal.
+        device_retry_s: How long a device that does not answer is tried.
         image_timeout_s: Longest time for one stage of one image.
         max_failed_fraction: Failed inputs, as a fraction of all inputs listed, that still are a success.
         supersede: Whether to end an older run that is still at work.
         visualize: Whether to draw overlays.
         attempt: Random name of this process.
+        clock: Its time.
     """
 
     device: Device
@@ -46,10 +55,22 @@ class WorkerOptions:
     pool: str = "local"
     index: int = 0
     num_indexes: int = 1
+    part: int | None = None
+    workers: int = 1
+    order: Order = "forward"
+    shard_size: int | None = None
     memory_budget: int | None = None
     journal_interval_s: float = 30.0
+    device_retry_s: float = 0.0
     image_timeout_s: float = 600.0
     max_failed_fraction: float = 0.05
     supersede: bool = False
     visualize: bool = False
     attempt: str = field(default_factory=new_attempt)
+    clock: Clock = SYSTEM_CLOCK
+
+    @property
+    def place(self) -> str:
+        """What a process of the run is known by, whoever has it at the time: `gpu-00003`, `local-00000.2`."""
+        part = "" if self.part is None else f".{self.part}"
+        return f"{self.pool}-{self.index:05d}{part}"

@@ -9,12 +9,17 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from heapq import merge
 from itertools import chain, islice
 
 import msgspec
 
-from job.journal import encode_lines, read_history
-from job.keys import key_problem, printable
+from job.concurrent import iter_in_threads
+from job.input_list import InputList
+from job.journal import read_history
+from job.keys import key_problem, ordered, printable
 from job.pairing import ListedInput, PairingCounts, pair_listings
 from job.run import Run, check_not_over
 from job.store import PRIVATE_FOLDER, Store, read_if_there
@@ -23,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 SHARDS_PER_INDEX = 8
 LARGEST_SHARD = 1000
+_WRITING_THREADS = 8
 LARGEST_HELD_PLAN = 1_000_000
 """Plans up to this many keys are held back until their size is known, so that shards can be cut to fit."""
 
@@ -45,11 +51,18 @@ class PlannedInput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     forced: bool = False
 
 
-class PlannedShard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A shard: its name (its number, six digits) and how many inputs it has."""
+class PlannedShard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A shard.
+
+    Attributes:
+        name: Its number, six digits.
+        inputs: How many it has.
+        forced: How many of them are to be done whatever the output holds.
+    """
 
     name: str
     inputs: int
+    forced: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,14 +100,31 @@ def read_shard(run: Run, plan: Plan, shard: PlannedShard) -> list[PlannedInput]:
     return msgspec.json.Decoder(PlannedInput).decode_lines(raw)
 
 
-def make_plan(run: Run, source: Store, forced: frozenset[str], num_indexes: int = 1) -> Plan:
+@dataclass(frozen=True, kw_only=True)
+class Sizing:
+    """How large shards are.
+
+    Attributes:
+        num_indexes: Processes that share the shards; each gets at least eight where there are enough inputs.
+        shard_size: Inputs in a shard, or None to choose.
+    """
+
+    num_indexes: int = 1
+    shard_size: int | None = None
+
+    def size_for(self, count: int) -> int:
+        """Inputs in a shard of a plan of so many."""
+        chosen = min(LARGEST_SHARD, count // (SHARDS_PER_INDEX * self.num_indexes))
+        return self.shard_size or max(1, chosen)
+
+
+def make_plan(run: Run, selection: Selection, sizing: Sizing) -> Plan:
     """List input and output, and write the plan unless another planner was first.
 
     Args:
         run: The run to plan.
-        source: The input.
-        forced: Keys to do whatever the output holds (an override run was interrupted on them).
-        num_indexes: Processes that will share the shards; each gets at least eight where there are enough inputs.
+        selection: What is to do; not consumed yet.
+        sizing: How large shards are.
 
     Returns:
         The plan that counts.
@@ -102,9 +132,8 @@ def make_plan(run: Run, source: Store, forced: frozenset[str], num_indexes: int 
     Raises:
         RunConflictError: The run was superseded while it was planned.
     """
-    selection = Selection(run, source, forced)
     nonce = secrets.token_hex(4)
-    shards = tuple(_write_shards(run, nonce, selection.inputs(), num_indexes))
+    shards = tuple(_write_shards(run, nonce, selection.inputs(), sizing))
     plan = Plan(
         nonce=nonce,
         shards=shards,
@@ -121,10 +150,21 @@ def make_plan(run: Run, source: Store, forced: frozenset[str], num_indexes: int 
 class Selection:
     """What a run selects from the listings; its counts are true once `inputs` is consumed."""
 
-    def __init__(self, run: Run, source: Store, forced: frozenset[str]) -> None:
+    def __init__(
+        self, run: Run, source: Store, forced: frozenset[str] = frozenset(), input_list: InputList | None = None
+    ) -> None:
+        """Nothing is listed yet.
+
+        Args:
+            run: The run.
+            source: The input.
+            forced: Keys to do whatever the output holds (an override run was interrupted on them).
+            input_list: Takes the place of both listings.
+        """
         self._run = run
         self._source = source
         self._forced = forced
+        self._input_list = input_list
         self.inputs_listed = 0
         self.inputs_done = 0
         self.counts = PairingCounts()
@@ -132,23 +172,55 @@ class Selection:
     def inputs(self) -> Iterator[PlannedInput]:
         """The inputs to do, ascending; the listing goes on to its end even when the limit is reached."""
         left = self._run.spec.limit
-        for listed in self._listed():
-            self.inputs_listed += 1
-            if listed.is_done and not self._run.spec.override and listed.json not in self._forced:
-                self.inputs_done += 1
-            elif left is None or left > 0:
+        unseen = set(self._forced)
+        for planned in self._selected():
+            unseen.discard(planned.json)
+            if left is None or left > 0 or planned.forced:
                 left = None if left is None else left - 1
-                yield _planned(listed, listed.json in self._forced)
+                yield planned
         for key in self.counts.images_without_json_keys:
             logger.debug("No JSON for image %s/%s: not an input", self._source.url, printable(key))
+        if unseen:
+            logger.warning(
+                "%d outputs that an unfinished override run was at are not in this input, such as %s: "
+                "`audit --deep` tells whether they are whole",
+                len(unseen),
+                min(unseen),
+            )
 
-    def _listed(self) -> Iterator[ListedInput]:
-        return pair_listings(
+    def _selected(self) -> Iterator[PlannedInput]:
+        """What fits the selection, and what is forced whether it fits or not."""
+        for planned, is_done in self._listed() if self._input_list is None else self._from_list(self._input_list):
+            if not planned.forced and not self._fits(planned.json):
+                continue
+            self.inputs_listed += 1
+            if is_done and not self._run.spec.override and not planned.forced:
+                self.inputs_done += 1
+            else:
+                yield planned
+
+    def _listed(self) -> Iterator[tuple[PlannedInput, bool]]:
+        pairs = pair_listings(
             (found.key for found in self._source.walk(skip=PRIVATE_FOLDER)),
             (found.key for found in self._run.store.walk(skip=PRIVATE_FOLDER)),
             needs_image=self._run.spec.image_mode == "copy",
             counts=self.counts,
         )
+        for listed in pairs:
+            yield _planned(listed, listed.json in self._forced), listed.is_done
+
+    def _from_list(self, input_list: InputList) -> Iterator[tuple[PlannedInput, bool]]:
+        before = None
+        for key in merge(input_list.json_keys(), sorted(self._forced, key=ordered), key=ordered):
+            if key != before:
+                problem = key_problem(key) or ""
+                yield PlannedInput(json=printable(key), problem=problem, forced=key in self._forced), False
+            before = key
+
+    def _fits(self, key: str) -> bool:
+        spec = self._run.spec
+        is_included = not spec.include or any(fnmatchcase(key, glob) for glob in spec.include)
+        return is_included and not any(fnmatchcase(key, glob) for glob in spec.exclude)
 
 
 def interrupted_overrides(older_runs: Iterable[Run]) -> frozenset[str]:
@@ -162,15 +234,20 @@ def interrupted_overrides(older_runs: Iterable[Run]) -> frozenset[str]:
         if plan is None:
             continue
         started = set(run.store.folders(run.key("journal")))
-        for shard in plan.shards:
-            may_be_torn = run.spec.override and shard.name in started
-            done = read_history(run, shard.name).results if shard.name in started else {}
-            forced.update(
-                planned.json
-                for planned in read_shard(run, plan, shard)
-                if (may_be_torn or planned.forced) and planned.json not in done
-            )
+        at_risk = [shard for shard in plan.shards if shard.forced or (run.spec.override and shard.name in started)]
+        for keys in iter_in_threads(lambda shard, run=run, plan=plan: _keys_at_risk(run, plan, shard), at_risk):  # type: ignore[misc]
+            forced.update(keys)
     return frozenset(forced)
+
+
+def _keys_at_risk(run: Run, plan: Plan, shard: PlannedShard) -> list[str]:
+    history = read_history(run, shard.name)
+    is_override = run.spec.override and bool(history.started)
+    return [
+        planned.json
+        for planned in read_shard(run, plan, shard)
+        if (is_override or planned.forced) and planned.json not in history.results
+    ]
 
 
 def _planned(listed: ListedInput, forced: bool) -> PlannedInput:
@@ -180,13 +257,27 @@ def _planned(listed: ListedInput, forced: bool) -> PlannedInput:
     return PlannedInput(json=listed.json, image=listed.image, prior=listed.has_prior, forced=forced)
 
 
-def _write_shards(run: Run, nonce: str, inputs: Iterator[PlannedInput], num_indexes: int) -> Iterator[PlannedShard]:
-    held = list(islice(inputs, LARGEST_HELD_PLAN))
-    size = max(1, min(LARGEST_SHARD, len(held) // (SHARDS_PER_INDEX * num_indexes)))
-    stream = chain(held, inputs)
-    number = 0
-    while batch := list(islice(stream, size)):
-        name = f"{number:06d}"
-        run.store.put(run.key(f"plan-{nonce}", f"{name}.jsonl"), encode_lines(batch))
-        yield PlannedShard(name=name, inputs=len(batch))
-        number += 1
+def _write_shards(run: Run, nonce: str, inputs: Iterator[PlannedInput], sizing: Sizing) -> Iterator[PlannedShard]:
+    """Keys are held back as lines, which take a third of the memory of objects."""
+    encode = msgspec.json.Encoder().encode
+    lines = (encode(planned) for planned in inputs)
+    held = list(islice(lines, LARGEST_HELD_PLAN))
+    size = sizing.size_for(len(held))
+
+    def write(numbered: tuple[int, list[bytes]]) -> PlannedShard:
+        number, batch = numbered
+        forced = sum(b'"forced":true' in line for line in batch)
+        shard = PlannedShard(name=f"{number:06d}", inputs=len(batch), forced=forced)
+        run.store.put(run.key(f"plan-{nonce}", f"{shard.name}.jsonl"), b"\n".join(batch) + b"\n")
+        return shard
+
+    stream = chain(_emptied(held), lines)
+    batches = enumerate(iter(lambda: list(islice(stream, size)), []))
+    return iter_in_threads(write, batches, threads=_WRITING_THREADS)
+
+
+def _emptied(held: list[bytes]) -> Iterator[bytes]:
+    """Each line once, forgotten as it is handed out."""
+    held.reverse()
+    while held:
+        yield held.pop()

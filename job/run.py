@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
 import msgspec
 
-from job.errors import RunConflictError, TooManyFailedError
+from job.concurrent import map_in_threads
+from job.errors import RunConflictError, TooManyFailedError, UsageError
 from job.store import PRIVATE_FOLDER, Store, StoredObject, read_if_there
 
 RUNS_FOLDER = f"{PRIVATE_FOLDER}/runs"
@@ -39,6 +41,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         override: Whether inputs that are done are done again.
         override_reviewed: Whether annotations that a person has reviewed are replaced too.
         max_image_pixels: Larger images are failed inputs.
+        include: Globs; only JSON keys that fit one of them, or all without any. `*` matches `/` too.
+        exclude: Globs; JSON keys that fit one of them are left out.
+        input_list_sha256: Digest of the list of keys that takes the place of a listing, or empty.
         limit: Only the first so many inputs of what is to do, or None.
         model_id: Name of the model in annotations.
         checkpoint_sha256: Digest of the weights, whatever the precision of the artifact.
@@ -56,6 +61,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     limit: int | None
     model_id: str
     checkpoint_sha256: str
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    input_list_sha256: str = ""
     format_version: int = 1
 
 
@@ -168,24 +176,62 @@ def check_not_over(run: Run) -> None:
 
 def list_runs(store: Store) -> list[str]:
     """Names of all runs of an output, oldest first by the store's time of `run.json`, then by name."""
-    stamped = []
-    for name in store.folders(RUNS_FOLDER):
-        found = store.stat(f"{RUNS_FOLDER}/{name}/run.json")
-        if found is not None:
-            stamped.append((found.modified_s, name))
+    names = store.folders(RUNS_FOLDER)
+    found = map_in_threads(lambda name: store.stat(f"{RUNS_FOLDER}/{name}/run.json"), names)
+    stamped = [(item.modified_s, name) for name, item in zip(names, found, strict=True) if item is not None]
     return [name for _, name in sorted(stamped)]
 
 
-def unfinished_before(run: Run) -> list[Run]:
-    """Older runs of the same output that have no end, oldest first."""
+@dataclass(frozen=True)
+class DisplacedRun:
+    """An older run whose place a younger one takes, and its end if that has been written."""
+
+    run: Run
+    end: RunEnd | None
+
+
+def displaced_by(run: Run) -> list[DisplacedRun]:
+    """Older runs whose place this one takes, youngest first.
+
+    Those without an end; those that this run has ended (its planner may have died since); and those that were
+    ended by one of these which never had a plan, and so never took over what they left.
+    """
     names = list_runs(run.store)
-    older = names[: names.index(run.name)]
-    found = []
-    for name in older:
-        spec = _read_spec(run.store, name)
-        if spec is not None and _read_end(run.store, name) is None:
-            found.append(Run(run.store, name, spec))
-    return found
+    older = names[: names.index(run.name)][::-1]
+    ends = map_in_threads(lambda name: _read_end(run.store, name), older)
+    displaced: list[DisplacedRun] = []
+    heirs = {run.name}
+    for name, end in zip(older, ends, strict=True):
+        spec = _read_spec(run.store, name) if end is None or end.superseded_by in heirs else None
+        if spec is None:
+            continue
+        other = Run(run.store, name, spec)
+        displaced.append(DisplacedRun(other, end))
+        if run.store.stat(other.key("plan.json")) is None:
+            heirs.add(name)
+    return displaced
+
+
+def find_named(store: Store, name: str) -> Run:
+    """The run of that name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    spec = _read_spec(store, name)
+    if spec is None:
+        known = ", ".join(list_runs(store)[-5:]) or "none"
+        raise UsageError(f"no run {name!r} in {store.url}; the newest are: {known}")
+    return Run(store, name, spec)
+
+
+def newest_run(store: Store) -> Run | None:
+    """The youngest run of an output, or None when there is none."""
+    for name in reversed(list_runs(store)):
+        spec = _read_spec(store, name)
+        if spec is not None:
+            return Run(store, name, spec)
+    return None
 
 
 def heartbeats(run: Run) -> Iterator[StoredObject]:

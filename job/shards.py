@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import msgspec
 
-from job.journal import FAILED, ResultRow, ShardHistory, ShardJournal, read_history
+from job.journal import FAILED, ResultRow, ShardHistory, ShardJournal, keep_better, read_history
+from job.options import WorkerOptions
 from job.plan import Plan, PlannedInput, PlannedShard, read_shard
 from job.run import Run
 
@@ -51,10 +53,10 @@ class OpenShard:
 
     Attributes:
         shard: Its line in the plan.
-        journal: Where its rows go.
-        history: What earlier attempts did.
-        todo: Inputs without a result, in order; those that have ended workers last.
-        results: The row of every input that has one.
+        journal: This attempt's part of its journal.
+        history: What other attempts did, as far as it was read.
+        todo: Inputs that had no result when it was taken up, in order; those that have ended workers last.
+        results: The row that counts of every input that has one.
         is_careful: Whether it has to be done one image at a time.
     """
 
@@ -76,16 +78,26 @@ class OpenShard:
 
     def is_suspect(self, planned: PlannedInput) -> bool:
         """Whether this input has ended workers twice, as far as the intent rows tell."""
-        return len(self.history.open_intents.get(planned.json, [])) >= INTENTS_BEFORE_BLAME
+        return len(self.history.open_intents(planned.json)) >= INTENTS_BEFORE_BLAME
 
     def latest_intent_s(self, planned: PlannedInput) -> float:
         """Store's time of the youngest intent row of an input."""
-        return max(self.history.open_intents[planned.json])
+        return max(self.history.open_intents(planned.json))
 
-    def add(self, row: ResultRow) -> None:
-        """Take a result."""
-        self.results[row.json] = row
+    def add(self, row: ResultRow) -> bool:
+        """Take a result of this attempt; returns whether it is the input's first."""
+        is_first = row.json not in self.results
+        keep_better(self.results, row)
         self.journal.add(row)
+        return is_first
+
+    def learn(self) -> list[ResultRow]:
+        """Read what others have added to the journal; returns the rows of inputs that had none."""
+        new = self.journal.read_others(self.history)
+        fresh = [row for row in new if row.json not in self.results]
+        for row in new:
+            keep_better(self.results, row)
+        return list({row.json: row for row in fresh}.values())
 
     def marker(self, attempt: str) -> Marker:
         """Sum up a complete shard."""
@@ -104,58 +116,93 @@ class OpenShard:
         )
 
 
-def own_shards(plan: Plan, index: int, num_indexes: int) -> Sequence[PlannedShard]:
-    """The contiguous block of shards that an index owns; blocks differ by at most one shard."""
-    count = len(plan.shards)
-    return plan.shards[count * index // num_indexes : count * (index + 1) // num_indexes]
+def own_shards(plan: Plan, options: WorkerOptions) -> Sequence[PlannedShard]:
+    """The contiguous block of shards that an index owns, in the order in which it walks it.
+
+    Blocks differ by at most one shard. `order="backward"` mirrors everything: index 0 owns the last block.
+    """
+    count, index, num_indexes = len(plan.shards), options.index, options.num_indexes
+    if options.order == "backward":
+        index = num_indexes - 1 - index
+    block = plan.shards[count * index // num_indexes : count * (index + 1) // num_indexes]
+    return block[::-1] if options.order == "backward" else block
 
 
 def open_shards(
     run: Run,
     plan: Plan,
-    shards: Sequence[PlannedShard],
-    attempt: str,
-    on_earlier: Callable[[Sequence[ResultRow]], None],
+    shards: Iterable[PlannedShard],
+    options: WorkerOptions,
+    on_earlier: Callable[[Iterable[str]], None],
 ) -> Iterator[OpenShard]:
-    """Take up shards one after the other; each is read when its turn comes.
+    """Take up shards one after the other; each is read when its turn comes, and passed over when it has a marker.
 
     Args:
         run: The run.
         plan: Its plan.
-        shards: Shards without a marker.
-        attempt: Name of this process.
-        on_earlier: Called with the rows of earlier attempts on a shard.
+        shards: Shards without a marker, as far as it was known.
+        options: Who takes them up, and in which order of their inputs.
+        on_earlier: Called with the results of inputs that others have done.
     """
     for shard in shards:
-        open_shard = _open(run, plan, shard, attempt)
-        on_earlier(list(open_shard.results.values()))
+        if run.store.stat(_marker_key(run, shard.name)) is not None:
+            on_earlier(Counter(read_marker(run, shard.name).totals).elements())
+            continue
+        open_shard = _open(run, plan, shard, options)
+        on_earlier([row.result for row in open_shard.results.values()])
         yield open_shard
 
 
-def marked_shards(run: Run) -> Iterator[str]:
-    """Names of the shards that are complete, ascending; one listing."""
-    for found in run.store.walk(run.key("done")):
+def marked_shards(run: Run, after: str = "") -> Iterator[str]:
+    """Names of the shards that are complete, ascending, those after shard `after`; one listing."""
+    for found in run.store.walk(run.key("done"), after=_marker_key(run, after) if after else ""):
         yield found.key.rpartition("/")[2].removesuffix(".json")
+
+
+def marked_among(run: Run, shards: Sequence[PlannedShard]) -> set[str]:
+    """Names of those of some neighbouring shards that are complete; lists no more than their part."""
+    if not shards:
+        return set()
+    first, last = min(shard.name for shard in shards), max(shard.name for shard in shards)
+    marked = takewhile(lambda name: name <= last, marked_shards(run, after=_name_before(first)))
+    return set(marked)
+
+
+def are_all_marked(run: Run, plan: Plan) -> bool:
+    """Whether every shard of the plan is complete; the listing ends at the first gap."""
+    marked = marked_shards(run)
+    return all(next(marked, None) == shard.name for shard in plan.shards)
 
 
 def write_marker(run: Run, open_shard: OpenShard, attempt: str) -> None:
     """Store the last rows, then the marker."""
     open_shard.journal.leave()
     run.store.flush()
-    run.store.create(run.key("done", f"{open_shard.shard.name}.json"), msgspec.json.encode(open_shard.marker(attempt)))
+    run.store.create(_marker_key(run, open_shard.shard.name), msgspec.json.encode(open_shard.marker(attempt)))
 
 
 def read_marker(run: Run, shard_name: str) -> Marker:
     """A complete shard's marker."""
-    return msgspec.json.decode(run.store.read(run.key("done", f"{shard_name}.json")), type=Marker)
+    return msgspec.json.decode(run.store.read(_marker_key(run, shard_name)), type=Marker)
 
 
-def _open(run: Run, plan: Plan, shard: PlannedShard, attempt: str) -> OpenShard:
+def _marker_key(run: Run, shard_name: str) -> str:
+    return run.key("done", f"{shard_name}.json")
+
+
+def _name_before(shard_name: str) -> str:
+    number = int(shard_name)
+    return f"{number - 1:06d}" if number else ""
+
+
+def _open(run: Run, plan: Plan, shard: PlannedShard, options: WorkerOptions) -> OpenShard:
     history = read_history(run, shard.name)
     planned = read_shard(run, plan, shard)
+    if options.order == "backward":
+        planned.reverse()
     open_shard = OpenShard(
         shard=shard,
-        journal=ShardJournal(run, shard.name, attempt),
+        journal=ShardJournal(run, shard.name, options.attempt),
         history=history,
         todo=[item for item in planned if item.json not in history.results],
         results=dict(history.results),

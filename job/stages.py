@@ -10,11 +10,11 @@ import numpy as np
 
 from job import gva
 from job.budget import ByteBudget, ResidentBudget
-from job.errors import InputError, ModelError, ObjectMissingError, ObjectRefusedError
+from job.errors import InputError, ModelError, ObjectMissingError, ObjectRefusedError, UnstorableObjectError
 from job.flow import EarlyEnd
-from job.heartbeat import EndWatch
-from job.journal import ANNOTATED, REVIEWED, ResultRow
+from job.journal import ANNOTATED, REVIEWED, SKIPPED, ResultRow
 from job.keys import mask_key, stem_of
+from job.lookup import look_up
 from job.npz import to_npz
 from job.overlay import overlay_png
 from job.pictures import Header, decode_for_model, read_header
@@ -22,7 +22,7 @@ from job.plan import PlannedInput
 from job.postprocess import Annotation, annotate_grounding
 from job.run import Run
 from job.session import Grounding, Session, TextFeatures
-from job.store import PRIVATE_FOLDER, Store
+from job.store import PRIVATE_FOLDER, Fetched, Guard, Store
 from job.values import Decoded, Encoded, Inferred, Processed, Taken
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,21 @@ class Budgets:
     transient: ByteBudget
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where inputs come from and outputs go.
+
+    Attributes:
+        source: The input.
+        run: Of the output.
+        guard: Called before each try of putting an output.
+    """
+
+    source: Store
+    run: Run
+    guard: Guard
+
+
 class Annotator:
     """The six stages of a run, with what they need.
 
@@ -55,37 +70,39 @@ class Annotator:
         visualize: Whether to store overlays.
     """
 
-    def __init__(self, run: Run, source: Store, session: Session, text: TextFeatures, budgets: Budgets) -> None:
-        self._run = run
-        self._spec = run.spec
-        self._source = source
+    def __init__(self, places: Places, session: Session, text: TextFeatures, budgets: Budgets) -> None:
+        self._run = places.run
+        self._spec = places.run.spec
+        self._source = places.source
+        self._guard = places.guard
         self._session = session
         self._text = text
         self._budgets = budgets
-        self._end_watch = EndWatch(run)
         self.visualize = False
 
     def read(self, planned: PlannedInput) -> Taken | EarlyEnd:
         """Fetch JSON, image and the output's JSON; an annotation that a person has reviewed ends here."""
         if planned.problem:
             raise InputError(planned.problem)
-        if planned.image is None:
+        found = look_up(planned, self._source, self._run)
+        if found.is_done:
+            return EarlyEnd(ResultRow(json=planned.json, result=SKIPPED))
+        if found.image is None:
             raise InputError(f"No image found at {self._source.url}/{planned.json}")
-        assert isinstance(planned.image, str)
-        document = gva.parse(self._fetch(self._source, planned.json))
-        image = self._fetch(self._source, planned.image)
-        prior = gva.parse_prior(self._fetch(self._run.store, planned.json)) if planned.prior else None
+        document = gva.parse(self._fetch(self._source, planned.json).data)
+        image = self._fetch(self._source, found.image)
+        prior = gva.parse_prior(self._fetch(self._run.store, planned.json).data) if found.has_prior else None
         if prior is not None and not self._spec.override_reviewed and gva.is_reviewed(prior, self._spec.model_id):
             return EarlyEnd(ResultRow(json=planned.json, result=REVIEWED))
-        self._budgets.resident.saw(len(image))
-        return Taken(planned, planned.image, image, document, prior)
+        self._budgets.resident.saw(len(image.data))
+        return Taken(planned, found.image, image, document, prior)
 
     def decode(self, taken: Taken) -> Decoded:
         """Check the header, then decode to the model's square."""
-        header = read_header(taken.image, self._spec.max_image_pixels)
+        header = read_header(taken.image.data, self._spec.max_image_pixels)
         self._warn_of_size(taken, header)
         with self._budgets.transient.hold(header.decode_bytes):
-            pixels = decode_for_model(taken.image, self._session.info.image_side)
+            pixels = decode_for_model(taken.image.data, self._session.info.image_side)
         return Decoded(taken, header, pixels)
 
     def infer(self, batch: list[Decoded]) -> list[Inferred | InputError]:
@@ -130,7 +147,7 @@ class Annotator:
                 taken.planned.json,
                 annotation.dropped_beyond_255,
             )
-        overlay = overlay_png(taken.image, annotation) if self.visualize else None
+        overlay = overlay_png(taken.image.data, annotation) if self.visualize else None
         row = _row(taken.planned.json, annotation)
         npz = to_npz(annotation.mask)
         self._budgets.transient.release(annotation.mask.size)
@@ -138,19 +155,21 @@ class Annotator:
 
     def write(self, encoded: Encoded) -> ResultRow:
         """Store image, NPZ and JSON, in this order: the JSON is the commit mark."""
-        store, key = self._run.store, encoded.taken.planned.json
-        self._end_watch.check()
-        if encoded.overlay is not None:
-            store.put(f"{OVERLAY_FOLDER}/{stem_of(key)}.png", encoded.overlay)
-        if self._spec.image_mode == "copy":
-            store.put(encoded.taken.image_key, encoded.taken.image)
-        store.put(mask_key(key), encoded.npz)
-        store.put(key, encoded.json)
+        store, key, guard = self._run.store, encoded.taken.planned.json, self._guard
+        try:
+            if encoded.overlay is not None:
+                store.put(f"{OVERLAY_FOLDER}/{stem_of(key)}.png", encoded.overlay, guard)
+            if self._spec.image_mode == "copy":
+                store.put_fetched(encoded.taken.image_key, encoded.taken.image, guard)
+            store.put(mask_key(key), encoded.npz, guard)
+            store.put(key, encoded.json, guard)
+        except UnstorableObjectError as exc:
+            raise InputError(str(exc)) from exc
         return encoded.row
 
-    def _fetch(self, store: Store, key: str) -> bytes:
+    def _fetch(self, store: Store, key: str) -> Fetched:
         try:
-            return store.read(key)
+            return store.fetch(key)
         except ObjectMissingError as exc:
             raise InputError(str(exc)) from exc
         except ObjectRefusedError as exc:

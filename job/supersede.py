@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 
 import msgspec
 
+from job.clock import SYSTEM_CLOCK
 from job.errors import RunConflictError
 from job.heartbeat import Beat
 from job.plan import interrupted_overrides
-from job.run import HEARTBEAT_WATCH_S, QUIET_AFTER_END_S, Run, RunEnd, check_not_over, heartbeats, unfinished_before
+from job.run import HEARTBEAT_WATCH_S, QUIET_AFTER_END_S, Run, RunEnd, check_not_over, displaced_by, heartbeats
 
 logger = logging.getLogger(__name__)
 
 Sleep = Callable[[float], None]
 
 
-def supersede_older(run: Run, *, force: bool, attempt: str, sleep: Sleep = time.sleep) -> frozenset[str]:
+def supersede_older(run: Run, *, force: bool, attempt: str, sleep: Sleep = SYSTEM_CLOCK.sleep) -> frozenset[str]:
     """End older unfinished runs of the same output, and wait until their last puts have landed.
 
     Args:
@@ -33,14 +33,16 @@ def supersede_older(run: Run, *, force: bool, attempt: str, sleep: Sleep = time.
     Raises:
         RunConflictError: An older run is at work, or this one was superseded meanwhile.
     """
-    older = unfinished_before(run)
-    if not older:
+    displaced = displaced_by(run)
+    if not displaced:
         return frozenset()
+    unfinished = [other.run for other in displaced if other.end is None]
+    older = [other.run for other in displaced]
     left_in_order = all(_left_in_order(other) for other in older)
-    if not force and not left_in_order:
-        _refuse_if_at_work(older, sleep)
+    if unfinished and not force and not left_in_order:
+        _refuse_if_at_work(unfinished, sleep)
     check_not_over(run)
-    for other in older:
+    for other in unfinished:
         logger.info("Run %s is unfinished and has other options: run %s takes its place", other.name, run.name)
         other.write_end(RunEnd(outcome="superseded", by=attempt, superseded_by=run.name))
     if not left_in_order:
@@ -50,7 +52,7 @@ def supersede_older(run: Run, *, force: bool, attempt: str, sleep: Sleep = time.
 
 def _left_in_order(run: Run) -> bool:
     beats = [msgspec.json.decode(run.store.read(found.key), type=Beat) for found in heartbeats(run)]
-    return all(beat.activity == "left" for beat in beats)
+    return all(beat.activity == "left" and beat.is_alone for beat in beats)
 
 
 def _refuse_if_at_work(older: Sequence[Run], sleep: Sleep) -> None:

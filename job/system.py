@@ -21,6 +21,15 @@ def usable_cpus(cgroup_root: Path = _CGROUP_ROOT, proc: Path = _PROC) -> int:
     return max(1, granted if quota is None else min(granted, int(quota)))
 
 
+def visible_gpus(proc: Path = _PROC) -> tuple[str, ...]:
+    """Names of the NVIDIA GPUs of this machine, as CUDA_VISIBLE_DEVICES takes them; what it says already counts."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return tuple(name.strip() for name in chosen.split(",") if name.strip())
+    folder = proc / "driver" / "nvidia" / "gpus"
+    return tuple(str(number) for number, _ in enumerate(folder.iterdir())) if folder.is_dir() else ()
+
+
 def available_memory(cgroup_root: Path = _CGROUP_ROOT, proc: Path = _PROC) -> int:
     """Bytes that this process may still take: the machine's free memory, cut to what its cgroups leave."""
     free = _meminfo_available(proc)

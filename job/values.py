@@ -16,6 +16,7 @@ from job.pictures import Header
 from job.plan import PlannedInput
 from job.postprocess import Annotation
 from job.session import Grounding
+from job.store import Fetched
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,14 +29,14 @@ class Taken:
     Attributes:
         planned: The line of the plan.
         image_key: Key of the image.
-        image: The image file.
+        image: The image file, as it was fetched.
         document: The input's JSON.
         prior: The output's JSON of the same key, or None.
     """
 
     planned: PlannedInput
     image_key: str
-    image: bytes
+    image: Fetched
     document: gva.Document
     prior: gva.Document | None
 

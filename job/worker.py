@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -66,21 +65,27 @@ class Worker:
         self._on_its_way: dict[str, _OnItsWay] = {}
         self._open: list[OpenShard] = []
         self._failures_in_a_row: dict[type[InputError], int] = {}
-        self._journaled_s = time.monotonic()
+        self._journaled_s = options.clock.monotonic_s()
         self.stop = threading.Event()
 
-    def work(self, shards: Iterable[OpenShard], on_result: Callable[[ResultRow], None]) -> None:
+    def work(
+        self,
+        shards: Iterable[OpenShard],
+        on_result: Callable[[ResultRow], None],
+        on_others: Callable[[Iterable[str]], None],
+    ) -> None:
         """Do every shard.
 
         Args:
             shards: Taken up one by one, when the pipeline has room.
-            on_result: Called with every new row.
+            on_result: Called with the row of every input that had none.
+            on_others: Called with the results of inputs that another worker has done meanwhile.
 
         Raises:
             InterruptedRunError: `stop` was set, or storage is out of reach.
             WorkerError: The device, the model or an image has stopped this worker.
         """
-        self._on_result = on_result
+        self._on_result, self._on_others = on_result, on_others
         try:
             for shard in shards:
                 self._open.append(shard)
@@ -88,7 +93,7 @@ class Worker:
                 self._mark_if_complete(shard)
             self._drain()
         except HungImageError:
-            self._journal_now()  # and no leave row: it counts as an image that ends workers
+            self._write_journals()  # and no leave row: it counts as an image that ends workers
             raise
         except AnnotateError:
             self._leave_in_order()
@@ -98,6 +103,8 @@ class Worker:
 
     def _feed(self, shard: OpenShard) -> None:
         for planned in shard.todo:
+            if planned.json in shard.results:
+                continue
             if not shard.is_careful:
                 self._admit(shard, planned)
                 continue
@@ -124,13 +131,16 @@ class Worker:
 
     def _blame(self, shard: OpenShard, planned: PlannedInput) -> None:
         """Book an image that has ended workers twice, once no other worker can be at it any more."""
+        clock = self._options.clock
         age_s = self._run.store.now_s() - shard.latest_intent_s(planned)
-        deadline_s = time.monotonic() + self._options.image_timeout_s - age_s
-        if time.monotonic() < deadline_s:
+        deadline_s = clock.monotonic_s() + self._options.image_timeout_s - age_s
+        if clock.monotonic_s() < deadline_s:
             logger.warning("%s %s: waiting until no worker can be at it any more", planned.json, KILLER_REASON)
-        while time.monotonic() < deadline_s:
+        while clock.monotonic_s() < deadline_s:
             self._collect()
-        self._book(shard, ResultRow(json=planned.json, result=FAILED, reason=KILLER_REASON))
+        self._learn(shard)
+        if planned.json not in shard.results:
+            self._book(shard, ResultRow(json=planned.json, result=FAILED, reason=KILLER_REASON))
 
     def _collect(self) -> None:
         """Take one result if there is one, and do what is due."""
@@ -138,7 +148,7 @@ class Worker:
         ticket = self._flow.next_result()
         if ticket is not None:
             self._take(ticket)
-        if time.monotonic() - self._journaled_s >= self._options.journal_interval_s:
+        if self._options.clock.monotonic_s() - self._journaled_s >= self._options.journal_interval_s:
             self._journal_now()
 
     def _take(self, ticket: Ticket) -> None:
@@ -160,8 +170,8 @@ class Worker:
         if row.result == FAILED:
             key = f"{self._run.spec.input_url}/{row.json}"
             logger.warning(row.reason if key in row.reason else f"{key}: {row.reason}")
-        shard.add(row)
-        self._on_result(row)
+        if shard.add(row):
+            self._on_result(row)
         self._mark_if_complete(shard)
 
     def _count_failures(self, value: object) -> None:
@@ -181,10 +191,20 @@ class Worker:
             self._open.remove(shard)
             write_marker(self._run, shard, self._options.attempt)
 
-    def _journal_now(self) -> None:
+    def _write_journals(self) -> None:
         for shard in self._open:
             shard.journal.write()
-        self._journaled_s = time.monotonic()
+
+    def _journal_now(self) -> None:
+        self._write_journals()
+        for shard in list(self._open):
+            self._learn(shard)
+        self._journaled_s = self._options.clock.monotonic_s()
+
+    def _learn(self, shard: OpenShard) -> None:
+        """Drop what others have done of a shard in hand; what is on its way here is done twice."""
+        self._on_others([row.result for row in shard.learn()])
+        self._mark_if_complete(shard)
 
     def _check_stop(self) -> None:
         if self.stop.is_set():

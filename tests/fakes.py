@@ -12,10 +12,10 @@ from PIL import Image
 
 from job.annotating import Request
 from job.artifact import Artifact, open_artifact
+from job.local_store import LocalStore
 from job.options import WorkerOptions
 from job.run import RunSpec
 from job.session import Grounding, SessionInfo, TextFeatures
-from job.store import LocalStore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

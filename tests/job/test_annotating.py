@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 
 import job.annotating
+import job.building
 from job.annotating import annotate, list_planned
 from job.errors import HungImageError, InterruptedRunError, ModelError, RunConflictError, TooManyFailedError
 from job.heartbeat import Beat
 from job.journal import ResultRow, ShardJournal
+from job.local_store import LocalStore
 from job.options import WorkerOptions, new_attempt
-from job.plan import make_plan
+from job.plan import Selection, Sizing, make_plan
 from job.progress import Tally
 from job.run import Run, RunEnd, list_runs, open_run
 from job.shards import KILLS_BEFORE_CARE
-from job.store import LocalStore
 from job.supersede import supersede_older
 from tests.fakes import FakeSession, request_of, spec_of, write_inputs
 from tests.processes import results
@@ -50,7 +51,7 @@ def use_session(monkeypatch: pytest.MonkeyPatch) -> Open:
     """Let `annotate` open a fake session instead of loading a model."""
 
     def use(session: FakeSession) -> FakeSession:
-        monkeypatch.setattr(job.annotating, "open_session", lambda artifact, **options: session)
+        monkeypatch.setattr(job.building, "open_session", lambda artifact, **options: session)
         return session
 
     return use
@@ -184,7 +185,7 @@ def killed_run(source: Path, target: Path, *, override: bool, intents: int) -> R
     """A run whose only shard was taken up by workers that died on its second image."""
     store = LocalStore(target, "dead")
     run = open_run(store, spec_of(source, override=override), name="r", is_date_given=False, attempt="dead")
-    plan = make_plan(run, LocalStore(source, "dead"), frozenset())
+    plan = make_plan(run, Selection(run, LocalStore(source, "dead")), Sizing())
     for number in range(max(intents, KILLS_BEFORE_CARE)):
         for shard in plan.shards:
             journal = ShardJournal(run, shard.name, f"dead{number}")
@@ -283,8 +284,8 @@ def test_the_stop_event_ends_in_order_and_the_next_process_goes_on(
 ) -> None:
     write_inputs(tmp_path / "many", 40)
     workers = []
-    build = job.annotating._build_worker
-    monkeypatch.setattr(job.annotating, "_build_worker", lambda *a: workers.append(build(*a)) or workers[-1])
+    build = job.annotating.build_worker
+    monkeypatch.setattr(job.annotating, "build_worker", lambda *a: workers.append(build(*a)) or workers[-1])
 
     def stop_at_twenty(pixels: NDArray[np.uint8]) -> None:
         if pixels[0, 0, 0, 0] == 20:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from job.errors import ObjectMissingError, UsageError
 from job.keys import ordered
-from job.store import LocalStore, open_store, read_if_there
+from job.local_store import LocalStore
+from job.storage import open_store
+from job.store import read_if_there
 
 parts = st.text(st.sampled_from("ab-.0é"), min_size=1, max_size=3).filter(lambda name: set(name) != {"."})
 names = st.lists(parts, min_size=1, max_size=3).map("/".join)

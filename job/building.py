@@ -1,0 +1,88 @@
+"""A worker put together: session, budgets, stages, flow."""
+
+from __future__ import annotations
+
+import logging
+
+from job.artifact import Artifact
+from job.budget import ByteBudget, ResidentBudget
+from job.errors import DeviceError
+from job.flow import Flow
+from job.heartbeat import EndWatch
+from job.options import WorkerOptions
+from job.pipeline import stages_of
+from job.run import Run
+from job.session import Session
+from job.sessions import open_session
+from job.stages import Annotator, Budgets, Places
+from job.store import Store
+from job.system import available_memory, usable_cpus
+from job.text import text_features_for
+from job.worker import Provenance, Worker
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MEMORY_FRACTION = 0.6
+_TRANSIENT_SHARE = 0.5
+_IO_THREADS_LOCAL, _IO_THREADS_REMOTE = 4, 16
+"""Readers, and as many writers; what lies behind a network spends its time waiting."""
+CPU_IN_FLIGHT = 2
+_MASK_LOGITS_BYTES = 16 << 20
+"""Allowance for the mask logits and outputs of one image."""
+_DEVICE_PAUSE_S = 10.0
+
+
+def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOptions) -> Worker:
+    """Load the model and start the pipeline's threads.
+
+    Raises:
+        ConfigurationError: The artifact or the provider cannot be used here.
+        DeviceError: The device does not answer.
+    """
+    session = _open_session(artifact, options)
+    info, cpus = session.info, usable_cpus()
+    budget = options.memory_budget or int(available_memory() * DEFAULT_MEMORY_FRACTION)
+    transient = int(budget * _TRANSIENT_SHARE)
+    image_bytes = info.image_side * info.image_side * 3 + _MASK_LOGITS_BYTES
+    budgets = Budgets(ResidentBudget(budget - transient, image_bytes), ByteBudget(transient))
+    places = Places(source, run, EndWatch(run, options.clock).check)
+    annotator = Annotator(places, session, text_features_for(artifact, session, run.spec.prompts), budgets)
+    annotator.visualize = options.visualize
+    in_flight = (options.batch_size or CPU_IN_FLIGHT) if options.device == "cpu" else 1
+    io_threads = _IO_THREADS_REMOTE if "://" in f"{source.url}{run.store.url}" else _IO_THREADS_LOCAL
+    stages = stages_of(annotator, batch_size=info.batch_size, in_flight=in_flight, cpus=cpus, io_threads=io_threads)
+    capacity = 2 * (info.batch_size * in_flight) + 2 * cpus + 2 * io_threads
+    flow = Flow(stages, capacity=capacity, item_timeout_s=options.image_timeout_s)
+    who = Provenance(
+        worker=options.attempt,
+        artifact=artifact.digest,
+        precision=artifact.manifest.precision,
+        provider=f"{info.provider}/{info.threads}",
+    )
+    return Worker(run, flow, budgets.resident, options, who)
+
+
+def _open_session(artifact: Artifact, options: WorkerOptions) -> Session:
+    """Load the model; a device that does not answer is tried again for `device_retry_s`."""
+    logger.info("Loading SAM3 model...")
+    deadline_s = options.clock.monotonic_s() + options.device_retry_s
+    while True:
+        try:
+            session = open_session(
+                artifact,
+                device=options.device,
+                batch_size=options.batch_size,
+                threads=options.threads,
+                runtime=options.runtime,
+            )
+        except DeviceError as exc:
+            left_s = deadline_s - options.clock.monotonic_s()
+            if left_s <= 0:
+                raise
+            logger.warning("%s. Trying again for %.0f s", exc, left_s)
+            options.clock.sleep(min(_DEVICE_PAUSE_S, left_s))
+        else:
+            break
+    logger.info("SAM3 model loaded successfully")
+    logger.info("Model %s: %s, %s", artifact.manifest.model_id, session.info.runtime, session.info.provider)
+    return session

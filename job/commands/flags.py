@@ -1,0 +1,179 @@
+"""Flags that several commands have, in groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Command = Callable[..., None]
+
+DEFAULT_PROMPTS = "car,license plate,person"
+_SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+class ByteSize(click.ParamType[int]):
+    """A number of bytes, with K, M or G for powers of 1024."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """`4G` to 4294967296."""
+        text = str(value).strip().lower().removesuffix("ib").removesuffix("b")
+        number, unit = (text[:-1], text[-1:]) if text[-1:] in "kmg" and text else (text, "")
+        if not number.isdigit() or int(number) == 0:
+            self.fail(f"{value!r} is not a number of bytes such as 500M or 4G", param, ctx)
+        return int(number) * _SIZE_UNITS[unit]
+
+
+def _group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+folder_flags = _group(
+    click.option("--input_top_dir", required=True, help="Folder or URL with JSON and image files; walked recursively."),
+    click.option("--out_top_dir", required=True, help="Folder or URL for the results; keeps the input's structure."),
+    click.option("--input_storage_options", help="JSON file of fsspec options for the input: keys, endpoint, …"),
+    click.option("--output_storage_options", help="JSON file of fsspec options for the output."),
+)
+
+log_flags = _group(
+    click.option(
+        "--log_level",
+        type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]),
+        default="INFO",
+        show_default=True,
+        help="Logging verbosity.",
+    ),
+    click.option(
+        "--log_format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="json: one object a line.",
+    ),
+)
+
+model_flags = _group(
+    click.option("--model", help="Folder of an exported model. Default: the embedded demo model, a toy."),
+    click.option("--model_digest", help="sha256 of the model's manifest.json: refuse any other."),
+    click.option("--checkpoint_digest", help="sha256 of the checkpoint it was exported from: refuse any other."),
+    click.option("--prompts", default=DEFAULT_PROMPTS, show_default=True, help="What to find, in order."),
+    click.option(
+        "--confidence_threshold",
+        type=click.FloatRange(0, 1),
+        default=0.4,
+        show_default=True,
+        help="Keep instances with a higher score.",
+    ),
+)
+
+selection_flags = _group(
+    click.option("--override_previous_annotations", is_flag=True, help="Annotate again what is annotated."),
+    click.option("--override_reviewed", is_flag=True, help="Replace annotations that a person has reviewed too."),
+    click.option("--include", multiple=True, help="Only JSON keys that fit this glob (`*` crosses `/`); repeatable."),
+    click.option("--exclude", multiple=True, help="Leave out JSON keys that fit this glob; repeatable."),
+    click.option("--input_list", help="File or URL of JSON keys, one a line, instead of a listing of the input."),
+    click.option("--input_list_column", help="The list is a CSV (an S3 inventory): name or number of the key column."),
+    click.option("--limit", type=click.IntRange(1), help="Only the first so many of what is to do."),
+    click.option("--annotation_date", help="Date in the annotations, YYYY-MM-DD. Default: today in UTC."),
+    click.option(
+        "--image_mode",
+        type=click.Choice(["copy", "none"]),
+        default="copy",
+        show_default=True,
+        help="Whether images go into the output.",
+    ),
+    click.option(
+        "--max_image_pixels",
+        type=click.IntRange(1),
+        default=100_000_000,
+        show_default=True,
+        help="Larger images are failed inputs.",
+    ),
+)
+
+run_flags = _group(
+    click.option("--run", "run_name", help="Name of the run. Default: continue the unfinished one, else by time."),
+    click.option("--supersede", is_flag=True, help="End an older run of this output even if it is at work."),
+    click.option(
+        "--shard_size", type=click.IntRange(1), help="Inputs in a shard. Default: at least 8 shards an index."
+    ),
+    click.option(
+        "--num_indexes",
+        type=click.IntRange(1),
+        envvar="SAM3_NUM_INDEXES",
+        show_envvar=True,
+        help="Processes that share the run, of this pool.",
+    ),
+    click.option("--pool", default="local", show_default=True, help="Name of the pool this process belongs to."),
+)
+
+share_flags = _group(
+    click.option(
+        "--index",
+        type=click.IntRange(0),
+        envvar="JOB_COMPLETION_INDEX",
+        show_envvar=True,
+        help="This process's part, from 0.",
+    ),
+    click.option(
+        "--order",
+        type=click.Choice(["forward", "backward"]),
+        default="forward",
+        show_default=True,
+        help="From which end a pool walks the list.",
+    ),
+    click.option("--workers", type=click.IntRange(1), help="Processes here. Default: 1 on a CPU, one a GPU on cuda."),
+)
+
+conduct_flags = _group(
+    click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda if there is one, else cpu."),
+    click.option(
+        "--runtime",
+        type=click.Choice(["onnx", "torch"]),
+        default="onnx",
+        show_default=True,
+        help="What runs the model.",
+    ),
+    click.option("--batch_size", type=click.IntRange(1), help="GPU: images a call. CPU: images in flight."),
+    click.option("--threads", type=click.IntRange(1), help="CPU threads of the model, of all workers. Default: all."),
+    click.option(
+        "--max_failed_fraction",
+        type=click.FloatRange(0, 1),
+        default=0.05,
+        show_default=True,
+        help="More failed inputs than this fraction: exit code 65.",
+    ),
+    click.option(
+        "--image_timeout_s",
+        type=click.FloatRange(1),
+        default=600.0,
+        show_default=True,
+        help="An image that takes longer ends the process.",
+    ),
+    click.option(
+        "--device_retry_s",
+        type=click.FloatRange(0),
+        default=0.0,
+        show_default=True,
+        help="How long a device that does not answer is tried.",
+    ),
+    click.option(
+        "--memory_budget", type=ByteSize(), help="For images on their way, as in 4G. Default: 60 % of what is left."
+    ),
+    click.option(
+        "--journal_interval_s",
+        type=click.FloatRange(0.1),
+        default=30.0,
+        show_default=True,
+        help="A kill costs at most this much work.",
+    ),
+    click.option("--visualize", is_flag=True, help="Draw overlays into _sam3/overlays/ of the output."),
+)

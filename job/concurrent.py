@@ -1,0 +1,37 @@
+"""Many requests at once, where none depends on another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+THREADS = 16
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+def map_in_threads(function: Callable[[_T], _R], items: Iterable[_T], threads: int = THREADS) -> list[_R]:
+    """Results in order; the first error is raised once the calls under way are over."""
+    return list(iter_in_threads(function, items, threads))
+
+
+def iter_in_threads(function: Callable[[_T], _R], items: Iterable[_T], threads: int = THREADS) -> Iterator[_R]:
+    """Results in order, as they come; at most twice `threads` items are taken before their result is used."""
+    source = iter(items)
+    first = list(islice(source, 2))
+    if len(first) < 2:
+        yield from map(function, first)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: list[Future[_R]] = [pool.submit(function, item) for item in first]
+        waiting += [pool.submit(function, item) for item in islice(source, 2 * threads - 2)]
+        try:
+            while waiting:
+                yield waiting.pop(0).result()
+                waiting += [pool.submit(function, item) for item in islice(source, 1)]
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from job.artifact import Artifact
@@ -126,28 +127,22 @@ class _Reporter:
         self.heartbeat = heartbeat
         self.progress: Progress | None = None
 
-    def add(self, row: ResultRow) -> None:
+    def add(self, shard: PlannedShard, row: ResultRow) -> None:
         """A result of this process."""
-        self.tally.add(row.result)
-        self.tally.cut += row.dropped.get("beyond_255", 0)
         self.heartbeat.add(row, 0.0 if self.progress is None else self.progress.images_per_s)
-        self._advance(1)
+        self.add_counts({row.result: 1}, row.dropped.get("beyond_255", 0))
 
-    def add_others(self, results: Iterable[str]) -> None:
+    def add_others(self, shard: PlannedShard, results: Iterable[str]) -> None:
         """Results of other processes, or of earlier attempts."""
-        taken = list(results)
-        for result in taken:
-            self.tally.add(result)
-        self._advance(len(taken))
+        self.add_counts(Counter(results), 0)
 
-    def add_elsewhere(self, results: Sequence[str], cut: int) -> None:
-        """Results of a worker process, which has a heartbeat of its own."""
+    def add_counts(self, results: Mapping[str, int], cut: int) -> None:
+        """So many results of each kind; a negative count takes back what a worker process had told."""
+        for result, count in results.items():
+            self.tally.add(result, count)
         self.tally.cut += cut
-        self.add_others(results)
-
-    def _advance(self, count: int) -> None:
         if self.progress is not None:
-            self.progress.advance(count)
+            self.progress.advance(sum(results.values()))
 
 
 def _nothing_to_do(end: RunEnd | None, tally: Tally) -> RunEnd | None:
@@ -198,7 +193,7 @@ def _work(run: Run, plan: Plan, left: Sequence[PlannedShard], request: Request, 
             log_level=logging.getLogger().level,
         )
         with Progress(reporter.tally, total) as reporter.progress:
-            work_in_processes(task, run, left, reporter.add_elsewhere)
+            work_in_processes(task, run, left, reporter.add_counts)
         return
     reporter.heartbeat.beat.activity = "loading"
     worker = build_worker(run, request.source, request.artifact, options)

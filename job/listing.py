@@ -75,13 +75,25 @@ def _list_all(list_page: ListPage, list_level: ListLevel, whole: _Range, skipped
     first = list_page(whole.prefix, whole.after)
     yield from first.objects
     if not first.is_last:
-        parts = _cut(list_level, _Range(whole.prefix, first.objects[-1].key), skipped)
+        parts = _cut(list_level, _ranges_after(whole.prefix, first.objects[-1].key), skipped)
         yield from _read_ahead(list_page, parts)
 
 
-def _cut(list_level: ListLevel, whole: _Range, skipped: str | None) -> list[_Range | StoredObject]:
-    """Cut a range at its folders, and those again, until there are enough parts."""
-    parts: list[_Range | StoredObject] = [whole]
+def _ranges_after(folder: str, key: str) -> list[_Range | StoredObject]:
+    """What of a folder comes after a key: the rest of the key's own folder, then of each folder around it.
+
+    So no level is ever asked for from a key that lies deeper in it, to which servers give different answers.
+    """
+    ranges: list[_Range | StoredObject] = []
+    inner, after = key.rpartition("/")[0], key
+    while len(inner) > len(folder.rstrip("/")):
+        ranges.append(_Range(f"{inner}/", after))
+        inner, after = inner.rpartition("/")[0], f"{inner}/{LAST_CHARACTER}"
+    return [*ranges, _Range(folder, after)]
+
+
+def _cut(list_level: ListLevel, parts: list[_Range | StoredObject], skipped: str | None) -> list[_Range | StoredObject]:
+    """Cut ranges at their folders, and those again, until there are enough parts."""
     for _ in range(_DEEPEST_CUT):
         ranges = [part for part in parts if isinstance(part, _Range)]
         if not 0 < len(ranges) < _RANGES_AT_ONCE:
@@ -97,9 +109,7 @@ def _cut_once(list_level: ListLevel, part: _Range) -> list[_Range | StoredObject
     """One request: the objects directly in a folder as they are, its folders as ranges, what is beyond as one more."""
     level = list_level(part.prefix, part.after)
     cut: list[_Range | StoredObject] = list(level.objects)
-    for name in level.folders:
-        inside = f"{part.prefix}{name}/"
-        cut.append(_Range(inside, part.after if part.after.startswith(inside) else ""))
+    cut.extend(_Range(f"{part.prefix}{name}/", "") for name in level.folders)
     cut.sort(key=lambda item: ordered(_key_of(item)))
     if level.next_key is not None:
         cut.append(_Range(part.prefix, level.next_key))

@@ -10,7 +10,7 @@ import logging
 import multiprocessing
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from job.errors import AnnotateError, ConfigurationError, InterruptedRunError, UsageError, WorkerError
 from job.plan import PlannedShard
 from job.run import Run
-from job.shards import marked_among
+from job.shards import is_marked
 from job.signals import stopped_by_signals
 from job.worker_process import WorkerTask, run_worker
 
@@ -30,8 +30,8 @@ _POLL_S = 0.2
 _KILL_AFTER_S = 60.0
 _FATAL = {UsageError.exit_code: UsageError, ConfigurationError.exit_code: ConfigurationError}
 
-Report = Callable[[Sequence[str], int], None]
-"""Takes results, and how many instances were cut off in them."""
+Report = Callable[[Mapping[str, int], int], None]
+"""Takes counts of results, and how many instances were cut off in them; negative to take them back."""
 
 
 @dataclass
@@ -42,6 +42,7 @@ class _Slot:
     process: Any = None
     connection: Connection | None = None
     handed: list[PlannedShard] = field(default_factory=list)
+    told: dict[str, list[tuple[dict[str, int], int]]] = field(default_factory=dict)
     restarts: int = 0
     failure: AnnotateError | None = None
     end: tuple[int, str] | None = None
@@ -110,7 +111,8 @@ class _Foreman:
         match message:
             case ("next",):
                 self._hand_out(slot)
-            case ("results", results, cut):
+            case ("results", shard_name, results, cut):
+                slot.told.setdefault(shard_name, []).append((results, cut))
                 self._report(results, cut)
             case ("log", level, text, fields):
                 logger.log(level, "%s", text, extra={"fields": {**fields, "worker": slot.number}})
@@ -160,9 +162,12 @@ class _Foreman:
             self._start(slot)
 
     def _take_back(self, slot: _Slot) -> None:
-        marked = marked_among(self._run, slot.handed)
+        marked = {shard.name for shard in slot.handed if is_marked(self._run, shard)}
         self._waiting.extendleft(shard for shard in reversed(slot.handed) if shard.name not in marked)
-        slot.handed = []
+        for shard in slot.handed:
+            for results, cut in slot.told.get(shard.name, []) if shard.name not in marked else []:
+                self._report({result: -count for result, count in results.items()}, -cut)
+        slot.handed, slot.told = [], {}
 
     def _raise_worst(self, is_stopping: bool) -> None:
         failures = [slot.failure for slot in self._slots if slot.failure is not None]

@@ -28,10 +28,15 @@ def set_up_logging(level: str, log_format: LogFormat) -> None:
     if log_format == "json":
         handler.addFilter(lambda record: bool(record.getMessage().strip("=\n")))  # no rules between lines
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("PIL").setLevel(logging.WARNING)
-    logging.getLogger("fsspec").setLevel(logging.WARNING)
+    quiet_libraries()
     # Pillow warns of odd metadata; only pixels matter here, and what they need raises.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def quiet_libraries() -> None:
+    """Let libraries say no more than warnings; their debug lines show requests with signatures."""
+    for name in ("PIL", "fsspec", "s3fs", "aiobotocore", "botocore", "asyncio", "urllib3"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 class _BarSafeHandler(logging.Handler):

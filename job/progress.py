@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from job.journal import ANNOTATED, FAILED
+from job.journal import ANNOTATED, FAILED, SKIPPED
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +26,10 @@ class Tally:
     Attributes:
         annotated: Images with an annotation from this run.
         failed: Inputs that failed in this run.
-        skipped: Inputs that were done before this run.
+        skipped: Inputs that were done before this run, or whose outputs were found.
         reviewed: Inputs left alone because a person has reviewed their annotation.
         cut: Instances beyond 255 in one image, left out.
+        finished: Inputs of the plan that have a result.
         is_begun: Whether there is anything to sum up: the run has a plan.
     """
 
@@ -37,21 +38,20 @@ class Tally:
     skipped: int = 0
     reviewed: int = 0
     cut: int = 0
+    finished: int = 0
     is_begun: bool = False
 
     def add(self, result: str, count: int = 1) -> None:
         """Count results of a kind."""
+        self.finished += count
         if result == ANNOTATED:
             self.annotated += count
         elif result == FAILED:
             self.failed += count
+        elif result == SKIPPED:
+            self.skipped += count
         else:
             self.reviewed += count
-
-    @property
-    def finished(self) -> int:
-        """Inputs of the plan that have a result."""
-        return self.annotated + self.failed + self.reviewed
 
 
 class Progress:

@@ -21,6 +21,9 @@ KILLS_BEFORE_CARE = 2
 """From the third attempt on, a shard is done one image at a time."""
 INTENTS_BEFORE_BLAME = 2
 
+OnOthers = Callable[[PlannedShard, Iterable[str]], None]
+"""Called with a shard and the results that others have for inputs of it."""
+
 
 class FailedInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A line of the failure table."""
@@ -133,7 +136,7 @@ def open_shards(
     plan: Plan,
     shards: Iterable[PlannedShard],
     options: WorkerOptions,
-    on_earlier: Callable[[Iterable[str]], None],
+    on_earlier: OnOthers,
 ) -> Iterator[OpenShard]:
     """Take up shards one after the other; each is read when its turn comes, and passed over when it has a marker.
 
@@ -145,11 +148,11 @@ def open_shards(
         on_earlier: Called with the results of inputs that others have done.
     """
     for shard in shards:
-        if run.store.stat(_marker_key(run, shard.name)) is not None:
-            on_earlier(Counter(read_marker(run, shard.name).totals).elements())
+        if is_marked(run, shard):
+            on_earlier(shard, Counter(read_marker(run, shard.name).totals).elements())
             continue
         open_shard = _open(run, plan, shard, options)
-        on_earlier([row.result for row in open_shard.results.values()])
+        on_earlier(shard, [row.result for row in open_shard.results.values()])
         yield open_shard
 
 
@@ -166,6 +169,11 @@ def marked_among(run: Run, shards: Sequence[PlannedShard]) -> set[str]:
     first, last = min(shard.name for shard in shards), max(shard.name for shard in shards)
     marked = takewhile(lambda name: name <= last, marked_shards(run, after=_name_before(first)))
     return set(marked)
+
+
+def is_marked(run: Run, shard: PlannedShard) -> bool:
+    """Whether a shard is complete; one request."""
+    return run.store.stat(_marker_key(run, shard.name)) is not None
 
 
 def are_all_marked(run: Run, plan: Plan) -> bool:

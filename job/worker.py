@@ -19,9 +19,9 @@ from job.flow import Flow, Ticket
 from job.journal import FAILED, ResultRow
 from job.options import WorkerOptions
 from job.pipeline import LAST_STAGES
-from job.plan import PlannedInput
+from job.plan import PlannedInput, PlannedShard
 from job.run import Run
-from job.shards import OpenShard, write_marker
+from job.shards import OnOthers, OpenShard, write_marker
 from job.stages import ModelFailedInputError, RefusedInputError
 
 logger = logging.getLogger(__name__)
@@ -71,8 +71,8 @@ class Worker:
     def work(
         self,
         shards: Iterable[OpenShard],
-        on_result: Callable[[ResultRow], None],
-        on_others: Callable[[Iterable[str]], None],
+        on_result: Callable[[PlannedShard, ResultRow], None],
+        on_others: OnOthers,
     ) -> None:
         """Do every shard.
 
@@ -171,7 +171,7 @@ class Worker:
             key = f"{self._run.spec.input_url}/{row.json}"
             logger.warning(row.reason if key in row.reason else f"{key}: {row.reason}")
         if shard.add(row):
-            self._on_result(row)
+            self._on_result(shard.shard, row)
         self._mark_if_complete(shard)
 
     def _count_failures(self, value: object) -> None:
@@ -203,7 +203,7 @@ class Worker:
 
     def _learn(self, shard: OpenShard) -> None:
         """Drop what others have done of a shard in hand; what is on its way here is done twice."""
-        self._on_others([row.result for row in shard.learn()])
+        self._on_others(shard.shard, [row.result for row in shard.learn()])
         self._mark_if_complete(shard)
 
     def _check_stop(self) -> None:

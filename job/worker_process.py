@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -16,6 +17,7 @@ from job.building import DEFAULT_MEMORY_FRACTION, build_worker
 from job.errors import AnnotateError, InterruptedRunError, RunOverError
 from job.heartbeat import Heartbeat
 from job.journal import ResultRow
+from job.logs import quiet_libraries
 from job.options import WorkerOptions, new_attempt
 from job.plan import PlannedShard, read_plan
 from job.run import find_named
@@ -96,9 +98,10 @@ class _Line:
 
 
 class _LineHandler(logging.Handler):
-    def __init__(self, line: _Line) -> None:
+    def __init__(self, line: _Line, part: int | None) -> None:
         super().__init__()
         self._line = line
+        self.setFormatter(logging.Formatter(f"Worker {part}: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -111,7 +114,8 @@ def run_worker(connection: Connection, task: WorkerTask) -> None:
     """Body of the process; ends it with the exit code that job.errors documents."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
     line = _Line(connection)
-    logging.basicConfig(level=task.log_level, handlers=[_LineHandler(line)], force=True)
+    logging.basicConfig(level=task.log_level, handlers=[_LineHandler(line, task.options.part)], force=True)
+    quiet_libraries()
     code, text = 0, ""
     try:
         _work(line, task)
@@ -144,12 +148,16 @@ def _work(line: _Line, task: WorkerTask) -> None:
             worker = build_worker(run, source, open_artifact(task.artifact_folder, task.artifact_digest), options)
             heartbeat.beat.activity = "working"
 
-            def tell(row: ResultRow) -> None:
-                heartbeat.add(row, 0.0)
-                line.send("results", (row.result,), row.dropped.get("beyond_255", 0))
+            begun_s, done = options.clock.monotonic_s(), 0
 
-            def tell_others(results: Iterable[str]) -> None:
-                line.send("results", tuple(results), 0)
+            def tell(shard: PlannedShard, row: ResultRow) -> None:
+                nonlocal done
+                done += 1
+                heartbeat.add(row, done / max(options.clock.monotonic_s() - begun_s, 1e-3))
+                line.send("results", shard.name, {row.result: 1}, row.dropped.get("beyond_255", 0))
+
+            def tell_others(shard: PlannedShard, results: Iterable[str]) -> None:
+                line.send("results", shard.name, dict(Counter(results)), 0)
 
             with stopped_by_signals(worker.stop):
                 worker.work(open_shards(run, plan, line.shards(), options, tell_others), tell, tell_others)

@@ -52,6 +52,24 @@ class FakeSession:
         raise NotImplementedError
 
 
+@dataclass
+class JumpingClock:
+    """Every wait passes at once."""
+
+    now_s: float = 0.0
+    waits: list[float] = field(default_factory=list)
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def boot_s(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now_s += seconds
+
+
 def demo_artifact() -> Artifact:
     """The embedded artifact."""
     return open_artifact(DEMO_ARTIFACT)

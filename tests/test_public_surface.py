@@ -13,9 +13,11 @@ from export.commands import export, verify
 from job import errors
 from job.artifact import FileEntry, GraphSpec, Manifest, ParityFigures, TensorSpec, Tolerance
 from job.commands.annotate import annotate
+from job.commands.plan import plan
 from job.commands.show import show
+from job.heartbeat import Beat
 from job.journal import ResultRow
-from job.plan import Plan, PlannedInput
+from job.plan import Plan, PlannedInput, PlannedShard
 from job.run import RunEnd, RunSpec
 from job.shards import FailedInput, Marker
 from tests.fakes import DEMO_ARTIFACT
@@ -23,10 +25,19 @@ from tests.fakes import DEMO_ARTIFACT
 FLAGS = {
     "annotate": (
         annotate,
-        "--annotation_date --batch_size --confidence_threshold --device --dry_run --image_mode --image_timeout_s "
-        "--input_top_dir --journal_interval_s --limit --log_format --log_level --max_failed_fraction "
-        "--max_image_pixels --memory_budget --model --model_digest --out_top_dir --override_previous_annotations "
-        "--override_reviewed --prompts --run --runtime --supersede --threads --visualize",
+        "--annotation_date --batch_size --checkpoint_digest --confidence_threshold --device --device_retry_s --dry_run "
+        "--exclude --image_mode --image_timeout_s --include --index --input_list --input_list_column "
+        "--input_storage_options --input_top_dir --journal_interval_s --limit --log_format --log_level "
+        "--max_failed_fraction --max_image_pixels --memory_budget --model --model_digest --num_indexes --order "
+        "--out_top_dir --output_storage_options --override_previous_annotations --override_reviewed --pool --prompts "
+        "--run --runtime --shard_size --supersede --threads --visualize --workers",
+    ),
+    "plan": (
+        plan,
+        "--annotation_date --checkpoint_digest --confidence_threshold --exclude --image_mode --include --input_list "
+        "--input_list_column --input_storage_options --input_top_dir --limit --log_format --log_level "
+        "--max_image_pixels --model --model_digest --num_indexes --out_top_dir --output_storage_options "
+        "--override_previous_annotations --override_reviewed --pool --prompts --run --shard_size --supersede",
     ),
     "show": (show, "--model_id --out"),
     "export": (export, "--checkpoint --device --format --image_count --images --out --precision --threads"),
@@ -43,6 +54,8 @@ EXIT_CODES = {
     "ModelError": 70,
     "InterruptedRunError": 75,
     "StorageError": 75,
+    "CredentialsRefusedError": 75,
+    "RunOverError": 0,
     "ConfigurationError": 78,
     "ArtifactError": 78,
     "RunConflictError": 78,
@@ -50,12 +63,14 @@ EXIT_CODES = {
 
 FIELDS: dict[type[msgspec.Struct], str] = {
     RunSpec: "input_url prompts confidence_threshold annotation_date image_mode override override_reviewed "
-    "max_image_pixels limit model_id checkpoint_sha256 format_version",
+    "max_image_pixels limit model_id checkpoint_sha256 include exclude input_list_sha256 format_version",
     Plan: "nonce shards inputs_listed inputs_done images_without_json",
+    PlannedShard: "name inputs forced",
     PlannedInput: "json image prior problem forced",
     ResultRow: "json result reason scores dropped hidden seconds mask_sha256 worker artifact precision provider",
     Marker: "attempt totals instances dropped failures",
     FailedInput: "json reason",
+    Beat: "attempt activity number annotated failed images_per_s last_error is_alone",
     RunEnd: "outcome by superseded_by inputs_listed annotated failed reviewed",
     Manifest: "format_version model_id sam3_version checkpoint_sha256 format precision image_side mean std prompts "
     "context_length image_encoder grounding text_encoder files parity weights_licence",

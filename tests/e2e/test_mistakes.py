@@ -67,9 +67,9 @@ FLAG_MISTAKES = {
         "Error: --annotation_date '31.1.2026' is not a date: give it as YYYY-MM-DD",
     ),
     "a bucket without the driver": Mistake(
-        ("--out_top_dir", "s3://bucket/out"),
+        ("--out_top_dir", "gs://bucket/out"),
         2,
-        "Error: s3://bucket/out: storage of kind 's3' is not supported yet; give a local folder",
+        "Error: gs://bucket/out: storage of kind 'gs' needs gcsfs, which is not installed",
     ),
     "a threshold out of range": Mistake(
         ("--confidence_threshold", "40"),

@@ -1,0 +1,142 @@
+"""`--workers`: one command, several processes; a worker that dies is replaced, the parent never leaves orphans."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import DATE
+from tests.processes import annotate, results
+
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def source(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    pairs = sorted(scenes.rglob("*.json"))
+    for number in range(COUNT):
+        original = pairs[number % len(pairs)]
+        for suffix in (".json", ".jpg"):
+            os.link(original.with_suffix(suffix), folder / f"{number:03d}{suffix}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quiet(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    target = tmp_path_factory.mktemp("quiet") / "out"
+    annotate(source, target, "--annotation_date", DATE, "--threads", "1").check_returncode()
+    return results(target)
+
+
+@contextmanager
+def at_work(source: Path, target: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "job", "--input_top_dir", str(source), "--out_top_dir", str(target)]
+    command += ["--annotation_date", DATE, "--workers", "2", "--threads", "2", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """Process ids of the workers: children that were spawned for work, not the resource tracker."""
+    task = Path(f"/proc/{process.pid}/task")
+    children = [int(pid) for path in task.glob("*/children") for pid in path.read_text().split()]
+    return [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def wait_for(condition: object, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.02)
+
+
+def done(target: Path) -> int:
+    return len(list(target.glob("*.json")))
+
+
+def test_two_workers_give_the_bytes_of_one(source: Path, tmp_path: Path, quiet: dict[str, bytes]) -> None:
+    target = tmp_path / "out"
+    with at_work(source, target) as process:
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert results(target) == quiet
+    assert "Successfully processed: 60" in stderr
+    beats = {path.name for path in target.rglob("workers/*.json")}
+    assert beats == {"local-00000.json", "local-00000.0.json", "local-00000.1.json"}
+
+
+def test_a_worker_that_is_killed_is_replaced_and_told(source: Path, tmp_path: Path, quiet: dict[str, bytes]) -> None:
+    target = tmp_path / "out"
+    with at_work(source, target, "--journal_interval_s", "0.5") as process:
+        wait_for(lambda: done(target) >= 5)
+        os.kill(workers_of(process)[0], signal.SIGKILL)
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert re.search(r"Worker \d has ended \(ended by signal 9\): starting it again", stderr)
+    assert results(target) == quiet
+    assert "Successfully processed: 60" in stderr
+
+
+@pytest.mark.parametrize("to_group", [True, False], ids=["ctrl-c", "sigterm"])
+def test_a_signal_ends_all_in_order_and_the_same_command_goes_on(
+    source: Path, tmp_path: Path, quiet: dict[str, bytes], to_group: bool
+) -> None:
+    target = tmp_path / "out"
+    with at_work(source, target) as process:
+        wait_for(lambda: done(target) >= 5)
+        workers = workers_of(process)
+        if to_group:
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.terminate()
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr
+    assert "interrupted with work left" in stderr
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    before = done(target)
+    with at_work(source, target) as process:
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert results(target) == quiet
+    assert before < COUNT, "the signal came too late to show anything"
+
+
+def test_workers_whose_parent_is_killed_end_by_themselves(
+    source: Path, tmp_path: Path, quiet: dict[str, bytes]
+) -> None:
+    target = tmp_path / "out"
+    with at_work(source, target) as process:
+        wait_for(lambda: done(target) >= 5)
+        workers = workers_of(process)
+        assert len(workers) == 2
+        process.kill()
+        wait_for(lambda: not any(is_alive(worker) for worker in workers), timeout_s=30)
+    annotate(source, target, "--annotation_date", DATE, "--threads", "1").check_returncode()
+    assert results(target) == quiet
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+def test_a_configuration_that_every_worker_would_see_ends_all_at_once(source: Path, tmp_path: Path) -> None:
+    completed = annotate(source, tmp_path / "out", "--workers", "2", "--device", "cuda")
+    assert completed.returncode == 78, completed.stderr

@@ -25,7 +25,7 @@ from job.sessions import check_session
 from job.shards import marked_among, open_shards, own_shards, read_marker
 from job.signals import ended_by_signals, stopped_by_signals
 from job.storage import Address
-from job.store import Store, check_writable
+from job.store import Store, first_writes
 from job.system import return_freed_memory, visible_gpus
 from job.worker_process import WorkerTask
 
@@ -75,7 +75,6 @@ def annotate(request: Request, tally: Tally) -> RunEnd | None:
     options = request.options
     return_freed_memory()
     check_session(request.artifact, options.device, options.runtime)
-    check_writable(request.target, options.attempt)
     run = begin_run(request)
     end = run.end()
     if end is not None:
@@ -96,13 +95,14 @@ def annotate(request: Request, tally: Tally) -> RunEnd | None:
 
 def begin_run(request: Request) -> Run:
     """The run to continue, or a new one; raises what `job.run.open_run` does."""
-    return open_run(
-        request.target,
-        request.spec,
-        name=request.run_name,
-        is_date_given=request.is_date_given,
-        attempt=request.options.attempt,
-    )
+    with first_writes(request.target):
+        return open_run(
+            request.target,
+            request.spec,
+            name=request.run_name,
+            is_date_given=request.is_date_given,
+            attempt=request.options.attempt,
+        )
 
 
 def list_planned(request: Request) -> Iterator[str]:

@@ -12,7 +12,7 @@ from job.errors import AnnotateError, RunConflictError, RunOverError
 from job.journal import ANNOTATED, FAILED, ResultRow
 from job.options import WorkerOptions
 from job.run import Run
-from job.store import read_if_there
+from job.store import first_writes, read_if_there
 
 BEAT_INTERVAL_S = 30.0
 LOOK_INTERVAL_S = 28.0
@@ -57,14 +57,18 @@ class Heartbeat:
 
     def __enter__(self) -> Heartbeat:
         """Take over the counts of who had this place before, write the first beat and go on."""
+        with first_writes(self._run.store):
+            self._take_over()
+        self._thread.start()
+        return self
+
+    def _take_over(self) -> None:
         earlier = read_if_there(self._run.store, self._key)
         if earlier is not None:
             before = msgspec.json.decode(earlier, type=Beat)
             self.beat.annotated, self.beat.failed = before.annotated, before.failed
             self.beat.is_alone = before.is_alone and before.activity == "left"
         self._write()
-        self._thread.start()
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """Stop; an end that this project foresees is an orderly one."""

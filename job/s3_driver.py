@@ -22,7 +22,7 @@ from botocore.exceptions import (
 )
 from s3fs import S3FileSystem
 
-from job.errors import ObjectMissingError, ObjectRefusedError, UsageError
+from job.errors import ObjectMissingError, ObjectRefusedError, UnstorableObjectError, UsageError
 from job.listing import LAST_CHARACTER, Page
 from job.object_store import Level
 from job.retry import RefusedError, TransientError
@@ -41,6 +41,10 @@ _CREDENTIALS = {
 _OBJECT_REFUSED = {"AccessDenied", "403", "InvalidObjectState", "AllAccessDisabled", "KMS.DisabledException"}
 _EXISTS = {"PreconditionFailed", "412"}
 _NOT_IMPLEMENTED = {"NotImplemented", "501", "MethodNotAllowed", "405"}
+_UNSTORABLE = {
+    "KeyTooLongError", "EntityTooLarge", "XMinioInvalidObjectName", "XMinioParentIsObject",
+    "XMinioObjectExistsAsDirectory",
+}  # fmt: skip
 _WRONG_REQUEST = {"InvalidBucketName", "PermanentRedirect", "301", "IllegalLocationConstraintException"}
 
 _T = TypeVar("_T")
@@ -219,6 +223,8 @@ def _error_of(code: str, where: str, message: str, is_of_bucket: bool) -> Except
         return RefusedError(message)
     if code in _OBJECT_REFUSED:
         return ObjectRefusedError(f"{where}: {message}")
+    if code in _UNSTORABLE:
+        return UnstorableObjectError(f"{where}: {message}")
     if code in _EXISTS:
         return _ExistsError(message)
     if code in _NOT_IMPLEMENTED:

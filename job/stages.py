@@ -170,7 +170,7 @@ class Annotator:
     def _fetch(self, store: Store, key: str) -> Fetched:
         try:
             return store.fetch(key)
-        except ObjectMissingError as exc:
+        except (ObjectMissingError, UnstorableObjectError) as exc:
             raise InputError(str(exc)) from exc
         except ObjectRefusedError as exc:
             raise RefusedInputError(str(exc)) from exc

@@ -8,6 +8,7 @@ needs to survive anything (see docs/architecture.md, "Why nothing is lost").
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -135,17 +136,15 @@ def read_if_there(store: Store, key: str) -> bytes | None:
         return None
 
 
-def check_writable(store: Store, attempt: str) -> None:
-    """Fail now, with a clear reason, when nothing can be written.
+@contextmanager
+def first_writes(store: Store) -> Iterator[None]:
+    """Around the first writes to an output: where they are refused, every process would see the same.
 
     Raises:
         ConfigurationError: The store refuses to be written to.
-        StorageError: Out of reach, or no space left.
     """
-    key = f"{PRIVATE_FOLDER}/tmp/{attempt}.probe"
     try:
-        store.put(key, b"probe")
-        store.delete(key)
+        yield
     except ObjectError as exc:
         raise ConfigurationError(
             f"output {store.url} cannot be written ({exc}): give another folder, or the right to write to it"

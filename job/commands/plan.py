@@ -16,7 +16,6 @@ from job.options import new_attempt
 from job.plan import read_plan
 from job.planning import plan_now, refusals_are_configuration
 from job.signals import ended_by_signals
-from job.store import check_writable
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,6 @@ def plan(**flags: Any) -> None:
     with refusals_are_configuration(is_planner=True):
         folders = open_folders(flags, new_attempt())
         request = plan_request(flags, folders)
-        check_writable(request.target, request.options.attempt)
         run = begin_run(request)
         try:
             with ended_by_signals(), Heartbeat(run, request.options):

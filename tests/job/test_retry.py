@@ -39,7 +39,7 @@ def test_it_is_given_up_after_five_minutes_with_key_and_reason() -> None:
 
 def test_who_is_refused_from_the_start_is_told_so_in_less_than_two_minutes() -> None:
     clock = JumpingClock()
-    with pytest.raises(CredentialsRefusedError, match="InvalidAccessKeyId.*check the credentials"):
+    with pytest.raises(CredentialsRefusedError, match=r"InvalidAccessKeyId.*check the credentials"):
         Retry(clock=clock).call("s3://b/k", failing(10_000, RefusedError("InvalidAccessKeyId")))
     assert 100 < clock.now_s <= 120
 

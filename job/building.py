@@ -24,8 +24,10 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MEMORY_FRACTION = 0.6
 _TRANSIENT_SHARE = 0.5
-_IO_THREADS_LOCAL, _IO_THREADS_REMOTE = 4, 16
-"""Readers, and as many writers; what lies behind a network spends its time waiting."""
+_IO_THREADS = {"cpu": 4, "cuda": 4}
+_IO_THREADS_REMOTE = {"cpu": 6, "cuda": 16}
+"""Readers, and as many writers. Requests over a network wait most of the time; a CPU needs few images a second,
+and what is on its way is what another pool may do a second time."""
 CPU_IN_FLIGHT = 2
 _MASK_LOGITS_BYTES = 16 << 20
 """Allowance for the mask logits and outputs of one image."""
@@ -49,9 +51,10 @@ def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOpt
     annotator = Annotator(places, session, text_features_for(artifact, session, run.spec.prompts), budgets)
     annotator.visualize = options.visualize
     in_flight = (options.batch_size or CPU_IN_FLIGHT) if options.device == "cpu" else 1
-    io_threads = _IO_THREADS_REMOTE if "://" in f"{source.url}{run.store.url}" else _IO_THREADS_LOCAL
+    is_remote = "://" in f"{source.url}{run.store.url}"
+    io_threads = (_IO_THREADS_REMOTE if is_remote else _IO_THREADS)[options.device]
     stages = stages_of(annotator, batch_size=info.batch_size, in_flight=in_flight, cpus=cpus, io_threads=io_threads)
-    capacity = 2 * (info.batch_size * in_flight) + 2 * cpus + 2 * io_threads
+    capacity = 2 * (info.batch_size * in_flight) + cpus + 2 * io_threads
     flow = Flow(stages, capacity=capacity, item_timeout_s=options.image_timeout_s)
     who = Provenance(
         worker=options.attempt,

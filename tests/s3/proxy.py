@@ -6,6 +6,8 @@ import asyncio
 import random
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from tests.s3.servers import S3Server
+from tests.s3.servers import ROOT, S3Server
 
 FAULTS = (
     "error_500", "error_503", "timeout", "slow_bytes", "reset", "reset_midway",
@@ -27,6 +29,15 @@ FAULTS = (
 _CODES = {"error_500": (500, "InternalError"), "error_503": (503, "SlowDown")}
 _HOP_HEADERS = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade"}
 _LARGEST_BODY = 1 << 30
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request: its kind, its path with the query, and what the client calls itself."""
+
+    kind: str
+    path: str
+    agent: str
 
 
 @dataclass
@@ -41,7 +52,9 @@ class Behaviour:
         hang_s: How long a `timeout` hangs.
         slow_s: How long `slow_bytes` takes.
         is_out: Refuse everything.
-        hold: Requests (kind, path) to hold until it is replaced.
+        hold: Requests to hold until it is replaced.
+        before: Told of each request before it goes on; False drops it.
+        after: Told of each request that was done, before its answer goes back.
     """
 
     latency_s: float = 0.0
@@ -51,7 +64,9 @@ class Behaviour:
     hang_s: float = 3.0
     slow_s: float = 0.5
     is_out: bool = False
-    hold: Callable[[str, str], bool] | None = None
+    hold: Callable[[Seen], bool] | None = None
+    before: Callable[[Seen], bool] | None = None
+    after: Callable[[Seen], None] | None = None
 
 
 @dataclass
@@ -63,7 +78,7 @@ class FaultProxy:
         behaviour: What it does to requests.
         requests: Requests by kind: LIST GET HEAD PUT CREATE COPY DELETE OTHER.
         injected: Faults by (fault, kind of request).
-        log: Kind and path of each request, in order.
+        log: Each request, in order.
     """
 
     server: S3Server
@@ -72,7 +87,7 @@ class FaultProxy:
     behaviour: Behaviour = field(default_factory=Behaviour)
     requests: Counter[str] = field(default_factory=Counter)
     injected: Counter[tuple[str, str]] = field(default_factory=Counter)
-    log: list[tuple[str, str]] = field(default_factory=list)
+    log: list[Seen] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -84,20 +99,26 @@ class FaultProxy:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One request."""
         kind, behaviour = _kind_of(request), self.behaviour
+        seen = Seen(kind, request.raw_path, request.headers.get("User-Agent", ""))
         self.requests[kind] += 1
-        self.log.append((kind, request.raw_path))
+        self.log.append(seen)
         body = await request.read()
         if behaviour.latency_s:
             await asyncio.sleep(behaviour.latency_s)
-        while self.behaviour.hold is not None and self.behaviour.hold(kind, request.path):
+        while self.behaviour.hold is not None and self.behaviour.hold(seen):
             await asyncio.sleep(0.01)
         if behaviour.is_out:
             return self._fail(request, "error_503")
+        if behaviour.before is not None and not behaviour.before(seen):
+            return _reset(request)
         fault = self._choose(kind, behaviour)
-        if fault is None:
-            return _answer(*await self._forward(request, body))
-        self.injected[fault, kind] += 1
-        return await self._inject(request, body, fault)
+        if fault is not None:
+            self.injected[fault, kind] += 1
+            return await self._inject(request, body, fault)
+        answer = await self._forward(request, body)
+        if behaviour.after is not None:
+            behaviour.after(seen)
+        return _answer(*answer)
 
     def _choose(self, kind: str, behaviour: Behaviour) -> str | None:
         if behaviour.kinds and kind not in behaviour.kinds:
@@ -194,6 +215,18 @@ def fault_proxy(server: S3Server, seed: int = 1) -> Iterator[FaultProxy]:
             loop.close()
 
 
+@contextmanager
+def slow_proxy(server: S3Server, latency_s: float) -> Iterator[S3Server]:
+    """A proxy in a process of its own, which adds latency and nothing else."""
+    command = [sys.executable, "-m", "tests.s3.proxy", server.endpoint_url, str(latency_s)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        try:
+            yield replace(server, endpoint_url=process.stdout.readline().strip())
+        finally:
+            process.terminate()
+
+
 def _kind_of(request: web.Request) -> str:
     if request.method == "GET":
         return "LIST" if "list-type" in request.query else "GET"
@@ -220,3 +253,15 @@ def _reset(request: web.Request) -> web.StreamResponse:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
     return web.Response()
+
+
+def _serve(upstream: str, latency_s: float) -> None:
+    with fault_proxy(S3Server(upstream)) as proxy:
+        proxy.behaviour = Behaviour(latency_s=latency_s)
+        sys.stdout.write(f"{proxy.server.endpoint_url}\n")
+        sys.stdout.flush()
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], float(sys.argv[2]))

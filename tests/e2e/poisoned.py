@@ -1,0 +1,27 @@
+"""The command line with a decoder that one picture kills, as a bug in a codec would: `poisoned.py FLAG…`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+from job import stages
+from job.cli import main
+
+POISON = b"poison"
+"""A picture that ends with this kills."""
+
+_decode = stages.decode_for_model
+
+
+def _deadly(image: bytes, side: int) -> Any:
+    if image.endswith(POISON):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _decode(image, side)
+
+
+if __name__ == "__main__":
+    stages.decode_for_model = _deadly
+    main(sys.argv[1:])

@@ -1,0 +1,286 @@
+"""A simulated process: the real `annotate` in a `World`, its pipeline and its heartbeat's thread replaced.
+
+The pipeline does one image after the other and lets the real last stage store them. Image, mask and JSON tell by
+their bytes which options and which precision made them, and so does the row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from types import SimpleNamespace
+from typing import Any, Literal, TypeVar
+
+import pytest
+
+import job.annotating
+import job.concurrent
+import job.plan
+import job.run
+from job.annotating import Request, annotate
+from job.budget import ResidentBudget
+from job.errors import InputError
+from job.flow import POLL_S, Ticket
+from job.heartbeat import EndWatch, Heartbeat
+from job.journal import ANNOTATED, SKIPPED, ResultRow
+from job.lookup import look_up
+from job.options import WorkerOptions
+from job.plan import PlannedInput
+from job.progress import Tally
+from job.run import Run, RunSpec
+from job.stages import Annotator, Places
+from job.store import Fetched
+from job.values import Encoded, Taken
+from job.worker import Provenance, Worker
+from tests.protocol.world import Actor, World, WorldStore
+
+CAPACITY = 2
+IMAGE_S = 8.0
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Processes that share a run.
+
+    Attributes:
+        name: Of the pool.
+        num_indexes: How many.
+        order: In which they walk.
+        precision: What their outputs differ by from those of other pools.
+    """
+
+    name: str = "gpu"
+    num_indexes: int = 1
+    order: Literal["forward", "backward"] = "forward"
+    precision: str = "fp16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """A command that somebody gives, restarted as often as its processes die.
+
+    Attributes:
+        run_name: `--run`, or None.
+        threshold: The option in which runs differ.
+        override: Whether everything is done again.
+        supersede: `--supersede`.
+        pools: Who does it.
+        at_s: When it is given.
+        is_restarted: Whether its processes are started again when they die, as Kubernetes does.
+        shard_size: Inputs in a shard.
+        bad: Inputs that cannot be annotated.
+    """
+
+    run_name: str | None = "r"
+    threshold: float = 0.4
+    override: bool = False
+    supersede: bool = False
+    pools: tuple[Pool, ...] = (Pool(),)
+    at_s: float = 0.0
+    is_restarted: bool = True
+    shard_size: int = 2
+    bad: frozenset[str] = frozenset()
+
+    def spec(self) -> RunSpec:
+        """What is pinned."""
+        return RunSpec(
+            input_url="world://in",
+            prompts=("car",),
+            confidence_threshold=self.threshold,
+            annotation_date="2026-01-31",
+            image_mode="copy",
+            override=self.override,
+            override_reviewed=False,
+            max_image_pixels=1,
+            limit=None,
+            model_id="m",
+            checkpoint_sha256="0",
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a process is of: an index of a pool of a launch."""
+
+    launch: Launch
+    pool: Pool
+    index: int
+
+    def body(self, world: World, actor: Actor) -> Callable[[], object]:
+        """What a process in this place does, from its start to its exit."""
+        options = WorkerOptions(
+            device="cpu",
+            pool=self.pool.name,
+            index=self.index,
+            num_indexes=self.pool.num_indexes,
+            order=self.pool.order,
+            shard_size=self.launch.shard_size,
+            max_failed_fraction=1.0,
+            supersede=self.launch.supersede,
+            attempt=f"{actor.number:04d}attempt",
+            clock=_ActorClock(actor, self),
+        )
+        request = Request(
+            source=WorldStore(world, actor, "in"),
+            target=WorldStore(world, actor, "out"),
+            artifact=None,  # type: ignore[arg-type]
+            spec=self.launch.spec(),
+            is_date_given=False,
+            run_name=self.launch.run_name,
+            options=options,
+        )
+        return lambda: annotate(request, Tally())
+
+
+@dataclass(frozen=True)
+class _ActorClock:
+    actor: Actor
+    place: Place
+
+    def monotonic_s(self) -> float:
+        return self.actor.monotonic_s()
+
+    def boot_s(self) -> float:
+        return self.actor.boot_s()
+
+    def sleep(self, seconds: float) -> None:
+        self.actor.sleep(seconds)
+
+
+def tag_of(threshold: float, precision: str) -> str:
+    """What outputs tell about who made them."""
+    return f"{threshold}-{precision}"
+
+
+def mask_digest(npz: bytes) -> str:
+    """As in the journal."""
+    return hashlib.sha256(npz).hexdigest()
+
+
+class _SequentialFlow:
+    """Stands for `job.flow.Flow`: one image after the other, each `IMAGE_S` long."""
+
+    def __init__(self, run: Run, source: WorldStore, clock: _ActorClock) -> None:
+        self._run, self._source, self._clock = run, source, clock
+        places = Places(source, run, EndWatch(run, clock).check)
+        self._annotator = Annotator(places, None, None, None)  # type: ignore[arg-type]
+        self._waiting: deque[Ticket] = deque()
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._waiting) < CAPACITY
+
+    @property
+    def inside(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, key: str, value: PlannedInput) -> None:
+        self._waiting.append(Ticket(key, value))
+
+    def next_result(self) -> Ticket | None:
+        if not self._waiting:
+            self._clock.sleep(POLL_S)
+            return None
+        self._clock.sleep(IMAGE_S)
+        ticket = self._waiting[0]
+        try:
+            ticket.value = self._do(ticket.value)
+        except InputError as exc:
+            ticket.value = exc
+        return self._waiting.popleft()
+
+    def finish(self, stage_name: str, grace_s: float) -> list[Ticket]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+    def _do(self, planned: PlannedInput) -> ResultRow:
+        found = look_up(planned, self._source, self._run)
+        if found.is_done:
+            return ResultRow(json=planned.json, result=SKIPPED)
+        if found.image is None or planned.json in self._clock.place.launch.bad:
+            raise InputError("bad")
+        tag = tag_of(self._run.spec.confidence_threshold, self._clock.place.pool.precision)
+        npz = f"npz {planned.json} {tag}".encode()
+        row = ResultRow(json=planned.json, result=ANNOTATED, scores={tag: [1.0]}, mask_sha256=mask_digest(npz))
+        taken = Taken(planned, found.image, Fetched(b"image"), None, None)  # type: ignore[arg-type]
+        return self._annotator.write(Encoded(taken, npz, f"json {planned.json} {tag}".encode(), None, row))
+
+
+class _SteppedHeartbeat(Heartbeat):
+    """Beats where the simulated process stops, instead of from a thread."""
+
+    def __init__(self, run: Run, options: WorkerOptions) -> None:
+        super().__init__(run, options)
+        assert isinstance(options.clock, _ActorClock)
+        self._actor = options.clock.actor
+        self._thread = self  # type: ignore[assignment]
+
+    def start(self) -> None:
+        self._actor.first_beat()
+        self._actor.beat = self._write
+
+    def join(self) -> None:
+        self._actor.beat = None
+
+
+def _build_worker(run: Run, source: WorldStore, artifact: None, options: WorkerOptions) -> Worker:
+    clock = options.clock
+    assert isinstance(clock, _ActorClock)
+    flow: Any = _SequentialFlow(run, source, clock)
+    who = Provenance(worker=options.attempt, artifact="", precision=clock.place.pool.precision, provider="")
+    worker = Worker(run, flow, ResidentBudget(1 << 20, 1), options, who)
+    clock.actor.on_term = worker.stop.set
+    return worker
+
+
+class _InlineExecutor:
+    """Stands for a thread pool: calls are made when they are handed in."""
+
+    def __init__(self, threads: int) -> None:
+        pass
+
+    def __enter__(self) -> _InlineExecutor:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., _T], *arguments: object) -> Future[_T]:
+        future: Future[_T] = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+@contextmanager
+def simulated(world: World) -> Iterator[None]:
+    """Let `annotate` live in a world: no threads, no model, no logging."""
+    nonces = count()
+    logging.disable(logging.CRITICAL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job.run, "time", SimpleNamespace(time=lambda: world.now_s))
+        patch.setattr(job.plan, "secrets", SimpleNamespace(token_hex=lambda size: f"{next(nonces):0{2 * size}x}"))
+        patch.setattr(job.concurrent, "ThreadPoolExecutor", _InlineExecutor)
+        patch.setattr(job.annotating, "check_session", lambda *arguments: None)
+        patch.setattr(job.annotating, "return_freed_memory", lambda: None)
+        patch.setattr(job.annotating, "build_worker", _build_worker)
+        patch.setattr(job.annotating, "Heartbeat", _SteppedHeartbeat)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def places_of(launches: Iterable[Launch]) -> list[Place]:
+    """Every place of every pool."""
+    return [
+        Place(launch, pool, index) for launch in launches for pool in launch.pools for index in range(pool.num_indexes)
+    ]

@@ -1,0 +1,256 @@
+"""The protocol of runs under every kind of death, delay and lost answer: see ../shared/spec/runs.md, issue 5."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from itertools import product
+
+import pytest
+
+import job.heartbeat
+import job.plan
+import job.shards
+import job.supersede
+from job.journal import ShardHistory
+from tests.protocol.campaign import Scenario
+from tests.protocol.explorer import Cue, Outcome
+from tests.protocol.invariants import Rest
+from tests.protocol.process import Launch, Pool
+from tests.protocol.world import Kind, Verdict
+
+SEEDS, MANY_SEEDS = range(40), range(1000, 2500)
+CPU = Pool(name="cpu", order="backward", precision="int8")
+MEETING = (Pool(), CPU)
+FOUR = (Pool(num_indexes=2), Pool(name="cpu", num_indexes=2, order="backward", precision="int8"))
+
+
+def two_runs(first: bool, second: bool, supersede: bool, at_s: float) -> Scenario:
+    """Two commands with other options, each overriding or not."""
+    return Scenario(
+        launches=(
+            Launch(run_name="a", override=first, supersede=supersede),
+            Launch(run_name="b", threshold=0.5, override=second, supersede=supersede, at_s=at_s),
+        ),
+        inputs=4,
+        done="0123" if first or second else "1",
+    )
+
+
+SCENARIOS = {
+    "one process": Scenario(launches=(Launch(),)),
+    "one process overrides": Scenario(launches=(Launch(override=True),), done="012"),
+    "two pools meet": Scenario(launches=(Launch(pools=MEETING),), inputs=5),
+    "two pools meet and override": Scenario(launches=(Launch(pools=MEETING, override=True),), inputs=5, done="01234"),
+    "four processes, one bad input": Scenario(launches=(Launch(pools=FOUR, bad=frozenset({"3.json"})),), inputs=6),
+    "one command given twice": Scenario(launches=(Launch(run_name=None), Launch(run_name=None, at_s=2)), inputs=4),
+    "a chain of three runs": Scenario(
+        launches=(
+            Launch(run_name="a", override=True, supersede=True),
+            Launch(run_name="b", threshold=0.5, override=True, supersede=True, at_s=15),
+            Launch(run_name="c", threshold=0.6, supersede=True, at_s=40),
+        ),
+        done="012",
+    ),
+    "a chain of three runs in a row": Scenario(
+        launches=(
+            Launch(run_name="a", override=True, supersede=True),
+            Launch(run_name="b", threshold=0.5, supersede=True, at_s=12),
+            Launch(run_name="c", threshold=0.6, supersede=True, at_s=20),
+        ),
+        done="012",
+    ),
+} | {
+    f"two runs {at_s:g} s apart, override {first:d}{second:d}, supersede {supersede:d}": two_runs(
+        first, second, supersede, at_s
+    )
+    for first, second, supersede, at_s in product((False, True), (False, True), (False, True), (2.0, 30.0, 95.0))
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
+def test_nothing_is_lost_whatever_goes_wrong(scenario: Scenario) -> None:
+    for seed in SEEDS:
+        scenario.explore(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
+def test_nothing_is_lost_whatever_goes_wrong_in_many_worlds(scenario: Scenario) -> None:
+    for seed in MANY_SEEDS:
+        scenario.explore(seed)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.GO], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("name", ["one process", "one process overrides"])
+def test_a_fault_at_every_single_operation(name: str, kind: Kind) -> None:
+    scenario = SCENARIOS[name]
+    for step in range(scenario.check().steps):
+        scenario.check({step: Verdict(kind, 15.0)})
+
+
+def pairs_of_kills(scenario: Scenario, kinds: Iterable[tuple[Kind, Kind]]) -> None:
+    """Two faults at every two operations, those of the restarted process included."""
+    for one, other in kinds:
+        for first in range(scenario.check().steps):
+            for second in range(first + 1, scenario.check({first: Verdict(one, 15.0)}).steps):
+                scenario.check({first: Verdict(one, 15.0), second: Verdict(other, 15.0)})
+
+
+TINY = Scenario(launches=(Launch(override=True),), inputs=1, done="0")
+
+
+def test_two_kills_at_every_two_operations() -> None:
+    pairs_of_kills(TINY, [(Kind.CRASH_AFTER, Kind.CRASH_AFTER)])
+
+
+@pytest.mark.slow
+def test_two_faults_at_every_two_operations() -> None:
+    deadly = (Kind.CRASH_AFTER, Kind.CRASH_GHOST, Kind.FAIL_AFTER, Kind.TERM)
+    pairs_of_kills(TINY, product(deadly, deadly))
+
+
+def creator(outcome: Outcome, name: str) -> str:
+    """The process that has written a file of the run."""
+    created = Rest(outcome).event("create", f"out/_sam3/runs/{name}")
+    assert created is not None
+    return outcome.actor(created.actor).name
+
+
+def test_a_process_that_does_not_plan_plans_when_nobody_else_seems_to() -> None:
+    scenario = Scenario(launches=(Launch(pools=(Pool(num_indexes=3),)),), inputs=6)
+    outcome = scenario.check([Cue("r/gpu-0", "^list $", Verdict(Kind.STOP, 2000.0))])
+    assert not creator(outcome, "r/plan.json").startswith("r/gpu-0")
+
+
+def test_of_two_planners_at_the_same_moment_one_wins() -> None:
+    scenario = SCENARIOS["two pools meet"]
+    outcome = scenario.check([Cue("r/gpu", "create .*plan.json", Verdict(Kind.STOP, 1.0))])
+    assert creator(outcome, "r/plan.json").startswith("r/cpu")
+
+
+def test_a_pair_torn_by_a_stopped_worker_of_the_same_run_is_found_by_an_audit() -> None:
+    scenario = SCENARIOS["two pools meet and override"]
+    outcome = scenario.check([Cue("r/gpu", r"put 0\.json", Verdict(Kind.STOP, 400.0))])
+    rest = Rest(outcome)
+    assert rest.output("0.npz").endswith("int8")
+    assert rest.output("0.json").endswith("fp16"), "the check has found that no row has these two"
+
+
+def test_a_zombie_of_a_superseded_run_puts_at_most_what_it_had_in_flight() -> None:
+    scenario = Scenario(
+        launches=(
+            Launch(run_name="a", override=True, is_restarted=False),
+            Launch(run_name="b", threshold=0.5, override=True, at_s=60),
+        ),
+        done="012",
+    )
+    outcome = scenario.check([Cue("a/", r"put 1\.npz", Verdict(Kind.STOP, 3000.0))])
+    late = [event.key for event, run in Rest(outcome).puts if run == "a" and event.time_s > 1_002_000]
+    assert late == ["out/1.npz"]
+
+
+def test_the_same_seed_is_the_same_story() -> None:
+    scenario = SCENARIOS["four processes, one bad input"]
+    stories = [scenario.run(scenario.drawn(5), 5).world.trace for _ in range(2)]
+    assert stories[0] == stories[1]
+
+
+PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
+    "nobody waits for the last puts": (
+        lambda patch: patch.setattr(job.supersede, "QUIET_AFTER_END_S", 0.0),
+        "two runs 2 s apart, override 11, supersede 1",
+    ),
+    "nobody looks for the end": (
+        lambda patch: patch.setattr(job.heartbeat, "LOOK_INTERVAL_S", 1e9),
+        "two runs 2 s apart, override 11, supersede 1",
+    ),
+    "rows of earlier attempts are forgotten": (
+        lambda patch: patch.setattr(job.shards, "read_history", lambda run, shard: ShardHistory()),
+        "one process overrides",
+    ),
+    "interrupted overrides are forgotten": (
+        lambda patch: patch.setattr(job.supersede, "interrupted_overrides", lambda runs: frozenset()),
+        "a chain of three runs",
+    ),
+    "two planners both win": (
+        lambda patch: patch.setattr(job.plan, "read_plan", lambda run: None),
+        "two pools meet",
+    ),
+}
+
+
+@pytest.mark.parametrize(("plant", "name"), PLANTED.values(), ids=PLANTED)
+def test_the_explorer_finds_a_fault_that_is_planted(
+    plant: Callable[[pytest.MonkeyPatch], None], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = SCENARIOS[name]
+    plant(monkeypatch)
+    assert any(scenario.broken(scenario.drawn(seed), seed) for seed in range(400))
+
+
+def found(issue: str) -> pytest.MarkDecorator:
+    """A flaw that the explorer has found and that is not mended yet."""
+    return pytest.mark.xfail(strict=True, reason=issue)
+
+
+@found("a run that begins in the same second may sort before one that has looked already")
+def test_two_runs_that_begin_in_one_second() -> None:
+    scenario = Scenario(launches=(Launch(run_name="b", threshold=0.5), Launch(run_name="a")), inputs=2)
+    scenario.check([Cue("b/", "^list $", Verdict(Kind.STOP, 0.35))])
+
+
+@found("of a run without override, keys whose JSON was there before are not done again")
+def test_a_mend_that_was_interrupted_between_mask_and_json_is_done_again_by_the_next_run() -> None:
+    launches = (Launch(run_name="a", is_restarted=False), Launch(run_name="b", threshold=0.5, at_s=100))
+    scenario = Scenario(launches=launches, inputs=2, done="01", without_mask="0")
+    scenario.check([Cue("a/", r"put 0\.json", Verdict(Kind.CRASH_BEFORE))])
+
+
+@found("the listing waits for the end of superseded runs only")
+def test_a_run_that_follows_one_that_has_just_ended_waits_for_its_last_puts() -> None:
+    launches = (
+        Launch(run_name="a", override=True, pools=MEETING, shard_size=4),
+        Launch(run_name="b", threshold=0.5, override=True, at_s=36),
+    )
+    scenario = Scenario(launches=launches, inputs=4, done="0123")
+    scenario.check([Cue("a/cpu", "^list .*journal/000000", Verdict(Kind.STOP, 15.0))])
+
+
+@found("whether all have left in order is asked before the end is written, not after")
+def test_a_worker_that_comes_back_just_before_its_run_is_ended_is_waited_for() -> None:
+    left = Cue("a/gpu-0#1", r"put 1\.jpg", Verdict(Kind.TERM))
+    scenario = two_runs(True, True, False, 18.5)
+    scenario.check([left, Cue("b/", "create .*/a/end.json", Verdict(Kind.STOP, 12.9))])
+
+
+@found("the last beat of a process hides another that has the same place")
+def test_a_process_that_leaves_in_order_does_not_hide_another_in_its_place() -> None:
+    launches = (
+        Launch(run_name="a", override=True, shard_size=6),
+        Launch(run_name="b", threshold=0.5, override=True, at_s=60),
+    )
+    scenario = Scenario(launches=launches, inputs=6, done="012345")
+    stopped = Cue("a/gpu-0#1", r"put 0\.npz", Verdict(Kind.REPLACED, 40.0))
+    scenario.check([stopped, Cue("a/gpu-0#1", r"put 1\.jpg", Verdict(Kind.TERM), after=stopped)])
+
+
+@found("run.json is written before the older run is watched")
+def test_a_run_that_is_refused_leaves_nothing_behind() -> None:
+    outcome = two_runs(True, False, False, 3.0).check(
+        [Cue("a/", r"put 1\.jpg", Verdict(Kind.SUSPEND, 40.0))],
+    )
+    assert [seat.exit_code for seat in outcome.seats] == [0, 78]
+    assert Rest(outcome).runs == ["a"]
+
+
+@found("a heartbeat that appears while one watches is no sign of life")
+def test_a_worker_that_starts_while_its_run_is_watched_is_a_sign_of_life() -> None:
+    launches = (
+        Launch(run_name="a", override=True, pools=MEETING),
+        Launch(run_name="b", threshold=0.5, at_s=10),
+    )
+    scenario = Scenario(launches=launches, inputs=12, done="012")
+    killed = Cue("a/gpu-0#1", r"put 1\.jpg", Verdict(Kind.STOP, 9000.0))
+    outcome = scenario.check([killed, Cue("a/cpu", "read .*/workers/cpu", Verdict(Kind.STOP, 60.0))])
+    assert not any(re.search("exit 78 .*superseded", line) for line in outcome.world.trace)

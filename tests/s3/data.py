@@ -1,0 +1,71 @@
+"""Sets of inputs in buckets, and what a run has made of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from job.journal import ANNOTATED, FAILED
+from job.object_store import ObjectStore
+from job.run import Run, find_named
+from job.s3_driver import S3Driver
+from job.shards import marked_shards, read_marker
+from tests.s3.fixtures import Bucket
+
+BROKEN = "broken.json"
+
+
+def make_inputs(scenes: Path, count: int) -> dict[str, bytes]:
+    """So many inputs of a few scenes, in folders, and one that is broken."""
+    originals = sorted(scenes.rglob("*.json"))
+    files = {BROKEN: b"{", "broken.jpg": b"no picture"}
+    for number in range(count):
+        original = originals[number % len(originals)]
+        for suffix in (".json", ".jpg"):
+            files[f"day{number % 3}/{number:05d}{suffix}"] = original.with_suffix(suffix).read_bytes()
+    return files
+
+
+def store_of(bucket: Bucket, folder: str) -> ObjectStore:
+    return ObjectStore(S3Driver(bucket.url(folder), bucket.server.options()), "tester")
+
+
+def upload(bucket: Bucket, files: dict[str, bytes], folder: str = "in") -> None:
+    store = store_of(bucket, folder)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda item: store.put(*item), files.items()))
+
+
+def outputs(bucket: Bucket, folder: str = "out") -> dict[str, bytes]:
+    """Every object of the output but the run's own."""
+    store = store_of(bucket, folder)
+    keys = [item.key for item in store.walk(skip="_sam3")]
+    with ThreadPoolExecutor(8) as pool:
+        return dict(zip(keys, pool.map(store.read, keys), strict=True))
+
+
+def private_keys(bucket: Bucket) -> list[str]:
+    """Keys of the run's own objects."""
+    return [item.key for item in store_of(bucket, "out").walk("_sam3")]
+
+
+def the_run(bucket: Bucket, name: str) -> Run:
+    return find_named(store_of(bucket, "out"), name)
+
+
+def check_complete(bucket: Bucket, name: str, inputs: int, failed: tuple[str, ...] = (BROKEN,)) -> None:
+    """Every input in exactly one of annotated and failed; one end; nothing stray."""
+    run = the_run(bucket, name)
+    totals: Counter[str] = Counter()
+    for shard in marked_shards(run):
+        totals.update(read_marker(run, shard).totals)
+    assert dict(totals) == {ANNOTATED: inputs - len(failed), FAILED: len(failed)}
+    end = run.end()
+    assert end is not None
+    assert (end.outcome, end.annotated, end.failed) == ("succeeded", inputs - len(failed), len(failed))
+    assert end.inputs_listed == inputs
+    failures = [json.loads(line) for line in run.store.read(run.key("failures.jsonl")).splitlines()]
+    assert [row["json"] for row in failures] == list(failed)
+    assert not [key for key in private_keys(bucket) if key.startswith("_sam3/tmp/")]

@@ -11,7 +11,7 @@ from job.artifact import Artifact
 from job.building import build_worker
 from job.concurrent import iter_in_threads
 from job.ending import end_if_complete
-from job.errors import RunOverError
+from job.errors import RunConflictError, RunOverError
 from job.heartbeat import Heartbeat
 from job.input_list import InputList
 from job.journal import ResultRow, read_history
@@ -26,6 +26,7 @@ from job.shards import marked_among, open_shards, own_shards, read_marker
 from job.signals import ended_by_signals, stopped_by_signals
 from job.storage import Address
 from job.store import Store, first_writes
+from job.supersede import refuse_if_others_work
 from job.system import return_freed_memory, visible_gpus
 from job.worker_process import WorkerTask
 
@@ -94,7 +95,17 @@ def annotate(request: Request, tally: Tally) -> RunEnd | None:
 
 
 def begin_run(request: Request) -> Run:
-    """The run to continue, or a new one; raises what `job.run.open_run` does."""
+    """The run to continue, or a new one.
+
+    Raises:
+        RunConflictError: See `job.run.open_run`; or an older run is at work and is not to be superseded.
+    """
+    if _find(request) is None and not request.options.supersede:
+        try:
+            refuse_if_others_work(request.target, request.options.clock.sleep)
+        except RunConflictError:
+            if _find(request) is None:  # else another process of this run has begun it meanwhile
+                raise
     with first_writes(request.target):
         return open_run(
             request.target,
@@ -105,9 +116,13 @@ def begin_run(request: Request) -> Run:
         )
 
 
+def _find(request: Request) -> Run | None:
+    return find_run(request.target, request.spec, name=request.run_name, is_date_given=request.is_date_given)
+
+
 def list_planned(request: Request) -> Iterator[str]:
     """Keys of what `annotate` would do now, ascending, without changing anything."""
-    run = find_run(request.target, request.spec, name=request.run_name, is_date_given=request.is_date_given)
+    run = _find(request)
     plan = None if run is None else read_plan(run)
     if run is None or plan is None:
         nobody = Run(request.target, "", request.spec)

@@ -12,7 +12,7 @@ from job.errors import AnnotateError, RunConflictError, RunOverError
 from job.journal import ANNOTATED, FAILED, ResultRow
 from job.options import WorkerOptions
 from job.run import Run
-from job.store import first_writes, read_if_there
+from job.store import first_writes
 
 BEAT_INTERVAL_S = 30.0
 LOOK_INTERVAL_S = 28.0
@@ -22,17 +22,18 @@ Activity = Literal["planning", "loading", "working", "left"]
 
 
 class Beat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """`workers/<pool>-<index>.json`, written again and again.
+    """`workers/<pool>-<index>-<attempt>.json`, written again and again by one process.
+
+    A process that takes another's place has a file of its own, so that neither hides the other.
 
     Attributes:
         attempt: Random name of the process.
         activity: What it is at; `left` after an orderly end.
         number: Counts up, so that every beat differs from the last.
-        annotated: Images annotated by this process and those that had its place before it.
-        failed: Inputs failed in them.
-        images_per_s: Of this process, since it began to work.
+        annotated: Images annotated by this process.
+        failed: Inputs failed in this process.
+        images_per_s: Since it began to work.
         last_error: Message of the last failed input, or of what ended the process.
-        is_alone: Whether everyone who had this place before has left in order.
     """
 
     attempt: str
@@ -42,7 +43,6 @@ class Beat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     failed: int = 0
     images_per_s: float = 0.0
     last_error: str = ""
-    is_alone: bool = True
 
 
 class Heartbeat:
@@ -51,24 +51,16 @@ class Heartbeat:
     def __init__(self, run: Run, options: WorkerOptions) -> None:
         self.beat = Beat(attempt=options.attempt)
         self._run = run
-        self._key = run.key("workers", f"{options.place}.json")
+        self._key = run.key("workers", f"{options.place}-{options.attempt}.json")
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
-        """Take over the counts of who had this place before, write the first beat and go on."""
+        """Write the first beat and go on."""
         with first_writes(self._run.store):
-            self._take_over()
+            self._write()
         self._thread.start()
         return self
-
-    def _take_over(self) -> None:
-        earlier = read_if_there(self._run.store, self._key)
-        if earlier is not None:
-            before = msgspec.json.decode(earlier, type=Beat)
-            self.beat.annotated, self.beat.failed = before.annotated, before.failed
-            self.beat.is_alone = before.is_alone and before.activity == "left"
-        self._write()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """Stop; an end that this project foresees is an orderly one."""

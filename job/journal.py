@@ -182,9 +182,9 @@ class ShardJournal:
         if not self._rows:
             return
         key = self._run.key("journal", self._shard, f"{self._attempt}-{self._parts}.jsonl")
+        self._parts += 1  # before the put: one whose answer is lost may be there, and a part never changes
         self._run.store.flush()
         self._run.store.put(key, encode_lines(self._rows))
-        self._parts += 1
         self._rows = []
 
 

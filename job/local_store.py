@@ -104,6 +104,7 @@ class LocalStore:
             temporary, target = self._write_scratch(data), self._path(key)
             self._make_folder(target.parent)
             try:
+                os.utime(temporary)  # runs are ordered by this time; the file was written before its sync
                 os.link(temporary, target)
             except FileExistsError:
                 return target.read_bytes() == data

@@ -18,7 +18,7 @@ import msgspec
 
 from job.concurrent import iter_in_threads
 from job.input_list import InputList
-from job.journal import read_history
+from job.journal import ShardHistory, read_history
 from job.keys import key_problem, ordered, printable
 from job.pairing import ListedInput, PairingCounts, pair_listings
 from job.run import Run, check_not_over
@@ -41,7 +41,7 @@ class PlannedInput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         image: Key of the image, None when there is none; left out when it was not looked up.
         prior: Whether the output holds a JSON of this key; left out when it was not looked up.
         problem: Why the input cannot even be named; it fails with this reason.
-        forced: An earlier override run was interrupted on it: to be done whatever the output holds.
+        forced: An older run was interrupted on it: to be done whatever the output holds.
     """
 
     json: str
@@ -158,7 +158,7 @@ class Selection:
         Args:
             run: The run.
             source: The input.
-            forced: Keys to do whatever the output holds (an override run was interrupted on them).
+            forced: Keys to do whatever the output holds (an older run was interrupted on them).
             input_list: Takes the place of both listings.
         """
         self._run = run
@@ -182,7 +182,7 @@ class Selection:
             logger.debug("No JSON for image %s/%s: not an input", self._source.url, printable(key))
         if unseen:
             logger.warning(
-                "%d outputs that an unfinished override run was at are not in this input, such as %s: "
+                "%d outputs that an unfinished run was at are not in this input, such as %s: "
                 "`audit --deep` tells whether they are whole",
                 len(unseen),
                 min(unseen),
@@ -223,8 +223,8 @@ class Selection:
         return is_included and not any(fnmatchcase(key, glob) for glob in spec.exclude)
 
 
-def interrupted_overrides(older_runs: Iterable[Run]) -> frozenset[str]:
-    """Keys of unfinished runs that were being overridden and have no stored row.
+def interrupted_work(older_runs: Iterable[Run]) -> frozenset[str]:
+    """Keys of unfinished runs that had an earlier JSON in the output, were taken up, and have no stored row.
 
     Their masks may be new while their JSONs are still old, and no listing shows it.
     """
@@ -233,21 +233,33 @@ def interrupted_overrides(older_runs: Iterable[Run]) -> frozenset[str]:
         plan = read_plan(run)
         if plan is None:
             continue
-        started = set(run.store.folders(run.key("journal")))
-        at_risk = [shard for shard in plan.shards if shard.forced or (run.spec.override and shard.name in started)]
-        for keys in iter_in_threads(lambda shard, run=run, plan=plan: _keys_at_risk(run, plan, shard), at_risk):  # type: ignore[misc]
+        for keys in iter_in_threads(_KeysAtRisk(run, plan), _shards_at_risk(run, plan)):
             forced.update(keys)
     return frozenset(forced)
 
 
-def _keys_at_risk(run: Run, plan: Plan, shard: PlannedShard) -> list[str]:
-    history = read_history(run, shard.name)
-    is_override = run.spec.override and bool(history.started)
-    return [
-        planned.json
-        for planned in read_shard(run, plan, shard)
-        if (is_override or planned.forced) and planned.json not in history.results
-    ]
+def _shards_at_risk(run: Run, plan: Plan) -> list[PlannedShard]:
+    started = set(run.store.folders(run.key("journal")))
+    marked = {found.key.rpartition("/")[2].removesuffix(".json") for found in run.store.walk(run.key("done"))}
+    return [shard for shard in plan.shards if shard.name not in marked and (shard.forced or shard.name in started)]
+
+
+@dataclass(frozen=True)
+class _KeysAtRisk:
+    run: Run
+    plan: Plan
+
+    def __call__(self, shard: PlannedShard) -> list[str]:
+        history = read_history(self.run, shard.name)
+        return [
+            planned.json
+            for planned in read_shard(self.run, self.plan, shard)
+            if planned.json not in history.results and (planned.forced or self._may_be_torn(planned, history))
+        ]
+
+    def _may_be_torn(self, planned: PlannedInput, history: ShardHistory) -> bool:
+        """An input without an earlier JSON shows by its missing JSON how far it came."""
+        return bool(history.started) and (self.run.spec.override or planned.prior is not False)
 
 
 def _planned(listed: ListedInput, forced: bool) -> PlannedInput:

@@ -12,7 +12,7 @@ from job.input_list import InputList
 from job.options import WorkerOptions
 from job.plan import Plan, Selection, Sizing, make_plan, read_plan
 from job.run import Run, heartbeats
-from job.store import Store
+from job.store import Store, StoredObject
 from job.supersede import supersede_older
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 PATIENCE_S, PATIENCE_JITTER_S = 300.0, 60.0
 """How long a process that does not plan waits for a sign of life of one that does."""
-_PLANNERS = "-00000.json"
+_PLACE_OF_PLANNERS = "-00000"
 
 
 def obtain_plan(run: Run, source: Store, options: WorkerOptions, input_list: InputList | None) -> Plan | None:
@@ -44,7 +44,7 @@ def obtain_plan(run: Run, source: Store, options: WorkerOptions, input_list: Inp
 
 def plan_now(run: Run, source: Store, options: WorkerOptions, input_list: InputList | None) -> Plan:
     """Take the place of older runs, list, and write the plan; raises what `obtain_plan` does."""
-    forced = supersede_older(run, force=options.supersede, attempt=options.attempt, sleep=options.clock.sleep)
+    forced = supersede_older(run, attempt=options.attempt, sleep=options.clock.sleep)
     selection = Selection(run, source, forced, input_list)
     sharing = options.num_indexes * options.workers
     return make_plan(run, selection, Sizing(num_indexes=sharing, shard_size=options.shard_size))
@@ -88,8 +88,13 @@ def _wait_for_plan(run: Run, options: WorkerOptions) -> Plan | None:
             if end.outcome == "superseded":
                 raise RunConflictError(f"run {run.name} was superseded by run {end.superseded_by}")
             return None
-        beats = [(beat.key, beat.modified_s) for beat in heartbeats(run) if beat.key.endswith(_PLANNERS)]
+        beats = [(beat.key, beat.modified_s) for beat in heartbeats(run) if _is_of_planner(beat)]
         if beats != seen:
             seen, changed_s = beats, clock.monotonic_s()
     logger.warning("No sign of a planner for %.0f s: planning here", patience_s)
     return None
+
+
+def _is_of_planner(beat: StoredObject) -> bool:
+    place, _, _ = beat.key.rpartition("-")
+    return place.endswith(_PLACE_OF_PLANNERS)

@@ -127,7 +127,7 @@ def open_run(store: Store, spec: RunSpec, *, name: str | None, is_date_given: bo
         TooManyFailedError: The named run has ended so.
     """
     found = find_run(store, spec, name=name, is_date_given=is_date_given)
-    return found or _begin(store, name or _time_name(attempt), spec)
+    return found or _begin(store, name or _time_name(attempt), spec, is_date_given)
 
 
 def find_run(store: Store, spec: RunSpec, *, name: str | None, is_date_given: bool) -> Run | None:
@@ -190,26 +190,40 @@ class DisplacedRun:
     end: RunEnd | None
 
 
+def runs_before(run: Run) -> list[Run]:
+    """Older runs of the same output, youngest first."""
+    names = list_runs(run.store)
+    return _with_spec(run.store, names[: names.index(run.name)][::-1])
+
+
+def unfinished_runs(store: Store) -> list[Run]:
+    """Runs without an end, youngest first."""
+    runs = _with_spec(store, list_runs(store)[::-1])
+    ends = map_in_threads(lambda run: run.end(), runs)
+    return [run for run, end in zip(runs, ends, strict=True) if end is None]
+
+
 def displaced_by(run: Run) -> list[DisplacedRun]:
     """Older runs whose place this one takes, youngest first.
 
     Those without an end; those that this run has ended (its planner may have died since); and those that were
     ended by one of these which never had a plan, and so never took over what they left.
     """
-    names = list_runs(run.store)
-    older = names[: names.index(run.name)][::-1]
-    ends = map_in_threads(lambda name: _read_end(run.store, name), older)
+    older = runs_before(run)
+    ends = map_in_threads(lambda other: other.end(), older)
     displaced: list[DisplacedRun] = []
     heirs = {run.name}
-    for name, end in zip(older, ends, strict=True):
-        spec = _read_spec(run.store, name) if end is None or end.superseded_by in heirs else None
-        if spec is None:
-            continue
-        other = Run(run.store, name, spec)
-        displaced.append(DisplacedRun(other, end))
-        if run.store.stat(other.key("plan.json")) is None:
-            heirs.add(name)
+    for other, end in zip(older, ends, strict=True):
+        if end is None or end.superseded_by in heirs:
+            displaced.append(DisplacedRun(other, end))
+            if run.store.stat(other.key("plan.json")) is None:
+                heirs.add(other.name)
     return displaced
+
+
+def _with_spec(store: Store, names: list[str]) -> list[Run]:
+    specs = map_in_threads(lambda name: _read_spec(store, name), names)
+    return [Run(store, name, spec) for name, spec in zip(names, specs, strict=True) if spec is not None]
 
 
 def find_named(store: Store, name: str) -> Run:
@@ -250,14 +264,14 @@ def _newest_unfinished(store: Store, spec: RunSpec, is_date_given: bool) -> Run 
     return None
 
 
-def _begin(store: Store, name: str, spec: RunSpec) -> Run:
+def _begin(store: Store, name: str, spec: RunSpec, is_date_given: bool) -> Run:
     run = Run(store, name, spec)
     if store.create(run.key("run.json"), _encode(spec)):
         return run
     existing = _read_spec(store, name)
     if existing is None:
         raise RunConflictError(f"run {name} vanished while it was begun: do not delete {RUNS_FOLDER} during a run")
-    _check_same(name, existing, spec, is_date_given=False)
+    _check_same(name, existing, spec, is_date_given)
     return Run(store, name, existing)
 
 

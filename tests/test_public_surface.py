@@ -70,7 +70,7 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     ResultRow: "json result reason scores dropped hidden seconds mask_sha256 worker artifact precision provider",
     Marker: "attempt totals instances dropped failures",
     FailedInput: "json reason",
-    Beat: "attempt activity number annotated failed images_per_s last_error is_alone",
+    Beat: "attempt activity number annotated failed images_per_s last_error",
     RunEnd: "outcome by superseded_by inputs_listed annotated failed reviewed",
     Manifest: "format_version model_id sam3_version checkpoint_sha256 format precision image_side mean std prompts "
     "context_length image_encoder grounding text_encoder files parity weights_licence",

@@ -76,8 +76,8 @@ def test_two_workers_give_the_bytes_of_one(source: Path, tmp_path: Path, quiet: 
     assert process.returncode == 0, stderr
     assert results(target) == quiet
     assert "Successfully processed: 60" in stderr
-    beats = {path.name for path in target.rglob("workers/*.json")}
-    assert beats == {"local-00000.json", "local-00000.0.json", "local-00000.1.json"}
+    beats = {path.name.rpartition("-")[0] for path in target.rglob("workers/*.json")}
+    assert beats == {"local-00000", "local-00000.0", "local-00000.1"}
 
 
 def test_a_worker_that_is_killed_is_replaced_and_told(source: Path, tmp_path: Path, quiet: dict[str, bytes]) -> None:

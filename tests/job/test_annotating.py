@@ -25,8 +25,8 @@ from job.plan import Selection, Sizing, make_plan
 from job.progress import Tally
 from job.run import Run, RunEnd, list_runs, open_run
 from job.shards import KILLS_BEFORE_CARE
-from job.supersede import supersede_older
-from tests.fakes import FakeSession, request_of, spec_of, write_inputs
+from job.supersede import refuse_if_others_work, supersede_older
+from tests.fakes import FakeSession, JumpingClock, request_of, spec_of, write_inputs
 from tests.processes import results
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def test_an_older_unfinished_run_gives_way_and_its_torn_override_is_done_again(s
     annotate(request_of(source, target, run_name="done"), Tally())
     old = killed_run(source, target, override=True, intents=0)
     new = open_run(old.store, spec_of(source, confidence_threshold=0.5), name="new", is_date_given=False, attempt="x")
-    forced = supersede_older(new, force=False, attempt="x", sleep=lambda seconds: None)
+    forced = supersede_older(new, attempt="x", sleep=lambda seconds: None)
     assert forced == {f"{n:05d}.json" for n in range(5)}
     end = old.end()
     assert end is not None
@@ -239,9 +239,8 @@ def test_an_older_unfinished_run_gives_way_and_its_torn_override_is_done_again(s
 def test_an_older_run_whose_heart_beats_is_not_ended_without_force(source: Path, target: Path) -> None:
     old = killed_run(source, target, override=False, intents=0)
     beat = Beat(attempt="alive", activity="working")
-    key = old.key("workers", "local-00000.json")
+    key = old.key("workers", "local-00000-alive.json")
     old.store.put(key, msgspec.json.encode(beat))
-    new = open_run(old.store, spec_of(source, limit=3), name="new", is_date_given=False, attempt="x")
     watched = []
 
     def sleep(seconds: float) -> None:
@@ -250,11 +249,27 @@ def test_an_older_run_whose_heart_beats_is_not_ended_without_force(source: Path,
         old.store.put(key, msgspec.json.encode(beat))
 
     with pytest.raises(RunConflictError, match=r"run r of .* is at work"):
-        supersede_older(new, force=False, attempt="x", sleep=sleep)
+        refuse_if_others_work(old.store, sleep)
     assert 60 < watched[0] <= 70
     assert old.end() is None
-    supersede_older(new, force=True, attempt="x", sleep=watched.append)
+    new = open_run(old.store, spec_of(source, limit=3), name="new", is_date_given=False, attempt="x")
+    supersede_older(new, attempt="x", sleep=watched.append)
     assert 50 < watched[-1] <= 60, "the last puts of a worker that may live are waited for"
+
+
+def test_a_run_that_would_be_refused_is_not_begun(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = killed_run(source, target, override=False, intents=0)
+    old.store.put(old.key("workers", "gpu-00003-alive.json"), msgspec.json.encode(Beat(attempt="alive")))
+    clock = JumpingClock()
+
+    def sleep(seconds: float) -> None:
+        old.store.put(old.key("workers", "gpu-00004-new.json"), msgspec.json.encode(Beat(attempt="new")))
+
+    monkeypatch.setattr(clock, "sleep", sleep)
+    request = request_of(source, target, limit=3, options=WorkerOptions(device="cpu", clock=clock))
+    with pytest.raises(RunConflictError, match="is at work"):
+        annotate(request, Tally())
+    assert list_runs(old.store) == ["r"]
 
 
 def test_runs_are_listed_oldest_first(source: Path, target: Path) -> None:
@@ -294,7 +309,7 @@ def test_the_stop_event_ends_in_order_and_the_next_process_goes_on(
     use_session(FakeSession(before_image=stop_at_twenty))
     with pytest.raises(InterruptedRunError, match="the same command goes on"):
         annotate(request_of(tmp_path / "many", target), Tally())
-    beat = json.loads(next(target.rglob("local-00000.json")).read_text())
+    beat = json.loads(next(target.rglob("local-00000-*.json")).read_text())
     assert beat["activity"] == "left"
     session = use_session(FakeSession())
     end = annotate(request_of(tmp_path / "many", target), Tally())

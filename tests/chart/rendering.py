@@ -1,0 +1,177 @@
+"""The chart, rendered by Helm without a cluster, and the values that the tests give it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import yaml  # type: ignore[import-untyped]
+
+CHART = Path(__file__).parents[2] / "charts" / "sam3-annotate"
+Values = dict[str, Any]
+Manifest = dict[str, Any]
+
+POOLS = ("gpu", "cpu")
+ON_S3: Values = {
+    "input": {"url": "s3://pictures/in"},
+    "output": {"url": "s3://pictures/out"},
+    "s3": {"existingSecret": "s3-keys"},
+}
+ON_VOLUMES: Values = {
+    "input": {"pvc": {"claimName": "pictures", "path": "2026"}},
+    "output": {"pvc": {"claimName": "results"}},
+    "pools": {pool: {"model": {"pvc": {"claimName": "models", "path": f"/{pool}/"}}} for pool in POOLS},
+}
+EXPORT: Values = {
+    "export": {"enabled": True, "hubToken": {"existingSecret": "hub"}},
+    "pools": {"gpu": {"enabled": False, "model": {"pvc": {"claimName": "models"}}}, "cpu": {"enabled": False}},
+}
+EVERYTHING: Values = {
+    "commonLabels": {"team": "garage"},
+    "run": {"name": "spring"},
+    "input": {"url": "s3://pictures/in", "existingSecret": "input-options"},
+    "output": {"pvc": {"claimName": "results"}, "existingSecret": "output-options"},
+    "s3": {"endpoint": "https://s3.example", "region": "eu-1", "existingSecret": "keys", "ca": {"configMap": "ca"}},
+    "selection": {
+        "include": ["cen*/*"],
+        "exclude": ["-old/*", "$(HOME)"],
+        "limit": 1000,
+        "inputList": {"url": "s3://pictures/list.csv", "column": "key"},
+        "override": True,
+        "overrideReviewed": True,
+    },
+    "annotation": {"prompts": ["car", "fire engine"], "date": "2026-01-31", "imageMode": "none"},
+    "checkpointDigest": "c" * 64,
+    "image": {"pullSecrets": [{"name": "registry"}]},
+    "pools": {
+        "gpu": {
+            "suspend": True,
+            "batchSize": 4,
+            "memoryBudget": "4G",
+            "image": {"repository": "registry.example/gpu", "digest": "sha256:" + "a" * 64},
+            "model": {"uri": "s3://models/fp16", "digest": "d" * 64},
+            "nodeSelector": {"zone": "a"},
+            "affinity": {"nodeAffinity": {}},
+            "tolerations": [{"key": "spot", "operator": "Exists"}],
+            "priorityClassName": "batch",
+            "runtimeClassName": "nvidia",
+        },
+        "cpu": {"image": {"tag": "mine"}},
+    },
+    "worker": {"shardSize": 500, "visualize": True, "logFormat": "text"},
+    "job": {"ttlSecondsAfterFinished": 3600},
+    "serviceAccount": {"annotations": {"cloud.example/identity": "annotator"}},
+    "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "podLabels": {"cost": "labels"},
+    "podAnnotations": {"mesh.example/inject": "false"},
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    "extraEnvFrom": [{"configMapRef": {"name": "settings"}}],
+    "extraVolumes": [{"name": "more", "emptyDir": {}}],
+    "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+}
+
+
+def merged(base: Values, *changes: Values) -> Values:
+    """Values with changes over them, as Helm lays one file of values over another."""
+    result = copy.deepcopy(base)
+    for change in changes:
+        for key, value in change.items():
+            nested = isinstance(value, dict) and isinstance(result.get(key), dict)
+            result[key] = merged(result[key], value) if nested else copy.deepcopy(value)
+    return result
+
+
+def at(path: str, value: object) -> Values:
+    """`at("a.b", 1)` is `{"a": {"b": 1}}`."""
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    assert isinstance(value, dict)
+    return value
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a release consists of.
+
+    Attributes:
+        manifests: All objects, the test pod included.
+        notes: What Helm says after an installation.
+    """
+
+    manifests: tuple[Manifest, ...]
+    notes: str
+
+    def of(self, kind: str, component: str | None = None) -> Iterator[Manifest]:
+        """Objects of a kind, of a component of the chart."""
+        for manifest in self.manifests:
+            labels = manifest["metadata"]["labels"]
+            if manifest["kind"] == kind and component in {None, labels.get("app.kubernetes.io/component")}:
+                yield manifest
+
+    def one(self, kind: str, component: str | None = None) -> Manifest:
+        """The only object of a kind, of a component."""
+        (manifest,) = self.of(kind, component)
+        return manifest
+
+    @property
+    def jobs(self) -> dict[str, Manifest]:
+        """Jobs of the pools, by pool."""
+        return {job["metadata"]["labels"]["sam3-annotate/pool"]: job for job in self.of("Job", "worker")}
+
+    @property
+    def job_names(self) -> dict[str, str]:
+        """Names of the pools' Jobs."""
+        return {pool: job["metadata"]["name"] for pool, job in self.jobs.items()}
+
+    @property
+    def run(self) -> str:
+        """The run's name, on which all pools agree."""
+        (name,) = {job["metadata"]["labels"]["sam3-annotate/run"] for job in self.jobs.values()}
+        assert isinstance(name, str)
+        return name
+
+    @property
+    def pods(self) -> list[Manifest]:
+        """Every pod and pod template."""
+        return [job["spec"]["template"] for job in self.of("Job")] + list(self.of("Pod"))
+
+
+@cache
+def _chart() -> helm_python.Chart:
+    return helm_python.Chart.load(CHART)
+
+
+def render(values: Values, name: str = "night", namespace: str = "garage") -> Release:
+    """Render the chart.
+
+    Raises:
+        helm_python.HelmError: The values do not fit the schema, or each other.
+    """
+    files = dict(_chart().render(values, name=name, namespace=namespace))
+    notes = files.pop("sam3-annotate/templates/NOTES.txt")
+    documents = [document for text in files.values() for document in yaml.safe_load_all(text) if document]
+    return Release(tuple(documents), notes)
+
+
+def container(pod: Manifest) -> Manifest:
+    """The only container of a pod."""
+    (only,) = pod["spec"]["containers"]
+    assert isinstance(only, dict)
+    return only
+
+
+def arguments(job: Manifest) -> list[str]:
+    """The arguments of a Job's container."""
+    found = container(job["spec"]["template"])["args"]
+    assert isinstance(found, list)
+    return found
+
+
+def flag(job: Manifest, name: str) -> list[str]:
+    """The values of a flag in a Job's arguments."""
+    return [text.partition("=")[2] for text in arguments(job) if text.partition("=")[0] == f"--{name}"]

@@ -1,0 +1,200 @@
+"""What a Job says to Kubernetes, and to the worker."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chart.rendering import (
+    EVERYTHING, ON_S3, ON_VOLUMES, POOLS, Values, arguments, at, container, flag, merged, render,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_an_index_is_retried_but_for_what_every_pod_would_see(pool: str) -> None:
+    spec = render(merged(ON_S3, at(f"pools.{pool}.completions", 40))).jobs[pool]["spec"]
+
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 40, 2)
+    assert (spec["backoffLimitPerIndex"], spec["maxFailedIndexes"]) == (20, 39)
+    assert spec["podReplacementPolicy"] == "Failed"
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"
+    assert spec["podFailurePolicy"]["rules"] == [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "FailJob", "onExitCodes": {"containerName": "annotate", "operator": "In", "values": [2, 78]}},
+        {"action": "FailIndex", "onExitCodes": {"containerName": "annotate", "operator": "In", "values": [65]}},
+    ]
+    assert container(spec["template"])["name"] == "annotate"
+
+
+def test_arguments_of_both_pools_with_defaults() -> None:
+    release = render(ON_S3)
+    common = [
+        "annotate",
+        "--input_top_dir=s3://pictures/in",
+        "--out_top_dir=s3://pictures/out",
+        f"--run={release.run}",
+        "--supersede",
+        "--prompts=car,license plate,person",
+        "--confidence_threshold=0.4",
+        "--image_mode=copy",
+        "--max_image_pixels=100000000",
+    ]
+    conduct = [
+        "--journal_interval_s=30",
+        "--image_timeout_s=600",
+        "--max_failed_fraction=0.05",
+        "--metrics_port=9400",
+        "--log_level=INFO",
+        "--log_format=json",
+    ]
+    cache = "--model_cache=/cache/models"
+
+    gpu = ["--pool=gpu", "--order=forward", "--device=cuda", cache, "--device_retry_s=600"]
+    cpu = ["--pool=cpu", "--order=backward", "--device=cpu", cache]
+    assert arguments(release.jobs["gpu"]) == [*common, *gpu, *conduct]
+    assert arguments(release.jobs["cpu"]) == [*common, *cpu, *conduct]
+
+
+def test_arguments_with_everything() -> None:
+    found = arguments(render(EVERYTHING).jobs["gpu"])
+
+    for expected in (
+        "--input_storage_options=/secrets/input/storage_options.json",
+        "--output_storage_options=/secrets/output/storage_options.json",
+        "--out_top_dir=/volumes/results",
+        "--prompts=car,fire engine",
+        "--annotation_date=2026-01-31",
+        "--include=cen*/*",
+        "--exclude=-old/*",
+        "--limit=1000",
+        "--input_list=s3://pictures/list.csv",
+        "--input_list_column=key",
+        "--override_previous_annotations",
+        "--override_reviewed",
+        "--model=s3://models/fp16",
+        "--model_digest=" + "d" * 64,
+        "--checkpoint_digest=" + "c" * 64,
+        "--batch_size=4",
+        "--memory_budget=4G",
+        "--shard_size=500",
+        "--visualize",
+        "--log_format=text",
+    ):
+        assert expected in found
+
+
+def test_kubernetes_puts_no_variable_into_an_argument() -> None:
+    assert "$$(HOME)" in flag(render(EVERYTHING).jobs["cpu"], "exclude")
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_pod_is_told_how_many_indexes_its_own_pool_has(pool: str) -> None:
+    release = render(merged(ON_S3, at(f"pools.{pool}.completions", 123)))
+
+    for name, job in release.jobs.items():
+        env = {entry["name"]: entry["value"] for entry in container(job["spec"]["template"])["env"]}
+        assert env["SAM3_NUM_INDEXES"] == ("123" if name == pool else "8")
+
+
+def test_the_gpu_pool_takes_an_accelerator_and_the_cpu_pool_keeps_away_from_them() -> None:
+    jobs = render(ON_S3).jobs
+    gpu, cpu = (jobs[pool]["spec"]["template"]["spec"] for pool in POOLS)
+
+    assert gpu["containers"][0]["resources"]["limits"] == {"cpu": 4, "memory": "16Gi", "nvidia.com/gpu": 1}
+    assert gpu["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert "affinity" not in gpu
+    assert cpu["containers"][0]["resources"]["limits"] == {"cpu": 4, "memory": "8Gi"}
+    assert "tolerations" not in cpu
+    required = cpu["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert {"key": "nvidia.com/gpu.present", "operator": "DoesNotExist"} in required["nodeSelectorTerms"][0][
+        "matchExpressions"
+    ]
+
+
+def test_rules_of_the_user_for_nodes() -> None:
+    gpu = render(EVERYTHING).jobs["gpu"]["spec"]["template"]["spec"]
+
+    assert gpu["nodeSelector"] == {"zone": "a"}
+    assert [toleration["key"] for toleration in gpu["tolerations"]] == ["nvidia.com/gpu", "spot"]
+    assert (gpu["priorityClassName"], gpu["runtimeClassName"]) == ("batch", "nvidia")
+
+
+def test_no_labels_of_accelerators_leave_no_affinity() -> None:
+    release = render(merged(ON_S3, at("gpu.nodeLabels", [])))
+
+    assert not [pod for pod in release.pods if "affinity" in pod["spec"]]
+
+
+def test_allow_cpu_keeps_the_accelerator_and_computes_without() -> None:
+    job = render(merged(ON_S3, at("pools.gpu.allowCpu", True))).jobs["gpu"]
+
+    assert flag(job, "device") == ["cpu"]
+    assert container(job["spec"]["template"])["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+def test_suspend_is_rendered_only_when_true() -> None:
+    assert all("suspend" not in job["spec"] for job in render(ON_S3).jobs.values())
+    suspended = render(merged(ON_S3, at("pools.cpu.suspend", True))).jobs
+    assert suspended["cpu"]["spec"]["suspend"] is True
+    assert "suspend" not in suspended["gpu"]["spec"]
+
+
+def test_kueue_gets_its_label_and_owns_suspend() -> None:
+    queued = merged(ON_S3, at("kueue.queueName", "night-shift"))
+
+    for job in render(queued).jobs.values():
+        assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "night-shift"
+        assert "suspend" not in job["spec"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, "localhost/sam3-annotate:0.1.0-gpu"),
+        (at("image", {"repository": "registry.example/sam3", "tag": "7"}), "registry.example/sam3:7-gpu"),
+        (at("pools.gpu.image", {"repository": "a/b", "tag": "mine"}), "a/b:mine"),
+        (at("pools.gpu.image.digest", "sha256:" + "a" * 64), "localhost/sam3-annotate@sha256:" + "a" * 64),
+    ],
+    ids=["default", "common", "of the pool", "digest"],
+)
+def test_images(values: Values, expected: str) -> None:
+    assert container(render(merged(ON_S3, values)).jobs["gpu"]["spec"]["template"])["image"] == expected
+
+
+def test_claims_are_mounted_once_and_writable_only_where_written() -> None:
+    one_claim = merged(ON_VOLUMES, at("output.pvc", {"claimName": "pictures", "path": "out"}))
+    pod = render(one_claim).jobs["cpu"]["spec"]["template"]
+
+    assert flag(render(one_claim).jobs["cpu"], "input_top_dir") == ["/volumes/pictures/2026"]
+    assert flag(render(one_claim).jobs["cpu"], "out_top_dir") == ["/volumes/pictures/out"]
+    assert flag(render(one_claim).jobs["cpu"], "model") == ["/volumes/models/cpu"]
+    mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container(pod)["volumeMounts"]}
+    assert mounts == {"/tmp": False, "/cache": False, "/volumes/pictures": False, "/volumes/models": True}
+    claims = [volume["persistentVolumeClaim"] for volume in pod["spec"]["volumes"] if "emptyDir" not in volume]
+    assert claims == [{"claimName": "models", "readOnly": True}, {"claimName": "pictures"}]
+
+
+def test_scratch_space_is_bounded() -> None:
+    for pod in render(ON_S3).pods:
+        scratch = [volume["emptyDir"] for volume in pod["spec"]["volumes"] if "emptyDir" in volume]
+        assert scratch
+        assert all(volume["sizeLimit"] for volume in scratch)
+
+
+def test_environment_of_s3() -> None:
+    only = container(render(EVERYTHING).jobs["cpu"]["spec"]["template"])
+    env = {entry["name"]: entry["value"] for entry in only["env"]}
+
+    assert env["AWS_ENDPOINT_URL_S3"] == "https://s3.example"
+    assert env["AWS_DEFAULT_REGION"] == "eu-1"
+    assert env["AWS_CA_BUNDLE"] == "/secrets/s3-ca/ca.crt"
+    assert env["HTTPS_PROXY"] == "http://proxy:3128"
+    assert only["envFrom"] == [{"secretRef": {"name": "keys"}}, {"configMapRef": {"name": "settings"}}]
+
+
+def test_liveness_is_asked_for_on_the_port_of_metrics() -> None:
+    only = container(render(merged(ON_S3, at("metrics.port", 9999))).jobs["gpu"]["spec"]["template"])
+
+    assert only["ports"] == [{"name": "metrics", "containerPort": 9999}]
+    assert only["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "metrics"}
+    without = render(merged(ON_S3, at("livenessProbe.enabled", False))).jobs["gpu"]["spec"]["template"]
+    assert "livenessProbe" not in container(without)

@@ -1,0 +1,164 @@
+"""What the API server, Helm and a careful reader check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import helm_python
+import kubernetes_validate
+import pytest
+
+from charts.values_table import CHART as DOCUMENTED_CHART
+from charts.values_table import documented_values, with_table
+from tests.chart.rendering import CHART, EVERYTHING, EXPORT, ON_S3, ON_VOLUMES, Manifest, Values, at, merged, render
+
+RELEASES = {"s3": ON_S3, "volumes": ON_VOLUMES, "everything": EVERYTHING, "export": EXPORT}
+KUBERNETES = ("1.31", "1.32", "1.33", "1.34")
+RESTRICTED_VOLUMES = {
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("values", RELEASES.values(), ids=RELEASES)
+def test_every_object_fits_the_schema_of_the_api(values: Values, version: str) -> None:
+    for manifest in render(values).manifests:
+        # A resource of the Prometheus operator's, not of Kubernetes'.
+        if manifest["kind"] != "PodMonitor":
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@pytest.mark.parametrize("values", [{}, *RELEASES.values()], ids=["defaults", *RELEASES])
+def test_helm_lints_without_a_warning(values: Values) -> None:
+    report = helm_python.lint(CHART, values, strict=True)
+
+    # That an icon would be nice is the only remark, of the lowest severity.
+    assert report["errors"] == []
+    assert [message["error"] for message in report["messages"]] == ["icon is recommended"]
+
+
+@pytest.mark.parametrize("values", RELEASES.values(), ids=RELEASES)
+def test_every_pod_is_restricted(values: Values) -> None:
+    for pod in render(values).pods:
+        assert list(restricted_violations(pod["spec"])) == []
+        for only in pod["spec"]["containers"]:
+            assert only["securityContext"]["readOnlyRootFilesystem"] is True
+            assert only["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+def restricted_violations(spec: Manifest) -> Iterator[str]:
+    """What the Pod Security Standard "restricted" forbids in a pod."""
+    pod = spec.get("securityContext", {})
+    yield from (name for name in ("hostNetwork", "hostPID", "hostIPC") if spec.get(name))
+    yield from (f"sysctl {entry}" for entry in pod.get("sysctls", []))
+    for volume in spec["volumes"]:
+        if not set(volume) - {"name"} <= RESTRICTED_VOLUMES:
+            yield f"volume {volume}"
+    for only in spec["containers"] + spec.get("initContainers", []):
+        context = {**pod, **only.get("securityContext", {})}
+        if any("hostPort" in port for port in only.get("ports", [])):
+            yield "hostPort"
+        if context.get("privileged") or context.get("procMount", "Default") != "Default":
+            yield "privileged"
+        if context.get("allowPrivilegeEscalation") is not False:
+            yield "allowPrivilegeEscalation"
+        if context.get("runAsNonRoot") is not True or context.get("runAsUser") == 0:
+            yield "root"
+        if context.get("seccompProfile", {}).get("type") not in {"RuntimeDefault", "Localhost"}:
+            yield "seccomp"
+        capabilities = context.get("capabilities", {})
+        if "ALL" not in capabilities.get("drop", []) or set(capabilities.get("add", [])) - {"NET_BIND_SERVICE"}:
+            yield "capabilities"
+
+
+WRONG: dict[str, Any] = {
+    "inputs": {},
+    "input.urls": "s3://a/b",
+    "input.url": "bucket/in",
+    "pools.tpu": {},
+    "pools.gpu.replicas": 3,
+    "pools.cpu.allowCpu": True,
+    "pools.gpu.parallelism": -1,
+    "pools.gpu.completions": 100001,
+    "pools.gpu.completions ": 0,
+    "pools.gpu.image.digest": "sha256:1234",
+    "pools.gpu.model.digest": "1234",
+    "checkpointDigest": "1234",
+    "run.name": "a b",
+    "selection.limit": "many",
+    "annotation.prompts": [],
+    "annotation.confidenceThreshold": 1.5,
+    "annotation.date": "tomorrow",
+    "annotation.imageMode": "move",
+    "worker.logLevel": "LOUD",
+    "janitor.mode": True,
+    "export.pool": "tpu",
+    "metrics.port": 80,
+    "tmp.sizeLimit": "much",
+    "s3.accessKey": "secret",
+}
+
+
+@pytest.mark.parametrize("path", WRONG)
+def test_the_schema_refuses(path: str) -> None:
+    with pytest.raises(helm_python.HelmValuesError):
+        render(merged(ON_S3, at(path.strip(), WRONG[path])))
+
+
+@pytest.mark.parametrize("prompts", [["car", "car"], ["car, van"], [" "], ["car", "passenger"]])
+def test_prompts_that_the_worker_would_refuse_never_get_there(prompts: list[str]) -> None:
+    with pytest.raises(helm_python.HelmValuesError):
+        render(merged(ON_S3, at("annotation.prompts", prompts)))
+
+
+def test_every_object_of_the_schema_is_closed_but_those_of_kubernetes() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+
+    def open_objects(node: object, path: str) -> Iterator[str]:
+        if isinstance(node, dict):
+            if "properties" in node and node.get("additionalProperties") is not False:
+                yield path
+            for key, value in node.items():
+                yield from open_objects(value, f"{path}/{key}")
+
+    assert list(open_objects(schema, "")) == []
+
+
+def test_the_schema_knows_every_value() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+
+    def missing(values: object, node: dict[str, Any], path: str) -> Iterator[str]:
+        node = schema["definitions"][node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node
+        if isinstance(values, dict) and "properties" in node:
+            yield from (f"{path}.{key}" for key in set(values) ^ set(node["properties"]) - {"global", "claims"})
+            for key in set(values) & set(node["properties"]):
+                yield from missing(values[key], node["properties"][key], f"{path}.{key}")
+
+    with helm_python.Chart.load(CHART) as chart:
+        assert list(missing(chart.values, schema, "")) == []
+
+
+def test_the_table_of_values_is_that_of_the_values() -> None:
+    readme = (DOCUMENTED_CHART / "README.md").read_text(encoding="utf-8")
+    values = list(documented_values((DOCUMENTED_CHART / "values.yaml").read_text(encoding="utf-8")))
+
+    assert readme == with_table(readme, values), "run python charts/values_table.py"
+
+
+def test_a_value_without_a_comment_is_found() -> None:
+    with pytest.raises(ValueError, match=r"a\.c: no comment"):
+        list(documented_values("a:\n  # -- Says what it is,\n  # on two lines.\n  b: 1\n  c: 2\n"))
+
+
+def test_comments_of_several_lines_and_pipes() -> None:
+    (value,) = documented_values("a:\n  # -- Says what it is,\n  # `x|y`.\n  b: {c: [1]}\n")
+
+    assert value.row == '| `a.b` | dict | `{"c": [1]}` | Says what it is, `x\\|y`. |'.replace("dict", "object")
+
+
+def test_no_key_of_a_store_is_a_value_or_an_argument() -> None:
+    text = json.dumps([manifest for values in RELEASES.values() for manifest in render(values).manifests])
+
+    assert "SECRET_ACCESS_KEY" not in text

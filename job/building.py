@@ -41,15 +41,11 @@ def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOpt
         ConfigurationError: The artifact or the provider cannot be used here.
         DeviceError: The device does not answer.
     """
-    session = _open_session(artifact, options)
+    session = open_device(artifact, options)
     info, cpus = session.info, usable_cpus()
-    budget = options.memory_budget or int(available_memory() * DEFAULT_MEMORY_FRACTION)
-    transient = int(budget * _TRANSIENT_SHARE)
-    image_bytes = info.image_side * info.image_side * 3 + _MASK_LOGITS_BYTES
-    budgets = Budgets(ResidentBudget(budget - transient, image_bytes), ByteBudget(transient))
-    places = Places(source, run, EndWatch(run, options.clock).check)
-    annotator = Annotator(places, session, text_features_for(artifact, session, run.spec.prompts), budgets)
-    annotator.visualize = options.visualize
+    annotator, budgets = build_annotator(
+        Places(source, run, EndWatch(run, options.clock).check), session, artifact, options
+    )
     in_flight = (options.batch_size or CPU_IN_FLIGHT) if options.device == "cpu" else 1
     is_remote = "://" in f"{source.url}{run.store.url}"
     io_threads = (_IO_THREADS_REMOTE if is_remote else _IO_THREADS)[options.device]
@@ -65,7 +61,20 @@ def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOpt
     return Worker(run, flow, budgets.resident, options, who)
 
 
-def _open_session(artifact: Artifact, options: WorkerOptions) -> Session:
+def build_annotator(
+    places: Places, session: Session, artifact: Artifact, options: WorkerOptions
+) -> tuple[Annotator, Budgets]:
+    """The stages' functions, and the memory that they share."""
+    budget = options.memory_budget or int(available_memory() * DEFAULT_MEMORY_FRACTION)
+    transient = int(budget * _TRANSIENT_SHARE)
+    image_bytes = session.info.image_side * session.info.image_side * 3 + _MASK_LOGITS_BYTES
+    budgets = Budgets(ResidentBudget(budget - transient, image_bytes), ByteBudget(transient))
+    annotator = Annotator(places, session, text_features_for(artifact, session, places.run.spec.prompts), budgets)
+    annotator.visualize = options.visualize
+    return annotator, budgets
+
+
+def open_device(artifact: Artifact, options: WorkerOptions) -> Session:
     """Load the model; a device that does not answer is tried again for `device_retry_s`."""
     logger.info("Loading SAM3 model...")
     deadline_s = options.clock.monotonic_s() + options.device_retry_s

@@ -1,6 +1,7 @@
 """What can go wrong, and with which exit code.
 
     AnnotateError
+    ├── FindingsError            1   audit has found something
     ├── UsageError               2   flags, folders or prompts that cannot be meant
     ├── TooManyFailedError      65   the run has ended, more inputs failed than allowed
     ├── WorkerError             70   this worker cannot do it; another may
@@ -33,6 +34,12 @@ class AnnotateError(Exception):
     """Base of every error that this project raises on purpose."""
 
     exit_code: ClassVar[int] = 70
+
+
+class FindingsError(AnnotateError):
+    """An audit has found something else than failed inputs."""
+
+    exit_code = 1
 
 
 class UsageError(AnnotateError):

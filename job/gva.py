@@ -74,6 +74,31 @@ def is_reviewed(document: Document, model_id: str) -> bool:
     return any(_is_ours(entry, model_id) and entry.get("review") is not None for entry in _segmentation(document))
 
 
+@dataclass(frozen=True)
+class Labels:
+    """What an annotation of ours says of its mask.
+
+    Attributes:
+        values: Mask values of all instances.
+        confidences: Scores by class.
+    """
+
+    values: frozenset[int]
+    confidences: dict[str, list[float]]
+
+
+def labels_of(document: Document, model_id: str) -> Labels | None:
+    """Labels of the first annotation of ours, or None when there is none that makes sense."""
+    entry = next((other for other in _segmentation(document) if _is_ours(other, model_id)), None)
+    properties, confidences = (_inner(entry, "labels", name) for name in ("properties", "confidences"))
+    try:
+        values = frozenset(int(value.text) for values in properties.values() for value in values)
+        scores = {name: [float(score.text) for score in listed] for name, listed in confidences.items()}
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return Labels(values, scores)
+
+
 def segmentation_entry(
     annotation: Annotation, *, npz_name: str, model_id: str, prompts: Sequence[str], annotation_date: str
 ) -> dict[str, Any]:

@@ -7,11 +7,12 @@ are stored, and intent rows of images that may end the worker. A line is one row
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
 
+from job.errors import RunConflictError
 from job.run import Run
 from job.store import StoredObject
 
@@ -106,7 +107,7 @@ class ShardHistory:
         """Take in a part; returns its result rows."""
         self.parts.add(part.key)
         rows = []
-        for row in _decode_rows(run.store.read(part.key)):
+        for row in decode_rows(run, part.key):
             if isinstance(row, StartRow):
                 self.started.add(row.attempt)
             elif isinstance(row, LeaveRow):
@@ -193,5 +194,21 @@ def encode_lines(rows: Iterable[msgspec.Struct]) -> bytes:
     return msgspec.json.Encoder().encode_lines(rows)
 
 
-def _decode_rows(raw: bytes) -> list[Row]:
-    return msgspec.json.Decoder(Row).decode_lines(raw)
+def read_history_rows(run: Run, shard: str) -> Iterator[ResultRow]:
+    """Every result row of a shard's journal, of all attempts."""
+    for part in run.store.walk(run.key("journal", shard)):
+        yield from (row for row in decode_rows(run, part.key) if isinstance(row, ResultRow))
+
+
+def decode_rows(run: Run, key: str) -> list[Row]:
+    """The rows of a part.
+
+    Raises:
+        RunConflictError: It is not of this version.
+    """
+    try:
+        return msgspec.json.Decoder(Row).decode_lines(run.store.read(key))
+    except msgspec.DecodeError as exc:
+        raise RunConflictError(
+            f"{run.store.url}/{key} is not of this version: {exc}. Choose another --run name"
+        ) from exc

@@ -196,9 +196,14 @@ def runs_before(run: Run) -> list[Run]:
     return _with_spec(run.store, names[: names.index(run.name)][::-1])
 
 
+def runs_of(store: Store) -> list[Run]:
+    """All runs of an output, youngest first."""
+    return _with_spec(store, list_runs(store)[::-1])
+
+
 def unfinished_runs(store: Store) -> list[Run]:
     """Runs without an end, youngest first."""
-    runs = _with_spec(store, list_runs(store)[::-1])
+    runs = runs_of(store)
     ends = map_in_threads(lambda run: run.end(), runs)
     return [run for run, end in zip(runs, ends, strict=True) if end is None]
 
@@ -239,13 +244,17 @@ def find_named(store: Store, name: str) -> Run:
     return Run(store, name, spec)
 
 
-def newest_run(store: Store) -> Run | None:
-    """The youngest run of an output, or None when there is none."""
+def newest_run(store: Store) -> Run:
+    """The youngest run of an output.
+
+    Raises:
+        UsageError: There is none.
+    """
     for name in reversed(list_runs(store)):
         spec = _read_spec(store, name)
         if spec is not None:
             return Run(store, name, spec)
-    return None
+    raise UsageError(f"{store.url} is not the output of any run: give the folder that annotate wrote to")
 
 
 def heartbeats(run: Run) -> Iterator[StoredObject]:

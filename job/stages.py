@@ -91,7 +91,7 @@ class Annotator:
             raise InputError(f"No image found at {self._source.url}/{planned.json}")
         document = gva.parse(self._fetch(self._source, planned.json).data)
         image = self._fetch(self._source, found.image)
-        prior = gva.parse_prior(self._fetch(self._run.store, planned.json).data) if found.has_prior else None
+        prior = self._read_prior(planned.json) if found.has_prior else None
         if prior is not None and not self._spec.override_reviewed and gva.is_reviewed(prior, self._spec.model_id):
             return EarlyEnd(ResultRow(json=planned.json, result=REVIEWED))
         self._budgets.resident.saw(len(image.data))
@@ -166,6 +166,17 @@ class Annotator:
         except UnstorableObjectError as exc:
             raise InputError(str(exc)) from exc
         return encoded.row
+
+    def _read_prior(self, key: str) -> gva.Document | None:
+        """The output's JSON; a broken one is replaced only when it is to be overridden."""
+        raw = self._fetch(self._run.store, key).data
+        try:
+            return gva.parse_prior(raw)
+        except InputError as exc:
+            if not self._spec.override:
+                raise
+            logger.warning("%s: %s; it is overridden", key, exc)
+            return None
 
     def _fetch(self, store: Store, key: str) -> Fetched:
         try:

@@ -93,6 +93,25 @@ def plan_request(flags: dict[str, Any], folders: Folders) -> Request:
     return _request(flags, folders, options)
 
 
+def doctor_request(flags: dict[str, Any], folders: Folders) -> Request:
+    """A request for one image of all inputs, with the defaults of `annotate`."""
+    defaults = {
+        "annotation_date": None,
+        "image_mode": "copy",
+        "override_previous_annotations": True,
+        "override_reviewed": True,
+        "max_image_pixels": 100_000_000,
+        "limit": None,
+        "include": (),
+        "exclude": (),
+        "input_list": None,
+        "input_list_column": None,
+        "run_name": None,
+    }
+    options = WorkerOptions(device=_device(flags["device"], flags["runtime"]), runtime=flags["runtime"])
+    return _request({**flags, **defaults}, folders, options)
+
+
 def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) -> Request:
     prompts = parse_prompts(flags["prompts"])
     date_text = _annotation_date(flags["annotation_date"])

@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 
 from tests.chart.rendering import (
-    EVERYTHING, ON_S3, ON_VOLUMES, POOLS, Values, arguments, at, container, flag, merged, render,
-)  # fmt: skip
+    EVERYTHING,
+    ON_S3,
+    ON_VOLUMES,
+    POOLS,
+    Values,
+    arguments,
+    at,
+    container,
+    flag,
+    merged,
+    render,
+)
 
 
 @pytest.mark.parametrize("pool", POOLS)

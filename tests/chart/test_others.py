@@ -6,8 +6,19 @@ import helm_python
 import pytest
 
 from tests.chart.rendering import (
-    EVERYTHING, EXPORT, ON_S3, ON_VOLUMES, POOLS, Values, arguments, at, container, flag, merged, render,
-)  # fmt: skip
+    EVERYTHING,
+    EXPORT,
+    ON_S3,
+    ON_VOLUMES,
+    POOLS,
+    Values,
+    arguments,
+    at,
+    container,
+    flag,
+    merged,
+    render,
+)
 
 GPU_ONLY, CPU_ONLY = at("pools.cpu.enabled", False), at("pools.gpu.enabled", False)
 

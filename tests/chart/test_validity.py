@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import helm_python
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 
 from charts.values_table import CHART as DOCUMENTED_CHART

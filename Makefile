@@ -7,7 +7,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 DEMO := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix bench soak demo-model lock clean
+.PHONY: help demo test check fix bench soak demo-model lock image clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,7 @@ check: $(DEV)/$(STAMP)dev ## Lint, types, import directions, locks
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
 	$(DEV)/bin/python tests/house.py
+	$(DEV)/bin/python charts/values_table.py --check
 
 fix: $(DEV)/$(STAMP)dev ## Mend what the linters can mend
 	$(DEV)/bin/ruff check --fix .
@@ -44,11 +45,16 @@ demo-model: $(DEV)/$(STAMP)dev ## From a seed to the embedded artifact: train (9
 	$(DEV)/bin/sam3-annotate export --checkpoint build/demo-model/last.pt --out build/demo-model/artifact
 
 lock: ## Write requirements/*.txt anew from pyproject.toml
-	for extra in "s3 --extra metrics --extra cpu" "s3 --extra metrics --extra gpu" "s3 --extra export" \
+	for extra in "s3 --extra metrics --extra k8s --extra cpu" "s3 --extra metrics --extra gpu" "s3 --extra export" \
 			"s3 --extra metrics --extra k8s --extra export --extra dev"; do \
 		$(DEV)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
 			--allow-unsafe --no-header --no-annotate --all-build-deps --extra $$extra --output-file requirements/$${extra##* }.txt pyproject.toml; \
 	done
+	$(DEV)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
+		--allow-unsafe --no-header --no-annotate --output-file requirements/image.txt requirements/image.in
+
+image: ## Build images with docker, podman or buildah (TARGETS="cpu gpu export", default cpu)
+	.ci/image $(TARGETS)
 
 clean: ## Remove what was built, the environments included
 	rm -rf build $(VENV) $(DEV)

@@ -6,12 +6,12 @@ point, which is the same order for every key that is valid UTF-8.
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 JSON_SUFFIX = ".json"
 MASK_SUFFIX = ".npz"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")
 """In order of preference: the first that exists is the image of a JSON."""
+
+_FAMILY = frozenset((JSON_SUFFIX, MASK_SUFFIX, *IMAGE_SUFFIXES))
 
 MAX_KEY_BYTES = 1024
 """Longest key that S3 holds, in UTF-8."""
@@ -23,9 +23,10 @@ def split_key(key: str) -> tuple[str, str]:
     >>> split_key("a/b.c.json")
     ('a/b.c', '.json')
     """
-    suffix = PurePosixPath(key).suffix
-    if suffix in (JSON_SUFFIX, MASK_SUFFIX, *IMAGE_SUFFIXES):
-        return key.removesuffix(suffix), suffix
+    stem, _, extension = key.rpartition(".")
+    suffix = f".{extension}"
+    if suffix in _FAMILY and stem and not stem.endswith("/"):
+        return stem, suffix
     return key, ""
 
 

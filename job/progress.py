@@ -112,10 +112,15 @@ class Progress:
         )
 
 
-def log_summary(tally: Tally, *, is_complete: bool) -> None:
+COMPLETE = "Processing complete!"
+PART_COMPLETE = "This process's part is complete; other processes have work left"
+STOPPED = "Processing stopped with work left"
+
+
+def log_summary(tally: Tally, headline: str) -> None:
     """The original's summary, and what it did not count."""
     logger.info("\n%s", _RULE)
-    logger.info("Processing complete!" if is_complete else "Processing stopped with work left")
+    logger.info(headline)
     logger.info("Successfully processed: %d", tally.annotated)
     logger.info("Failed: %d", tally.failed)
     logger.info("Skipped (already done): %d", tally.skipped)

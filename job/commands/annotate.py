@@ -16,7 +16,7 @@ from job.errors import AnnotateError, TooManyFailedError
 from job.logs import set_up_logging
 from job.options import new_attempt
 from job.planning import refusals_are_configuration
-from job.progress import Tally, log_summary
+from job.progress import COMPLETE, PART_COMPLETE, STOPPED, Tally, log_summary
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ def annotate(**flags: Any) -> None:
             return
         tally = Tally()
         try:
-            is_complete = annotate_request(request, tally) is not None
+            end = annotate_request(request, tally)
         except AnnotateError as exc:
             if tally.is_begun:
-                log_summary(tally, is_complete=isinstance(exc, TooManyFailedError))
+                log_summary(tally, COMPLETE if isinstance(exc, TooManyFailedError) else STOPPED)
             raise
         finally:
             folders.target.close()
-        log_summary(tally, is_complete=is_complete)
+        log_summary(tally, PART_COMPLETE if end is None else COMPLETE)

@@ -1,0 +1,52 @@
+{{/* The Job that makes a model, where its pool will run it. */}}
+
+{{- define "sam3-annotate.exportArgs" -}}
+{{- $values := .Values.export }}
+{{- $pool := index .Values.pools $values.pool }}
+{{- $checkpoint := include "sam3-annotate.place" $values.checkpoint -}}
+- export
+- {{ include "sam3-annotate.arg" (list "checkpoint" $checkpoint) }}
+- {{ include "sam3-annotate.arg" (list "out" (include "sam3-annotate.place" $pool.model)) }}
+- --format={{ $values.format }}
+- --precision={{ $values.precision }}
+- --device={{ and (eq $values.pool "gpu") (not .Values.pools.gpu.allowCpu) | ternary "cuda" "cpu" }}
+{{- with int64 $values.imageCount }}
+- --image_count={{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "sam3-annotate.exportSpec" -}}
+{{- $values := .Values.export }}
+{{- $pool := index .Values.pools $values.pool }}
+{{- $claims := list (list $values.checkpoint.pvc true) (list $pool.model.pvc false) }}
+{{- $env := list (dict "name" "HF_HOME" "value" "/cache/hub") (dict "name" "TMPDIR" "value" "/cache") }}
+{{- with $values.hubToken.existingSecret }}
+{{- $reference := dict "secretKeyRef" (dict "name" . "key" $values.hubToken.key) }}
+{{- $env = append $env (dict "name" "HF_TOKEN" "valueFrom" $reference) }}
+{{- end -}}
+backoffLimit: {{ int64 $values.backoffLimit }}
+{{- with int64 .Values.job.ttlSecondsAfterFinished }}
+ttlSecondsAfterFinished: {{ . }}
+{{- end }}
+podFailurePolicy:
+  rules:
+    - action: Ignore
+      onPodConditions:
+        - type: DisruptionTarget
+          status: "True"
+    - action: FailJob
+      onExitCodes:
+        containerName: export
+        operator: In
+        values: [2, 78]
+template:
+  {{- include "sam3-annotate.podTemplate" (dict
+      "root" . "component" "export" "name" "export"
+      "image" (include "sam3-annotate.image" (list . $values.image "export"))
+      "args" (include "sam3-annotate.exportArgs" .) "env" $env
+      "resources" (include "sam3-annotate.poolResources" (list . $values.pool $values.resources) | fromJson)
+      "scheduling" (include "sam3-annotate.poolScheduling" (list . $values.pool) | fromJson)
+      "claims" (include "sam3-annotate.claims" $claims | fromJson)
+      "cacheSizeLimit" $values.cacheSizeLimit
+      "serviceAccountName" (include "sam3-annotate.serviceAccountName" .)) | nindent 2 }}
+{{- end }}

@@ -1,0 +1,115 @@
+{{/* Names, labels and images. */}}
+
+{{- define "sam3-annotate.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "sam3-annotate.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- $name := default .Chart.Name .Values.nameOverride }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* A name of at most 45 characters, so that what Kubernetes adds for a pod of an index leaves it whole.
+     Takes (list root middle end); only the release's part is cut. */}}
+{{- define "sam3-annotate.cutName" -}}
+{{- $root := index . 0 }}
+{{- $tail := printf "-%s" (join "-" (rest .)) }}
+{{- $room := sub 45 (len $tail) | int }}
+{{- printf "%s%s" (include "sam3-annotate.fullname" $root | trunc $room | trimSuffix "-") $tail }}
+{{- end }}
+
+{{- define "sam3-annotate.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "sam3-annotate.name" . | quote }}
+app.kubernetes.io/instance: {{ quote .Release.Name }}
+{{- end }}
+
+{{/* Labels of objects. Not of pods: a Job's template cannot change, and the chart's version does. */}}
+{{- define "sam3-annotate.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ quote .Release.Service }}
+{{ include "sam3-annotate.selectorLabels" . }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "sam3-annotate.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "sam3-annotate.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "sam3-annotate.janitorServiceAccountName" -}}
+{{- if .Values.janitor.serviceAccount.create }}
+{{- default (include "sam3-annotate.cutName" (list . "janitor")) .Values.janitor.serviceAccount.name }}
+{{- else }}
+{{- default (include "sam3-annotate.serviceAccountName" .) .Values.janitor.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{/* Takes (list root image kind). */}}
+{{- define "sam3-annotate.image" -}}
+{{- $root := index . 0 }}
+{{- $image := index . 1 }}
+{{- $kind := index . 2 }}
+{{- $repository := default $root.Values.image.repository $image.repository }}
+{{- $tag := default (printf "%s-%s" (default $root.Chart.AppVersion $root.Values.image.tag) $kind) $image.tag }}
+{{- if $image.digest }}
+{{- printf "%s@%s" $repository $image.digest }}
+{{- else }}
+{{- printf "%s:%s" $repository $tag }}
+{{- end }}
+{{- end }}
+
+{{/* Pools that are on, as a JSON list. */}}
+{{- define "sam3-annotate.enabledPools" -}}
+{{- $pools := list }}
+{{- range list "gpu" "cpu" }}
+{{- if (index $.Values.pools .).enabled }}
+{{- $pools = append $pools . }}
+{{- end }}
+{{- end }}
+{{- toJson $pools }}
+{{- end }}
+
+{{- define "sam3-annotate.hasJanitor" -}}
+{{- $pools := include "sam3-annotate.enabledPools" . | fromJsonArray }}
+{{- if or (and (eq .Values.janitor.mode "auto") (eq (len $pools) 2)) (and (eq .Values.janitor.mode "always") $pools) -}}
+true
+{{- end }}
+{{- end }}
+
+{{- define "sam3-annotate.doctorPool" -}}
+{{- if .Values.doctor.pool }}
+{{- .Values.doctor.pool }}
+{{- else if .Values.pools.cpu.enabled -}}
+cpu
+{{- else -}}
+gpu
+{{- end }}
+{{- end }}
+
+{{/* Away from nodes with accelerators. */}}
+{{- define "sam3-annotate.cpuAffinity" -}}
+{{- with .Values.gpu.nodeLabels }}
+nodeAffinity:
+  requiredDuringSchedulingIgnoredDuringExecution:
+    nodeSelectorTerms:
+      - matchExpressions:
+          {{- range . }}
+          - key: {{ quote . }}
+            operator: DoesNotExist
+          {{- end }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,52 @@
+{{/* The Job of a pool. */}}
+
+{{/* All of its spec but what may change while it runs: parallelism and suspend. Takes (list root pool). */}}
+{{- define "sam3-annotate.jobSpec" -}}
+{{- $root := index . 0 }}
+{{- $pool := index . 1 }}
+{{- $completions := int64 (index $root.Values.pools $pool).completions }}
+{{- $env := list (dict "name" "SAM3_NUM_INDEXES" "value" (toString $completions)) -}}
+completionMode: Indexed
+completions: {{ $completions }}
+backoffLimitPerIndex: {{ int64 $root.Values.job.backoffLimitPerIndex }}
+# One bad index does not end the others.
+maxFailedIndexes: {{ sub $completions 1 }}
+podReplacementPolicy: Failed
+{{- with int64 $root.Values.job.ttlSecondsAfterFinished }}
+ttlSecondsAfterFinished: {{ . }}
+{{- end }}
+podFailurePolicy:
+  rules:
+    # Evictions and drains cost nothing.
+    - action: Ignore
+      onPodConditions:
+        - type: DisruptionTarget
+          status: "True"
+    # Usage, configuration: every pod would see the same.
+    - action: FailJob
+      onExitCodes:
+        containerName: annotate
+        operator: In
+        values: [2, 78]
+    # The run has ended with too many failed inputs.
+    - action: FailIndex
+      onExitCodes:
+        containerName: annotate
+        operator: In
+        values: [65]
+template:
+  {{- include "sam3-annotate.poolPod" (dict
+      "root" $root "pool" $pool "component" "worker" "name" "annotate" "isProbed" true "env" $env
+      "args" (include "sam3-annotate.annotateArgs" .)) | nindent 2 }}
+{{- end }}
+
+{{/* A Job cannot change, so another spec is another name. Takes (list root middle spec). */}}
+{{- define "sam3-annotate.hashedName" -}}
+{{- $hash := index . 2 | fromYaml | toJson | sha256sum | trunc 8 }}
+{{- include "sam3-annotate.cutName" (list (index . 0) (index . 1) $hash) }}
+{{- end }}
+
+{{/* Takes (list root pool). */}}
+{{- define "sam3-annotate.jobName" -}}
+{{- include "sam3-annotate.hashedName" (list (index . 0) (index . 1) (include "sam3-annotate.jobSpec" .)) }}
+{{- end }}

@@ -1,0 +1,252 @@
+{{/* One pod for all: workers, doctor, janitor, export. */}}
+
+{{/* Volumes of claims under one name each: what writes wins. Takes a list of (list pvc readOnly), gives JSON. */}}
+{{- define "sam3-annotate.claims" -}}
+{{- $claims := dict }}
+{{- range . }}
+{{- $name := (index . 0).claimName }}
+{{- if $name }}
+{{- $readOnly := and (index . 1) (default true (get $claims $name)) }}
+{{- if and (hasKey $claims $name) (not (get $claims $name)) }}
+{{- $readOnly = false }}
+{{- end }}
+{{- $_ := set $claims $name $readOnly }}
+{{- end }}
+{{- end }}
+{{- toJson $claims }}
+{{- end }}
+
+{{- define "sam3-annotate.volumes" -}}
+- name: tmp
+  emptyDir:
+    sizeLimit: {{ quote .root.Values.tmp.sizeLimit }}
+- name: cache
+  emptyDir:
+    sizeLimit: {{ quote .cacheSizeLimit }}
+{{- range $name, $readOnly := .claims }}
+- name: claim-{{ sha256sum $name | trunc 8 }}
+  persistentVolumeClaim:
+    claimName: {{ quote $name }}
+    {{- if $readOnly }}
+    readOnly: true
+    {{- end }}
+{{- end }}
+{{- range $side := list "input" "output" }}
+{{- with (index $.root.Values $side).existingSecret }}
+- name: {{ $side }}-options
+  secret:
+    secretName: {{ quote . }}
+    defaultMode: 0440
+{{- end }}
+{{- end }}
+{{- with .root.Values.s3.ca.configMap }}
+- name: s3-ca
+  configMap:
+    name: {{ quote . }}
+{{- end }}
+{{- with .root.Values.s3.ca.secret }}
+- name: s3-ca
+  secret:
+    secretName: {{ quote . }}
+    defaultMode: 0440
+{{- end }}
+{{- with .root.Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "sam3-annotate.volumeMounts" -}}
+- name: tmp
+  mountPath: /tmp
+- name: cache
+  mountPath: /cache
+{{- range $name, $readOnly := .claims }}
+- name: claim-{{ sha256sum $name | trunc 8 }}
+  mountPath: /volumes/{{ $name }}
+  {{- if $readOnly }}
+  readOnly: true
+  {{- end }}
+{{- end }}
+{{- range $side := list "input" "output" }}
+{{- if (index $.root.Values $side).existingSecret }}
+- name: {{ $side }}-options
+  mountPath: /secrets/{{ $side }}
+  readOnly: true
+{{- end }}
+{{- end }}
+{{- if or .root.Values.s3.ca.configMap .root.Values.s3.ca.secret }}
+- name: s3-ca
+  mountPath: /secrets/s3-ca
+  readOnly: true
+{{- end }}
+{{- with .root.Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "sam3-annotate.env" -}}
+{{- with .root.Values.s3.endpoint }}
+- name: AWS_ENDPOINT_URL_S3
+  value: {{ quote . }}
+{{- end }}
+{{- with .root.Values.s3.region }}
+- name: AWS_DEFAULT_REGION
+  value: {{ quote . }}
+{{- end }}
+{{- if or .root.Values.s3.ca.configMap .root.Values.s3.ca.secret }}
+- name: AWS_CA_BUNDLE
+  value: /secrets/s3-ca/{{ .root.Values.s3.ca.key }}
+{{- end }}
+{{- with .env }}
+{{ toYaml . }}
+{{- end }}
+{{- with .root.Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "sam3-annotate.envFrom" -}}
+{{- with .Values.s3.existingSecret }}
+- secretRef:
+    name: {{ quote . }}
+{{- end }}
+{{- with .Values.extraEnvFrom }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* What decides on nodes. Takes {nodeSelector affinity tolerations priorityClassName runtimeClassName}. */}}
+{{- define "sam3-annotate.scheduling" -}}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ quote . }}
+{{- end }}
+{{- with get . "runtimeClassName" }}
+runtimeClassName: {{ quote . }}
+{{- end }}
+{{- end }}
+
+{{/* The same of a pool, as JSON: the gpu pool onto nodes with accelerators, the other away from them.
+     Takes (list root pool). */}}
+{{- define "sam3-annotate.poolScheduling" -}}
+{{- $root := index . 0 }}
+{{- $pool := index . 1 }}
+{{- $values := index $root.Values.pools $pool }}
+{{- $rules := pick $values "nodeSelector" "affinity" "tolerations" "priorityClassName" "runtimeClassName" }}
+{{- if eq $pool "gpu" }}
+{{- $rules = merge (dict "tolerations" (concat $root.Values.gpu.tolerations $values.tolerations)) $rules }}
+{{- else if not $values.affinity }}
+{{- $rules = merge (dict "affinity" (include "sam3-annotate.cpuAffinity" $root | fromYaml)) $rules }}
+{{- end }}
+{{- toJson $rules }}
+{{- end }}
+
+{{/* Resources with one accelerator for the gpu pool, as JSON. Takes (list root pool resources). */}}
+{{- define "sam3-annotate.poolResources" -}}
+{{- $root := index . 0 }}
+{{- $resources := deepCopy (index . 2) }}
+{{- if eq (index . 1) "gpu" }}
+{{- $limits := merge (dict $root.Values.gpu.resourceName 1) (default dict $resources.limits) }}
+{{- $_ := set $resources "limits" $limits }}
+{{- end }}
+{{- toJson $resources }}
+{{- end }}
+
+{{/* Takes {root component name image args env resources scheduling claims cacheSizeLimit serviceAccountName isProbed
+     hasToken}, and the pool of a worker. */}}
+{{- define "sam3-annotate.podTemplate" -}}
+{{- $root := .root -}}
+metadata:
+  labels:
+    {{- include "sam3-annotate.selectorLabels" $root | nindent 4 }}
+    app.kubernetes.io/component: {{ quote .component }}
+    {{- if eq .component "worker" }}
+    sam3-annotate/pool: {{ quote .pool }}
+    sam3-annotate/run: {{ include "sam3-annotate.runName" $root | quote }}
+    {{- end }}
+    {{- with $root.Values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with $root.Values.podAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  restartPolicy: Never
+  serviceAccountName: {{ quote .serviceAccountName }}
+  automountServiceAccountToken: {{ default false .hasToken }}
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ int64 $root.Values.job.terminationGracePeriodSeconds }}
+  {{- with $root.Values.image.pullSecrets }}
+  imagePullSecrets:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  securityContext:
+    {{- toYaml $root.Values.podSecurityContext | nindent 4 }}
+  {{- with include "sam3-annotate.scheduling" .scheduling | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  containers:
+    - name: {{ quote .name }}
+      image: {{ quote .image }}
+      imagePullPolicy: {{ quote $root.Values.image.pullPolicy }}
+      args:
+        {{- .args | nindent 8 }}
+      {{- with include "sam3-annotate.env" . | trim }}
+      env:
+        {{- . | nindent 8 }}
+      {{- end }}
+      {{- with include "sam3-annotate.envFrom" $root | trim }}
+      envFrom:
+        {{- . | nindent 8 }}
+      {{- end }}
+      {{- if .isProbed }}
+      ports:
+        - name: metrics
+          containerPort: {{ int64 $root.Values.metrics.port }}
+      {{- if $root.Values.livenessProbe.enabled }}
+      livenessProbe:
+        httpGet:
+          path: /livez
+          port: metrics
+        {{- omit $root.Values.livenessProbe "enabled" | toYaml | nindent 8 }}
+      {{- end }}
+      {{- end }}
+      terminationMessagePolicy: FallbackToLogsOnError
+      resources:
+        {{- toYaml .resources | nindent 8 }}
+      securityContext:
+        {{- toYaml $root.Values.securityContext | nindent 8 }}
+      volumeMounts:
+        {{- include "sam3-annotate.volumeMounts" . | nindent 8 }}
+  volumes:
+    {{- include "sam3-annotate.volumes" . | nindent 4 }}
+{{- end }}
+
+{{/* A pod of a pool: of its Job, and of the doctor, who must stand where they stand.
+     Takes {root pool component name args env isProbed}. */}}
+{{- define "sam3-annotate.poolPod" -}}
+{{- $root := .root }}
+{{- $values := index $root.Values.pools .pool }}
+{{- $folders := list (list $root.Values.input.pvc true) (list $root.Values.output.pvc false) }}
+{{- $claims := append $folders (list $values.model.pvc true) }}
+{{- $pod := dict
+    "image" (include "sam3-annotate.image" (list $root $values.image .pool))
+    "resources" (include "sam3-annotate.poolResources" (list $root .pool $values.resources) | fromJson)
+    "scheduling" (include "sam3-annotate.poolScheduling" (list $root .pool) | fromJson)
+    "claims" (include "sam3-annotate.claims" $claims | fromJson)
+    "cacheSizeLimit" $root.Values.cache.sizeLimit
+    "serviceAccountName" (include "sam3-annotate.serviceAccountName" $root) }}
+{{- include "sam3-annotate.podTemplate" (merge $pod .) }}
+{{- end }}

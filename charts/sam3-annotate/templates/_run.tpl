@@ -1,0 +1,154 @@
+{{/* Where things are, what the run is called, and the arguments that say so. */}}
+
+{{/* URL of a folder, or its path in a volume, mounted under the claim's name. Takes {url|uri, pvc}. */}}
+{{- define "sam3-annotate.place" -}}
+{{- if .pvc.claimName }}
+{{- printf "/volumes/%s/%s" .pvc.claimName (trimAll "/" .pvc.path) | trimSuffix "/" }}
+{{- else }}
+{{- default (get . "url") (get . "uri") | trimSuffix "/" }}
+{{- end }}
+{{- end }}
+
+{{/* Exactly what run.json pins, so that a change of it is a new run and a change of anything else is not. Numbers are
+     cast: files give floats, --set gives integers, and floats as strings. */}}
+{{- define "sam3-annotate.pinned" -}}
+{{- $selection := .Values.selection }}
+{{- $annotation := .Values.annotation }}
+{{- dict
+    "input" (include "sam3-annotate.place" .Values.input)
+    "output" (include "sam3-annotate.place" .Values.output)
+    "inputList" (list $selection.inputList.url $selection.inputList.column)
+    "include" $selection.include
+    "exclude" $selection.exclude
+    "limit" (int64 $selection.limit)
+    "override" $selection.override
+    "overrideReviewed" $selection.overrideReviewed
+    "prompts" $annotation.prompts
+    "confidenceThreshold" (float64 $annotation.confidenceThreshold)
+    "date" $annotation.date
+    "imageMode" $annotation.imageMode
+    "maxImagePixels" (int64 $annotation.maxImagePixels)
+    "checkpoint" .Values.checkpointDigest
+  | toJson }}
+{{- end }}
+
+{{- define "sam3-annotate.runName" -}}
+{{- printf "%s-%s" (default .Release.Name .Values.run.name) (include "sam3-annotate.pinned" . | sha256sum | trunc 8) }}
+{{- end }}
+
+{{/* One argument. Kubernetes would put variables in for `$(NAME)`. Takes (list flag value). */}}
+{{- define "sam3-annotate.arg" -}}
+{{- printf "--%s=%v" (index . 0) (index . 1) | replace "$(" "$$(" | quote }}
+{{- end }}
+
+{{/* Input and output. */}}
+{{- define "sam3-annotate.folderArgs" -}}
+- {{ include "sam3-annotate.arg" (list "input_top_dir" (include "sam3-annotate.place" .Values.input)) }}
+- {{ include "sam3-annotate.arg" (list "out_top_dir" (include "sam3-annotate.place" .Values.output)) }}
+{{- if .Values.input.existingSecret }}
+- --input_storage_options=/secrets/input/storage_options.json
+{{- end }}
+{{- if .Values.output.existingSecret }}
+- --output_storage_options=/secrets/output/storage_options.json
+{{- end }}
+{{- end }}
+
+{{/* Takes (list root pool). */}}
+{{- define "sam3-annotate.modelArgs" -}}
+{{- $root := index . 0 }}
+{{- $pool := index . 1 }}
+{{- $values := index $root.Values.pools $pool -}}
+- --device={{ and (eq $pool "gpu") (not $values.allowCpu) | ternary "cuda" "cpu" }}
+{{- with include "sam3-annotate.place" $values.model }}
+- {{ include "sam3-annotate.arg" (list "model" .) }}
+{{- end }}
+{{- with $values.model.digest }}
+- --model_digest={{ . }}
+{{- end }}
+{{- with $root.Values.checkpointDigest }}
+- --checkpoint_digest={{ . }}
+{{- end }}
+- --model_cache=/cache/models
+{{- end }}
+
+{{- define "sam3-annotate.logArgs" -}}
+- --log_level={{ .Values.worker.logLevel }}
+- --log_format={{ .Values.worker.logFormat }}
+{{- end }}
+
+{{/* What changes bytes or selection. */}}
+{{- define "sam3-annotate.pinnedArgs" -}}
+{{- $selection := .Values.selection }}
+{{- $annotation := .Values.annotation -}}
+- --run={{ include "sam3-annotate.runName" . }}
+- --supersede
+- {{ include "sam3-annotate.arg" (list "prompts" (join "," $annotation.prompts)) }}
+- --confidence_threshold={{ float64 $annotation.confidenceThreshold }}
+- --image_mode={{ $annotation.imageMode }}
+- --max_image_pixels={{ int64 $annotation.maxImagePixels }}
+{{- with $annotation.date }}
+- --annotation_date={{ . }}
+{{- end }}
+{{- range $selection.include }}
+- {{ include "sam3-annotate.arg" (list "include" .) }}
+{{- end }}
+{{- range $selection.exclude }}
+- {{ include "sam3-annotate.arg" (list "exclude" .) }}
+{{- end }}
+{{- with int64 $selection.limit }}
+- --limit={{ . }}
+{{- end }}
+{{- with $selection.inputList.url }}
+- {{ include "sam3-annotate.arg" (list "input_list" .) }}
+{{- end }}
+{{- with $selection.inputList.column }}
+- {{ include "sam3-annotate.arg" (list "input_list_column" .) }}
+{{- end }}
+{{- if $selection.override }}
+- --override_previous_annotations
+{{- end }}
+{{- if $selection.overrideReviewed }}
+- --override_reviewed
+{{- end }}
+{{- end }}
+
+{{/* All of `sam3-annotate annotate` for a pool. Takes (list root pool). */}}
+{{- define "sam3-annotate.annotateArgs" -}}
+{{- $root := index . 0 }}
+{{- $pool := index . 1 }}
+{{- $values := index $root.Values.pools $pool }}
+{{- $worker := $root.Values.worker -}}
+- annotate
+{{ include "sam3-annotate.folderArgs" $root }}
+{{ include "sam3-annotate.pinnedArgs" $root }}
+- --pool={{ $pool }}
+- --order={{ eq $pool "cpu" | ternary "backward" "forward" }}
+{{ include "sam3-annotate.modelArgs" . }}
+{{- if eq $pool "gpu" }}
+- --device_retry_s={{ int64 $values.deviceRetrySeconds }}
+{{- end }}
+{{- with int64 $values.batchSize }}
+- --batch_size={{ . }}
+{{- end }}
+{{- with $values.memoryBudget }}
+- --memory_budget={{ . }}
+{{- end }}
+{{- with int64 $worker.shardSize }}
+- --shard_size={{ . }}
+{{- end }}
+- --journal_interval_s={{ float64 $worker.journalIntervalSeconds }}
+- --image_timeout_s={{ float64 $worker.imageTimeoutSeconds }}
+- --max_failed_fraction={{ float64 $worker.maxFailedFraction }}
+{{- if $worker.visualize }}
+- --visualize
+{{- end }}
+- --metrics_port={{ int64 $root.Values.metrics.port }}
+{{ include "sam3-annotate.logArgs" $root }}
+{{- end }}
+
+{{/* Takes (list root pool). */}}
+{{- define "sam3-annotate.doctorArgs" -}}
+- doctor
+{{ include "sam3-annotate.folderArgs" (index . 0) }}
+{{ include "sam3-annotate.modelArgs" . }}
+{{- end }}

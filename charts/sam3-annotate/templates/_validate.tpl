@@ -1,0 +1,49 @@
+{{/* What a schema cannot say. Each message: what was got, what to do. */}}
+
+{{- define "sam3-annotate.validate" -}}
+{{- range $side := ternary list (list "input" "output") .Values.export.enabled }}
+{{- $place := index $.Values $side }}
+{{- if not (or $place.url $place.pvc.claimName) }}
+{{- fail (printf "%s: give %s.url or %s.pvc.claimName" $side $side $side) }}
+{{- end }}
+{{- if and $place.url $place.pvc.claimName }}
+{{- fail (printf "%s: has a url and a pvc; give one of them" $side) }}
+{{- end }}
+{{- end }}
+{{- $pools := include "sam3-annotate.enabledPools" . | fromJsonArray }}
+{{- range $pool := $pools }}
+{{- $values := index $.Values.pools $pool }}
+{{- $pods := int64 $values.parallelism }}
+{{- $indexes := int64 $values.completions }}
+{{- if gt $pods $indexes }}
+{{- $message := "pools.%s: %d pods at a time for %d indexes; completions must be at least parallelism" }}
+{{- fail (printf $message $pool $pods $indexes) }}
+{{- end }}
+{{- if and $values.suspend $.Values.kueue.queueName }}
+{{- fail (printf "pools.%s.suspend with kueue.queueName: Kueue owns that field; stop the workload in Kueue" $pool) }}
+{{- end }}
+{{- end }}
+{{- range $pool := list "gpu" "cpu" }}
+{{- $model := (index $.Values.pools $pool).model }}
+{{- if and $model.uri $model.pvc.claimName }}
+{{- fail (printf "pools.%s.model: has a uri and a pvc; give one of them" $pool) }}
+{{- end }}
+{{- end }}
+{{- if and $.Values.selection.inputList.column (not $.Values.selection.inputList.url) }}
+{{- fail "selection.inputList: has a column and no url; give the list too" }}
+{{- end }}
+{{- if and $.Values.s3.ca.configMap $.Values.s3.ca.secret }}
+{{- fail "s3.ca: has a configMap and a secret; give one of them" }}
+{{- end }}
+{{- if .Values.export.enabled }}
+{{- if $pools }}
+{{- fail "export.enabled with pools: they would start before there is a model; make it a release without pools" }}
+{{- end }}
+{{- $model := (index .Values.pools .Values.export.pool).model }}
+{{- if not (or $model.uri $model.pvc.claimName) }}
+{{- fail (printf "export: nowhere to put the model; give uri or pvc of pools.%s.model" .Values.export.pool) }}
+{{- end }}
+{{- else if not $pools }}
+{{- fail "pools: both are off; switch one on" }}
+{{- end }}
+{{- end }}

@@ -60,6 +60,7 @@ class OpenShard:
         history: What other attempts did, as far as it was read.
         todo: Inputs that had no result when it was taken up, in order; those that have ended workers last.
         results: The row that counts of every input that has one.
+        is_marked: Whether this process has seen to its marker.
         is_careful: Whether it has to be done one image at a time.
     """
 
@@ -68,6 +69,7 @@ class OpenShard:
     history: ShardHistory
     todo: list[PlannedInput]
     results: dict[str, ResultRow] = field(default_factory=dict)
+    is_marked: bool = False
 
     @property
     def is_careful(self) -> bool:
@@ -184,9 +186,10 @@ def are_all_marked(run: Run, plan: Plan) -> bool:
 
 def write_marker(run: Run, open_shard: OpenShard, attempt: str) -> None:
     """Store the last rows, then the marker."""
-    open_shard.journal.leave()
+    open_shard.journal.write()
     run.store.flush()
     run.store.create(_marker_key(run, open_shard.shard.name), msgspec.json.encode(open_shard.marker(attempt)))
+    open_shard.is_marked = True
 
 
 def read_marker(run: Run, shard_name: str) -> Marker:

@@ -187,8 +187,20 @@ class Worker:
         raise ModelError(message) if kind is ModelFailedInputError else InterruptedRunError(message)
 
     def _mark_if_complete(self, shard: OpenShard) -> None:
-        if shard.is_complete and shard in self._open:
-            self._open.remove(shard)
+        """Mark a shard as soon as it is complete, and leave it once nothing of it is on its way.
+
+        Others may have completed it while images of it are on their way here: their outputs will be stored, so
+        their rows have to be too.
+        """
+        if not shard.is_complete or shard not in self._open:
+            return
+        if any(item.shard is shard for item in self._on_its_way.values()):
+            if not shard.is_marked:
+                write_marker(self._run, shard, self._options.attempt)
+            return
+        self._open.remove(shard)
+        shard.journal.leave()
+        if not shard.is_marked:
             write_marker(self._run, shard, self._options.attempt)
 
     def _write_journals(self) -> None:

@@ -7,9 +7,11 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from job.audit import AuditCounts, Finding
+from job.audit_deep import audit
 from job.journal import ANNOTATED, FAILED
 from job.object_store import ObjectStore
-from job.run import Run, find_named
+from job.run import Run, find_named, newest_run
 from job.s3_driver import S3Driver
 from job.shards import marked_shards, read_marker
 from tests.s3.fixtures import Bucket
@@ -69,3 +71,24 @@ def check_complete(bucket: Bucket, name: str, inputs: int, failed: tuple[str, ..
     failures = [json.loads(line) for line in run.store.read(run.key("failures.jsonl")).splitlines()]
     assert [row["json"] for row in failures] == list(failed)
     assert not [key for key in private_keys(bucket) if key.startswith("_sam3/tmp/")]
+    check_audit(bucket, inputs, failed)
+
+
+def check_audit(bucket: Bucket, inputs: int, failed: tuple[str, ...]) -> None:
+    """Nothing is missing, torn, foreign or orphaned, as reading everything tells; nor without the run's records."""
+    counts = AuditCounts()
+    assert [finding.key for finding in findings_of(bucket, counts)] == []
+    assert (counts.inputs, counts.annotated) == (inputs, inputs - len(failed))
+    target = store_of(bucket, "out")
+    run = newest_run(target)
+    for folder in ("done", "journal"):
+        for item in list(target.walk(run.key(folder))):
+            target.delete(item.key)
+    assert [finding.key for finding in findings_of(bucket)] == []
+
+
+def findings_of(bucket: Bucket, counts: AuditCounts | None = None) -> list[Finding]:
+    """What a deep audit finds but for failed inputs."""
+    source, target = store_of(bucket, "in"), store_of(bucket, "out")
+    found = audit(source, target, newest_run(target).spec, counts or AuditCounts(), deep=True)
+    return [finding for finding in found if finding.kind != "failed"]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import signal
+import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from job.keys import mask_key
 from tests.conftest import DATE
 from tests.e2e.poisoned import POISON
 from tests.processes import annotate, results
-from tests.s3.data import BROKEN, check_complete, make_inputs, outputs, store_of, upload
+from tests.s3.data import BROKEN, check_complete, findings_of, make_inputs, outputs, store_of, upload
 from tests.s3.fixtures import Bucket
-from tests.s3.proxy import FAULTS, Behaviour, FaultProxy, fault_proxy
+from tests.s3.proxy import FAULTS, Behaviour, FaultProxy, Seen, fault_proxy
 from tests.s3.storm import PHASES, Storm
 from tests.s3.workers import pods, run_to_end
 
@@ -155,3 +159,54 @@ def test_an_image_that_kills_its_worker_ends_as_a_failed_row(
     assert 2 <= sum(code == -9 for each in codes for code in each) <= 8
     assert outputs(filled) == quiet
     check_complete(filled, "poison", COUNT + 2, failed=(BROKEN, "day1/deadly.json"))
+
+
+def test_a_worker_stopped_between_mask_and_annotation_leaves_a_whole_pair_or_one_that_audit_names(
+    tmp_path: Path, filled: Bucket, proxy: FaultProxy, quiet: dict[str, bytes], other_precision: Path
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    first = pods(tmp_path / "first", filled, proxy.server, "stopped", {"gpu": 1}, *FLAGS)[0]
+    other = ("--model", str(other_precision))
+    second = pods(tmp_path / "second", filled, proxy.server, "stopped", {"gpu": 1}, *FLAGS, *other)[0]
+    held: list[Seen] = []
+
+    def hold_the_first_annotation(seen: Seen) -> bool:
+        if not held and seen.kind == "PUT" and re.match(PHASES["annotation"], f"PUT {seen.path}"):
+            held.append(seen)
+            os.kill(first.pid, signal.SIGSTOP)
+        return bool(held) and seen is held[0]
+
+    proxy.behaviour = Behaviour(hold=hold_the_first_annotation)
+    try:
+        first.start()
+        wait_for(lambda: bool(held))
+        run_to_end([second])
+        assert outputs(filled).keys() == quiet.keys()
+        proxy.behaviour = Behaviour()  # the annotation of the stopped worker lands now
+        os.kill(first.pid, signal.SIGCONT)
+        wait_for(first.is_over)
+    finally:
+        first.end()
+    assert first.codes == [0], "the run has ended: nothing is left to do"
+    key = held[0].path.partition("/out/")[2]
+    got, pair = outputs(filled), (key, mask_key(key))
+    assert got[key] == quiet[key], "what was in flight has landed"
+    assert got[pair[1]] != quiet[pair[1]], "over another's mask"
+    assert [(finding.kind, finding.key) for finding in findings_of(filled)] == [("foreign", key)]
+
+
+@pytest.fixture(scope="module")
+def other_precision(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same checkpoint in int8."""
+    folder = tmp_path_factory.mktemp("models") / "int8"
+    command = [sys.executable, "-m", "job", "export", "--checkpoint", "demo", "--precision", "int8"]
+    subprocess.run([*command, "--out", str(folder), "--image_count", "8"], check=True, capture_output=True)
+    return folder
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.05)

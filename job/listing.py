@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from job.concurrent import map_in_threads
 from job.errors import ConfigurationError
 from job.keys import ordered
 from job.store import StoredObject
@@ -39,10 +40,11 @@ class Page:
 
 @dataclass(frozen=True)
 class _Range:
-    """Keys that begin with `prefix`, after `after`."""
+    """Keys that begin with `prefix`, after `after`; flat when no folder was seen among them."""
 
     prefix: str
     after: str
+    is_flat: bool = False
 
 
 ListPage = Callable[[str, str], Page]
@@ -96,12 +98,12 @@ def _cut(list_level: ListLevel, parts: list[_Range | StoredObject], skipped: str
     """Cut ranges at their folders, and those again, until there are enough parts."""
     for _ in range(_DEEPEST_CUT):
         ranges = [part for part in parts if isinstance(part, _Range)]
-        if not 0 < len(ranges) < _RANGES_AT_ONCE:
+        to_cut = [part for part in ranges if not part.is_flat]
+        if not to_cut or len(ranges) >= _RANGES_AT_ONCE:
             break
-        cut: list[_Range | StoredObject] = []
-        for part in parts:
-            cut.extend(_cut_once(list_level, part) if isinstance(part, _Range) else [part])
-        parts = [part for part in cut if skipped is None or not _key_of(part).startswith(skipped)]
+        cut = dict(zip(to_cut, map_in_threads(lambda part: _cut_once(list_level, part), to_cut), strict=True))
+        flat = [piece for part in parts for piece in (cut.get(part, [part]) if isinstance(part, _Range) else [part])]
+        parts = [part for part in flat if skipped is None or not _key_of(part).startswith(skipped)]
     return parts
 
 
@@ -112,7 +114,7 @@ def _cut_once(list_level: ListLevel, part: _Range) -> list[_Range | StoredObject
     cut.extend(_Range(f"{part.prefix}{name}/", "") for name in level.folders)
     cut.sort(key=lambda item: ordered(_key_of(item)))
     if level.next_key is not None:
-        cut.append(_Range(part.prefix, level.next_key))
+        cut.append(_Range(part.prefix, level.next_key, is_flat=not level.folders))
     return cut
 
 

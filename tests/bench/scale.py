@@ -1,0 +1,122 @@
+"""Plans over synthetic listings of millions of keys: `python -m tests.bench.scale plan|rerun|listing COUNT FOLDER`.
+
+Prints one JSON object: seconds, peak resident bytes, and what was planned.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from job.listing import LAST_CHARACTER, Page
+from job.local_store import LocalStore
+from job.object_store import Level, ObjectStore
+from job.plan import Selection, Sizing, make_plan
+from job.run import open_run
+from job.store import StoredObject
+from tests.fakes import spec_of
+
+KEYS_IN_A_FOLDER = 10_000
+PAGE_KEYS = 1000
+PAGE_S = 0.02
+"""What a page takes at least; S3 takes two to five times as long."""
+
+
+class SyntheticDriver:
+    """Pages of keys that nobody has stored, as S3 gives them: 1,000 a page, each after some milliseconds."""
+
+    def __init__(self, count: int, suffixes: tuple[str, ...]) -> None:
+        self._count = count
+        self._suffixes = suffixes
+
+    url = "synthetic://bucket"
+
+    def _refuse(self, *arguments: object) -> None:
+        raise AssertionError(f"a listing was all that should be asked for: {arguments}")
+
+    exists = fetch = stat = put = create = copy = delete = now_s = _refuse
+
+    def page(self, prefix: str, after: str) -> Page:
+        """See `PagedDriver.page`; a prefix is empty or a folder's."""
+        time.sleep(PAGE_S)
+        first, last = self._range(prefix)
+        start = self._index_after(after, first)
+        stop = min(start + PAGE_KEYS, last)
+        return Page(tuple(self._object(index) for index in range(start, stop)), is_last=stop == last)
+
+    def level(self, prefix: str, after: str) -> Level:
+        """See `Driver.level`."""
+        time.sleep(PAGE_S)
+        if prefix:
+            page = self.page(prefix, after)
+            return Level(page.objects, (), None if page.is_last else page.objects[-1].key)
+        folders = [f"camera{number:06d}" for number in range(-(-self._count // KEYS_IN_A_FOLDER))]
+        folders = [name for name in folders if f"{name}/" > after]
+        next_key = None if len(folders) <= PAGE_KEYS else f"{folders[PAGE_KEYS - 1]}/{LAST_CHARACTER}"
+        return Level((), tuple(folders[:PAGE_KEYS]), next_key)
+
+    def _range(self, prefix: str) -> tuple[int, int]:
+        width = len(self._suffixes)
+        if not prefix:
+            return 0, self._count * width
+        folder = int(prefix.strip("/").removeprefix("camera"))
+        return folder * KEYS_IN_A_FOLDER * width, min((folder + 1) * KEYS_IN_A_FOLDER, self._count) * width
+
+    def _index_after(self, after: str, first: int) -> int:
+        if not after:
+            return first
+        name = after.rpartition("/")[2]
+        width = len(self._suffixes)
+        if name == LAST_CHARACTER:
+            folder = int(after.partition("/")[0].removeprefix("camera"))
+            return (folder + 1) * KEYS_IN_A_FOLDER * width
+        number, _, suffix = name.partition(".")
+        return int(number) * width + self._suffixes.index(f".{suffix}") + 1
+
+    def _object(self, index: int) -> StoredObject:
+        number, suffix = divmod(index, len(self._suffixes))
+        return StoredObject(f"camera{number // KEYS_IN_A_FOLDER:06d}/{number:010d}{self._suffixes[suffix]}", 9, 1.7e9)
+
+
+class SyntheticOutput(LocalStore):
+    """A real folder for the run's own files; its outputs are synthetic, and none may be read."""
+
+    def __init__(self, root: Path, outputs: ObjectStore) -> None:
+        super().__init__(root, "scale")
+        self._outputs = outputs
+
+    def walk(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
+        """The outputs where the run's own folder is to be left out."""
+        return self._outputs.walk(prefix, skip, after) if skip else super().walk(prefix, skip, after)
+
+    def read(self, key: str) -> bytes:
+        """Only the run's own files."""
+        if not key.startswith("_sam3/"):
+            raise AssertionError(f"{key} was read")
+        return super().read(key)
+
+
+def main(what: str, count: int, folder: Path) -> dict[str, float]:
+    """Do one of them."""
+    done = count if what != "plan" else 0
+    source = ObjectStore(SyntheticDriver(count, (".jpg", ".json")), "scale")  # type: ignore[arg-type]
+    outputs = ObjectStore(SyntheticDriver(done, (".jpg", ".json", ".npz")), "scale")  # type: ignore[arg-type]
+    target = SyntheticOutput(folder / "out", outputs)
+    begun = time.monotonic()
+    planned = listed = 0
+    if what == "listing":
+        listed = sum(1 for store in (source, target) for _ in store.walk(skip="_sam3"))
+    else:
+        run = open_run(target, spec_of(Path("in")), name="r", is_date_given=False, attempt="scale")
+        plan = make_plan(run, Selection(run, source), Sizing(num_indexes=1000))
+        planned, listed = plan.inputs_planned, plan.inputs_listed
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    return {"seconds": time.monotonic() - begun, "peak": peak, "planned": planned, "listed": listed}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))) + "\n")

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import msgspec
 
 from job.families import Family, families
-from job.journal import FAILED, ResultRow, decode_rows, encode_lines
+from job.journal import FAILED, ResultRow, decode_rows
 from job.keys import IMAGE_SUFFIXES, JSON_SUFFIX, MASK_SUFFIX, printable
 from job.run import Run, RunSpec, runs_of
 from job.shards import FailedInput
@@ -154,8 +154,3 @@ def _incomplete(key: str, present: list[str], absent: list[str], failures: dict[
     if not present:
         return Finding(kind="missing", key=key, detail="no output, and no run says why")
     return Finding(kind="torn", key=key, detail=f"{', '.join(present)} without {', '.join(absent) or 'an image'}")
-
-
-def encode_findings(found: list[Finding]) -> bytes:
-    """One JSON object a line."""
-    return encode_lines(found)

@@ -18,6 +18,9 @@ BEAT_INTERVAL_S = 30.0
 LOOK_INTERVAL_S = 28.0
 """A put is tried only when the last look for `end.json` was begun less than 30 s ago."""
 
+_JOIN_S = 5.0
+"""A beat that an outage holds up does not hold up the end."""
+
 Activity = Literal["planning", "loading", "working", "left"]
 
 
@@ -68,7 +71,7 @@ class Heartbeat:
         if isinstance(error, AnnotateError):
             self.beat.last_error = str(error)
         if error is None or isinstance(error, AnnotateError | KeyboardInterrupt):
-            self._thread.join()
+            self._thread.join(_JOIN_S)
             self.beat.activity = "left"
             try:
                 self._write()

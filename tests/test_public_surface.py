@@ -12,13 +12,19 @@ import pytest
 from export.commands import export, verify
 from job import errors
 from job.artifact import FileEntry, GraphSpec, Manifest, ParityFigures, TensorSpec, Tolerance
+from job.audit import Finding
 from job.commands.annotate import annotate
+from job.commands.audit import audit
+from job.commands.clean import clean
+from job.commands.doctor import doctor
 from job.commands.plan import plan
+from job.commands.progress import progress
 from job.commands.show import show
 from job.heartbeat import Beat
 from job.journal import ResultRow
 from job.plan import Plan, PlannedInput, PlannedShard
 from job.run import RunEnd, RunSpec
+from job.run_progress import PoolProgress, RunProgress
 from job.shards import FailedInput, Marker
 from tests.fakes import DEMO_ARTIFACT
 
@@ -39,6 +45,17 @@ FLAGS = {
         "--max_image_pixels --model --model_digest --num_indexes --out_top_dir --output_storage_options "
         "--override_previous_annotations --override_reviewed --pool --prompts --run --shard_size --supersede",
     ),
+    "audit": (
+        audit,
+        "--deep --input_storage_options --input_top_dir --list --log_format --log_level --output_storage_options -o",
+    ),
+    "progress": (progress, "--once --output_storage_options --run -o"),
+    "clean": (clean, "--output_storage_options --yes"),
+    "doctor": (
+        doctor,
+        "--checkpoint_digest --confidence_threshold --device --input_storage_options --input_top_dir --model "
+        "--model_digest --out_top_dir --output_storage_options --prompts --runtime",
+    ),
     "show": (show, "--model_id --out"),
     "export": (export, "--checkpoint --device --format --image_count --images --out --precision --threads"),
     "verify": (verify, "--checkpoint --device --image_count --images --model_digest --threads"),
@@ -46,6 +63,7 @@ FLAGS = {
 
 EXIT_CODES = {
     "AnnotateError": 70,
+    "FindingsError": 1,
     "UsageError": 2,
     "TooManyFailedError": 65,
     "WorkerError": 70,
@@ -70,6 +88,10 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     ResultRow: "json result reason scores dropped hidden seconds mask_sha256 worker artifact precision provider",
     Marker: "attempt totals instances dropped failures",
     FailedInput: "json reason",
+    Finding: "kind key detail",
+    RunProgress: "run state inputs_listed inputs_done_before planned done failed left images_per_s eta_s pools "
+    "last_errors",
+    PoolProgress: "alive left silent images_per_s",
     Beat: "attempt activity number annotated failed images_per_s last_error",
     RunEnd: "outcome by superseded_by inputs_listed annotated failed reviewed",
     Manifest: "format_version model_id sam3_version checkpoint_sha256 format precision image_side mean std prompts "

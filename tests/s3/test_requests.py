@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 COUNT = 2000
 PAGE = 1000
+FOLDERS = 4
 ONCE = 40
 """Requests of a process that no rule counts: finding the run, the plan, the end."""
 
@@ -65,51 +67,65 @@ def request_on(bucket: Bucket, server: S3Server, folder: str = "out", **options:
     )
 
 
-def pages(keys: int, folders: int) -> int:
+def pages(keys: int) -> int:
     """Requests of a listing: its pages, the last one of each folder not full, and those that look for folders."""
-    return keys // PAGE + 3 * folders + 4
+    return keys // PAGE + 3 * FOLDERS + 4
 
 
 def test_the_cost_of_a_run_a_rerun_and_a_resumed_run(
     fast_bucket: Bucket, proxy: FaultProxy, picture: bytes, use_session: FakeSession
 ) -> None:
     upload(fast_bucket, inputs(picture, COUNT))
-    stop_after = COUNT // 2
+    first = cost_of(fast_bucket, proxy)
+    rerun = cost_of(fast_bucket, proxy)
 
     def interrupt(pixels: NDArray[np.uint8]) -> None:
-        if use_session.images == stop_after:
+        if use_session.images == COUNT + COUNT // 2:
             raise InterruptedRunError("stopped here")
 
     use_session.before_image = interrupt
-    first = cost_of(fast_bucket, proxy, is_interrupted=True)
+    begun = cost_of(fast_bucket, proxy, "resumed", is_interrupted=True)
     use_session.before_image = lambda pixels: None
-    second = cost_of(fast_bucket, proxy)
-    done_again = use_session.images - COUNT
-    third = cost_of(fast_bucket, proxy)
-    shards = COUNT // 250
-    sys.stdout.write(f"first half {first}, second half {second}, re-run {third}; {done_again} done again\n")
-    images = COUNT + max(0, done_again)
-    reads_and_writes = first["GET"] + second["GET"], first["COPY"] + second["COPY"]
-    assert reads_and_writes[1] <= images
-    total = first["total"] + second["total"]
-    intervals = (first["seconds"] + second["seconds"]) / 30 + 2
-    allowed = pages(2 * COUNT, 4) + 5 * images + 8 * (shards + 2) + 4 * intervals + 2 * ONCE
-    assert total <= allowed
-    assert third["total"] <= pages(2 * COUNT, 4) + pages(3 * COUNT, 4) + ONCE
-    assert third["COPY"] == 0
+    resumed = cost_of(fast_bucket, proxy, "resumed")
+    for name, cost in (("first", first), ("re-run", rerun), ("interrupted", begun), ("resumed", resumed)):
+        sys.stdout.write(f"{name}: {cost.total} requests in {cost.seconds:.0f} s {cost.by_kind}\n")
+    shards, twice = COUNT // 250, use_session.images - 2 * COUNT
+    assert first.by_kind["COPY"] == COUNT
+    assert first.total <= pages(2 * COUNT) + 5 * COUNT + 8 * shards + first.of_time + ONCE
+    assert rerun.total <= pages(2 * COUNT) + pages(3 * COUNT) + ONCE
+    assert rerun.by_kind["COPY"] == 0
+    assert twice <= 40
+    work = 5 * (COUNT + max(twice, 0)) + 8 * (shards + 2)
+    assert begun.total + resumed.total <= pages(2 * COUNT) + work + begun.of_time + resumed.of_time + 2 * ONCE
 
 
-def cost_of(bucket: Bucket, proxy: FaultProxy, *, is_interrupted: bool = False) -> dict[str, float]:
+@dataclass(frozen=True)
+class Cost:
+    """Requests of one process."""
+
+    by_kind: Counter[str]
+    seconds: float
+
+    @property
+    def total(self) -> int:
+        return self.by_kind.total()
+
+    @property
+    def of_time(self) -> float:
+        """Four for each 30 s of the worker, the first of them begun."""
+        return 4 * (self.seconds // 30 + 1)
+
+
+def cost_of(bucket: Bucket, proxy: FaultProxy, folder: str = "out", *, is_interrupted: bool = False) -> Cost:
     proxy.reset()
     begun = time.monotonic()
-    request = request_on(bucket, proxy.server)
+    request = request_on(bucket, proxy.server, folder)
     if is_interrupted:
         with pytest.raises(InterruptedRunError):
             annotate(request, Tally())
     else:
         assert annotate(request, Tally()) is not None
-    return {**proxy.requests, "total": proxy.requests.total(), "COPY": proxy.requests["COPY"],
-            "GET": proxy.requests["GET"], "seconds": time.monotonic() - begun}  # fmt: skip
+    return Cost(Counter(proxy.requests), time.monotonic() - begun)
 
 
 def test_latency_is_hidden(fast_bucket: Bucket, picture: bytes, use_session: FakeSession) -> None:

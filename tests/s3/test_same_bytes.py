@@ -1,0 +1,60 @@
+"""The same inputs through a folder and through real S3 servers: the same bytes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import DATE
+from tests.processes import annotate, results
+from tests.s3.data import make_inputs, outputs, upload
+from tests.s3.fixtures import Bucket
+from tests.s3.workers import pods, run_to_end
+
+COUNT = 500
+FLAGS = ("--annotation_date", DATE, "--threads", "1", "--workers", "2")
+
+
+@pytest.fixture(scope="module")
+def inputs(scenes: Path) -> dict[str, bytes]:
+    return make_inputs(scenes, COUNT)
+
+
+@pytest.fixture(scope="module")
+def local(inputs: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("local")
+    for key, data in inputs.items():
+        path = folder / "in" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    annotate(folder / "in", folder / "out", *FLAGS).check_returncode()
+    return results(folder / "out")
+
+
+def test_five_hundred_images(bucket: Bucket, inputs: dict[str, bytes], local: dict[str, bytes], tmp_path: Path) -> None:
+    upload(bucket, inputs)
+    pod = pods(tmp_path, bucket, bucket.server, "same", {"gpu": 1}, "--workers", "1")[0]
+    run_to_end([pod])
+    assert pod.codes == [0]
+    assert len(local) == 3 * COUNT
+    assert outputs(bucket) == local
+
+
+def test_from_a_bucket_into_a_folder_and_back(
+    fast_bucket: Bucket, inputs: dict[str, bytes], local: dict[str, bytes], tmp_path: Path
+) -> None:
+    few = {key: data for key, data in inputs.items() if key.startswith("day1/0000")}
+    upload(fast_bucket, few)
+    environment = fast_bucket.server.environment()
+    command = [sys.executable, "-m", "job", "annotate", "--annotation_date", DATE, "--threads", "1", "--device", "cpu"]
+    folder = str(tmp_path / "out")
+    for source, target in ((fast_bucket.url("in"), folder), (folder, fast_bucket.url("back"))):
+        flags = ["--input_top_dir", source, "--out_top_dir", target]
+        subprocess.run([*command, *flags], env={**dict(os.environ), **environment}, check=True, capture_output=True)
+    wanted = {key: data for key, data in local.items() if key.startswith("day1/0000")}
+    assert results(tmp_path / "out") == wanted
+    assert outputs(fast_bucket, "back") == wanted, "an output can be the next input"

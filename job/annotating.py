@@ -135,7 +135,7 @@ def list_planned(request: Request) -> Iterator[str]:
 
 
 class _Reporter:
-    """Tells results to who wants to know: the tally, the heartbeat, the progress bar."""
+    """A listener that tells the tally, the heartbeat and the progress bar."""
 
     def __init__(self, tally: Tally, heartbeat: Heartbeat) -> None:
         self.tally = tally
@@ -150,6 +150,9 @@ class _Reporter:
     def add_others(self, shard: PlannedShard, results: Iterable[str]) -> None:
         """Results of other processes, or of earlier attempts."""
         self.add_counts(Counter(results), 0)
+
+    def marked(self, shard: PlannedShard) -> None:
+        """A complete shard is no news: its results were told."""
 
     def add_counts(self, results: Mapping[str, int], cut: int) -> None:
         """So many results of each kind; a negative count takes back what a worker process had told."""
@@ -214,4 +217,4 @@ def _work(run: Run, plan: Plan, left: Sequence[PlannedShard], request: Request, 
     worker = build_worker(run, request.source, request.artifact, options)
     reporter.heartbeat.beat.activity = "working"
     with Progress(reporter.tally, total) as reporter.progress, stopped_by_signals(worker.stop):
-        worker.work(open_shards(run, plan, left, options, reporter.add_others), reporter.add, reporter.add_others)
+        worker.work(open_shards(run, plan, left, options, reporter), reporter)

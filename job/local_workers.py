@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 MOST_RESTARTS = 20
 """Of one worker; as often as an index of the chart's Jobs is tried again."""
 _POLL_S = 0.2
+_CUT = "instances cut off"
 _KILL_AFTER_S = 60.0
 _FATAL = {UsageError.exit_code: UsageError, ConfigurationError.exit_code: ConfigurationError}
 
@@ -41,8 +42,8 @@ class _Slot:
     number: int
     process: Any = None
     connection: Connection | None = None
-    handed: list[PlannedShard] = field(default_factory=list)
-    told: dict[str, list[tuple[dict[str, int], int]]] = field(default_factory=dict)
+    handed: dict[str, PlannedShard] = field(default_factory=dict)
+    told: dict[str, Counter[str]] = field(default_factory=dict)
     restarts: int = 0
     failure: AnnotateError | None = None
     end: tuple[int, str] | None = None
@@ -112,8 +113,11 @@ class _Foreman:
             case ("next",):
                 self._hand_out(slot)
             case ("results", shard_name, results, cut):
-                slot.told.setdefault(shard_name, []).append((results, cut))
+                slot.told.setdefault(shard_name, Counter()).update({**results, _CUT: cut})
                 self._report(results, cut)
+            case ("marked", shard_name):
+                slot.handed.pop(shard_name, None)
+                slot.told.pop(shard_name, None)
             case ("log", level, text, fields):
                 logger.log(level, "%s", text, extra={"fields": {**fields, "worker": slot.number}})
             case ("end", code, text):
@@ -123,7 +127,7 @@ class _Foreman:
         assert slot.connection is not None
         shard = self._waiting.popleft() if self._waiting else None
         if shard is not None:
-            slot.handed.append(shard)
+            slot.handed[shard.name] = shard
         try:
             slot.connection.send(shard)
         except OSError:
@@ -162,12 +166,14 @@ class _Foreman:
             self._start(slot)
 
     def _take_back(self, slot: _Slot) -> None:
-        marked = {shard.name for shard in slot.handed if is_marked(self._run, shard)}
-        self._waiting.extendleft(shard for shard in reversed(slot.handed) if shard.name not in marked)
-        for shard in slot.handed:
-            for results, cut in slot.told.get(shard.name, []) if shard.name not in marked else []:
-                self._report({result: -count for result, count in results.items()}, -cut)
-        slot.handed, slot.told = [], {}
+        """What was handed out and has no marker is handed out again, and what was told of it taken back."""
+        lost = [shard for shard in slot.handed.values() if not is_marked(self._run, shard)]
+        self._waiting.extendleft(reversed(lost))
+        for shard in lost:
+            told = slot.told.get(shard.name, Counter())
+            cut = told.pop(_CUT, 0)
+            self._report({result: -count for result, count in told.items()}, -cut)
+        slot.handed, slot.told = {}, {}
 
     def _raise_worst(self, is_stopping: bool) -> None:
         failures = [slot.failure for slot in self._slots if slot.failure is not None]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import Protocol
 
 import msgspec
 
@@ -21,8 +22,21 @@ KILLS_BEFORE_CARE = 2
 """From the third attempt on, a shard is done one image at a time."""
 INTENTS_BEFORE_BLAME = 2
 
-OnOthers = Callable[[PlannedShard, Iterable[str]], None]
-"""Called with a shard and the results that others have for inputs of it."""
+
+class Listener(Protocol):
+    """Who wants to know what becomes of shards."""
+
+    def add(self, shard: PlannedShard, row: ResultRow) -> None:
+        """This process has a result for an input that had none."""
+        ...
+
+    def add_others(self, shard: PlannedShard, results: Iterable[str]) -> None:
+        """Others have these results for inputs that had none here."""
+        ...
+
+    def marked(self, shard: PlannedShard) -> None:
+        """The shard is complete and has its marker."""
+        ...
 
 
 class FailedInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,7 +152,7 @@ def open_shards(
     plan: Plan,
     shards: Iterable[PlannedShard],
     options: WorkerOptions,
-    on_earlier: OnOthers,
+    listener: Listener,
 ) -> Iterator[OpenShard]:
     """Take up shards one after the other; each is read when its turn comes, and passed over when it has a marker.
 
@@ -147,14 +161,15 @@ def open_shards(
         plan: Its plan.
         shards: Shards without a marker, as far as it was known.
         options: Who takes them up, and in which order of their inputs.
-        on_earlier: Called with the results of inputs that others have done.
+        listener: Told of the results of earlier attempts and of others.
     """
     for shard in shards:
         if is_marked(run, shard):
-            on_earlier(shard, Counter(read_marker(run, shard.name).totals).elements())
+            listener.add_others(shard, Counter(read_marker(run, shard.name).totals).elements())
+            listener.marked(shard)
             continue
         open_shard = _open(run, plan, shard, options)
-        on_earlier(shard, [row.result for row in open_shard.results.values()])
+        listener.add_others(shard, [row.result for row in open_shard.results.values()])
         yield open_shard
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -19,9 +19,9 @@ from job.flow import Flow, Ticket
 from job.journal import FAILED, ResultRow
 from job.options import WorkerOptions
 from job.pipeline import LAST_STAGES
-from job.plan import PlannedInput, PlannedShard
+from job.plan import PlannedInput
 from job.run import Run
-from job.shards import OnOthers, OpenShard, write_marker
+from job.shards import Listener, OpenShard, write_marker
 from job.stages import ModelFailedInputError, RefusedInputError
 
 logger = logging.getLogger(__name__)
@@ -68,24 +68,18 @@ class Worker:
         self._journaled_s = options.clock.monotonic_s()
         self.stop = threading.Event()
 
-    def work(
-        self,
-        shards: Iterable[OpenShard],
-        on_result: Callable[[PlannedShard, ResultRow], None],
-        on_others: OnOthers,
-    ) -> None:
+    def work(self, shards: Iterable[OpenShard], listener: Listener) -> None:
         """Do every shard.
 
         Args:
             shards: Taken up one by one, when the pipeline has room.
-            on_result: Called with the row of every input that had none.
-            on_others: Called with the results of inputs that another worker has done meanwhile.
+            listener: Told what becomes of them.
 
         Raises:
             InterruptedRunError: `stop` was set, or storage is out of reach.
             WorkerError: The device, the model or an image has stopped this worker.
         """
-        self._on_result, self._on_others = on_result, on_others
+        self._listener = listener
         try:
             for shard in shards:
                 self._open.append(shard)
@@ -171,7 +165,7 @@ class Worker:
             key = f"{self._run.spec.input_url}/{row.json}"
             logger.warning(row.reason if key in row.reason else f"{key}: {row.reason}")
         if shard.add(row):
-            self._on_result(shard.shard, row)
+            self._listener.add(shard.shard, row)
         self._mark_if_complete(shard)
 
     def _count_failures(self, value: object) -> None:
@@ -195,13 +189,16 @@ class Worker:
         if not shard.is_complete or shard not in self._open:
             return
         if any(item.shard is shard for item in self._on_its_way.values()):
-            if not shard.is_marked:
-                write_marker(self._run, shard, self._options.attempt)
+            self._mark(shard)
             return
         self._open.remove(shard)
         shard.journal.leave()
+        self._mark(shard)
+
+    def _mark(self, shard: OpenShard) -> None:
         if not shard.is_marked:
             write_marker(self._run, shard, self._options.attempt)
+            self._listener.marked(shard.shard)
 
     def _write_journals(self) -> None:
         for shard in self._open:
@@ -215,7 +212,7 @@ class Worker:
 
     def _learn(self, shard: OpenShard) -> None:
         """Drop what others have done of a shard in hand; what is on its way here is done twice."""
-        self._on_others(shard.shard, [row.result for row in shard.learn()])
+        self._listener.add_others(shard.shard, [row.result for row in shard.learn()])
         self._mark_if_complete(shard)
 
     def _check_stop(self) -> None:

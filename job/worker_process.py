@@ -14,6 +14,7 @@ from pathlib import Path
 
 from job.artifact import open_artifact
 from job.building import DEFAULT_MEMORY_FRACTION, build_worker
+from job.clock import Clock
 from job.errors import AnnotateError, InterruptedRunError, RunOverError
 from job.heartbeat import Heartbeat
 from job.journal import ResultRow
@@ -97,6 +98,28 @@ class _Line:
             yield shard
 
 
+class _Teller:
+    """A listener that tells the process that hands out shards."""
+
+    def __init__(self, line: _Line, heartbeat: Heartbeat, clock: Clock) -> None:
+        self._line = line
+        self._heartbeat = heartbeat
+        self._clock = clock
+        self._begun_s = clock.monotonic_s()
+        self._done = 0
+
+    def add(self, shard: PlannedShard, row: ResultRow) -> None:
+        self._done += 1
+        self._heartbeat.add(row, self._done / max(self._clock.monotonic_s() - self._begun_s, 1e-3))
+        self._line.send("results", shard.name, {row.result: 1}, row.dropped.get("beyond_255", 0))
+
+    def add_others(self, shard: PlannedShard, results: Iterable[str]) -> None:
+        self._line.send("results", shard.name, dict(Counter(results)), 0)
+
+    def marked(self, shard: PlannedShard) -> None:
+        self._line.send("marked", shard.name)
+
+
 class _LineHandler(logging.Handler):
     def __init__(self, line: _Line, part: int | None) -> None:
         super().__init__()
@@ -148,18 +171,8 @@ def _work(line: _Line, task: WorkerTask) -> None:
             worker = build_worker(run, source, open_artifact(task.artifact_folder, task.artifact_digest), options)
             heartbeat.beat.activity = "working"
 
-            begun_s, done = options.clock.monotonic_s(), 0
-
-            def tell(shard: PlannedShard, row: ResultRow) -> None:
-                nonlocal done
-                done += 1
-                heartbeat.add(row, done / max(options.clock.monotonic_s() - begun_s, 1e-3))
-                line.send("results", shard.name, {row.result: 1}, row.dropped.get("beyond_255", 0))
-
-            def tell_others(shard: PlannedShard, results: Iterable[str]) -> None:
-                line.send("results", shard.name, dict(Counter(results)), 0)
-
+            teller = _Teller(line, heartbeat, options.clock)
             with stopped_by_signals(worker.stop):
-                worker.work(open_shards(run, plan, line.shards(), options, tell_others), tell, tell_others)
+                worker.work(open_shards(run, plan, line.shards(), options, teller), teller)
     finally:
         target.close()

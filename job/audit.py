@@ -12,12 +12,11 @@ from typing import Literal, get_args
 
 import msgspec
 
+from job.failures import KnownFailures, known_failures
 from job.families import Family, families
-from job.journal import FAILED, ResultRow, decode_rows
 from job.keys import IMAGE_SUFFIXES, JSON_SUFFIX, MASK_SUFFIX, printable
-from job.run import Run, RunSpec, runs_of
-from job.shards import FailedInput
-from job.store import PRIVATE_FOLDER, Store, read_if_there
+from job.run import RunSpec
+from job.store import PRIVATE_FOLDER, Store
 
 Kind = Literal[
     "failed", "missing", "torn", "empty", "orphaned", "image_differs",
@@ -81,11 +80,10 @@ def judge_listings(source: Store, target: Store, spec: RunSpec) -> Iterator[Judg
         target: The output.
         spec: Of its newest run: tells whether images are copied.
     """
-    failures = known_failures(target, source.url)
-    listed = families(source.walk(skip=PRIVATE_FOLDER), target.walk(skip=PRIVATE_FOLDER))
-    for family in listed:
-        image = next((suffix for suffix in IMAGE_SUFFIXES if suffix in family.input_sizes), None)
-        yield Judged(family, image, tuple(_findings(family, image, spec.image_mode == "copy", failures)))
+    with known_failures(target) as failures:
+        for family in families(source.walk(skip=PRIVATE_FOLDER), target.walk(skip=PRIVATE_FOLDER)):
+            image = next((suffix for suffix in IMAGE_SUFFIXES if suffix in family.input_sizes), None)
+            yield Judged(family, image, tuple(_findings(family, image, spec.image_mode == "copy", failures)))
 
 
 def is_input(family: Family) -> bool:
@@ -93,41 +91,8 @@ def is_input(family: Family) -> bool:
     return JSON_SUFFIX in family.input_sizes
 
 
-def known_failures(target: Store, input_url: str) -> dict[str, str]:
-    """Reason by key of the inputs that failed, as the newest run that knows them tells.
-
-    Runs are asked from the newest back to one that had the whole input before it; it knows of all failures.
-    """
-    reasons: dict[str, str] = {}
-    for run in runs_of(target):
-        if run.spec.input_url != input_url:
-            continue
-        raw = read_if_there(target, run.key("failures.jsonl"))
-        end = run.end()
-        if raw is not None and end is not None and end.outcome != "superseded":
-            told = [(row.json, row.reason) for row in msgspec.json.Decoder(FailedInput).decode_lines(raw)]
-        else:
-            told = [(row.json, row.reason) for row in _journalled_failures(run)]
-        for key, reason in told:
-            reasons.setdefault(key, reason)
-        if end is not None and end.outcome != "superseded" and _is_of_everything(run.spec):
-            break
-    return reasons
-
-
-def _is_of_everything(spec: RunSpec) -> bool:
-    return not (spec.include or spec.exclude or spec.input_list_sha256 or spec.limit)
-
-
-def _journalled_failures(run: Run) -> Iterator[ResultRow]:
-    for part in run.store.walk(run.key("journal")):
-        for row in decode_rows(run, part.key):
-            if isinstance(row, ResultRow) and row.result == FAILED:
-                yield row
-
-
-def _findings(family: Family, image: str | None, is_copied: bool, failures: dict[str, str]) -> Iterator[Finding]:
-    there, key = family.output_sizes, family.json_key
+def _findings(family: Family, image: str | None, is_copied: bool, failures: KnownFailures) -> Iterator[Finding]:
+    there, key = family.output_sizes, printable(family.json_key)
     if not is_input(family):
         for suffix in there:
             yield Finding(kind="orphaned", key=printable(family.stem + suffix), detail="no JSON in the input")
@@ -137,20 +102,21 @@ def _findings(family: Family, image: str | None, is_copied: bool, failures: dict
             yield Finding(kind="orphaned", key=printable(family.stem + suffix), detail="no such image in the input")
     needed = [MASK_SUFFIX, JSON_SUFFIX] + ([image] if image is not None and is_copied else [])
     absent = [suffix for suffix in needed if suffix not in there]
-    if absent or image is None:
-        yield _incomplete(printable(key), [suffix for suffix in needed if suffix in there], absent, failures)
+    if absent or (image is None and is_copied):
+        yield _incomplete(key, [suffix for suffix in needed if suffix in there], absent, failures)
         return
     empty = [suffix for suffix in needed if there[suffix] == 0]
     if empty:
         yield Finding(kind="empty", key=key, detail=f"{', '.join(empty)} of no bytes")
-    elif is_copied and there[image] != family.input_sizes[image]:
+    elif image is not None and is_copied and there[image] != family.input_sizes[image]:
         detail = f"{image} has {there[image]} bytes, the input's has {family.input_sizes[image]}"
         yield Finding(kind="image_differs", key=key, detail=detail)
 
 
-def _incomplete(key: str, present: list[str], absent: list[str], failures: dict[str, str]) -> Finding:
-    if key in failures:
-        return Finding(kind="failed", key=key, detail=failures[key])
+def _incomplete(key: str, present: list[str], absent: list[str], failures: KnownFailures) -> Finding:
+    reason = failures.reason(key)
+    if reason is not None:
+        return Finding(kind="failed", key=key, detail=reason)
     if not present:
         return Finding(kind="missing", key=key, detail="no output, and no run says why")
     return Finding(kind="torn", key=key, detail=f"{', '.join(present)} without {', '.join(absent) or 'an image'}")

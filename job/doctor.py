@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from job.annotating import Request
 from job.building import build_annotator, open_device
+from job.emptied import drop_if_empty
 from job.errors import AnnotateError, ConfigurationError, InputError, ObjectError
 from job.flow import EarlyEnd
 from job.plan import PlannedInput, Selection
@@ -22,6 +24,8 @@ from job.stages import Places
 from job.store import PRIVATE_FOLDER, Store, first_writes
 
 RACED_KEYS, RACERS = 8, 16
+_RACE_S = 600.0
+"""Longest wait for the others: a request may be tried again for 300 s."""
 _FIRST_INPUTS = 20
 _CLOCK_TOLERANCE_S = 5.0
 
@@ -73,49 +77,58 @@ def _list_inputs(request: Request, inputs: list[PlannedInput]) -> str:
 
 
 def _write_and_list(target: Store) -> str:
-    folder = f"{PRIVATE_FOLDER}/tmp/doctor-{secrets.token_hex(4)}"
-    names = [f"{folder}/{name}" for name in ("a", "b/c", "b.c")]
-    try:
-        with first_writes(target):
-            for name in names:
-                target.put(name, name.encode())
-        seen = [found.key for found in target.walk(folder)]
-        if seen != sorted(names) or any(target.read(name) != name.encode() for name in names):
-            raise ConfigurationError(f"{target.url} does not show at once, in order, what was put: it lists {seen}")
-    finally:
-        _remove(target, names)
+    with _probe_folder(target, "a", "b.c", "b/c") as keys, first_writes(target):
+        for key in reversed(keys):
+            target.put(key, key.encode())
+        seen = [found.key for found in target.walk(keys[0].rpartition("/")[0])]
+        if seen != keys or any(target.read(key) != key.encode() for key in keys):
+            raise ConfigurationError(
+                f"{target.url} does not show at once, in order, what was put ({keys}): it lists {seen}. A run needs "
+                "storage that is strongly consistent and lists in order (local disk, S3, MinIO, GCS, Azure)"
+            )
     return f"{target.url} is written, and lists at once and in order"
 
 
 def _race(target: Store) -> str:
     """Many threads try for the same keys: drivers differ in how exclusive an exclusive create is."""
-    folder = f"{PRIVATE_FOLDER}/tmp/doctor-{secrets.token_hex(4)}"
-    barrier = threading.Barrier(RACERS)
+    with _probe_folder(target, *(str(number) for number in range(RACED_KEYS))) as keys:
+        barrier = threading.Barrier(RACERS)
 
-    def try_all(racer: int) -> list[bool]:
-        wins = []
-        for number in range(RACED_KEYS):
-            barrier.wait(timeout=60)
-            wins.append(target.create(f"{folder}/{number}", f"{racer}".encode()))
-        return wins
+        def try_all(racer: int) -> list[bool]:
+            try:
+                return [barrier.wait(_RACE_S) >= 0 and target.create(key, f"racer {racer}".encode()) for key in keys]
+            except threading.BrokenBarrierError:
+                return []  # another one has met an error, which is raised there
+            except BaseException:
+                barrier.abort()
+                raise
 
-    try:
         with ThreadPoolExecutor(RACERS) as pool:
             wins = list(pool.map(try_all, range(RACERS)))
-    finally:
-        _remove(target, [f"{folder}/{number}" for number in range(RACED_KEYS)])
-    winners = [sum(column) for column in zip(*wins, strict=True)]
-    if winners != [1] * RACED_KEYS:
+        winners = [[racer for racer in range(RACERS) if wins[racer][number]] for number in range(RACED_KEYS)]
+        is_fair = all(
+            len(racers) == 1 and target.read(key) == f"racer {racers[0]}".encode()
+            for key, racers in zip(keys, winners, strict=True)
+        )
+    if not is_fair:
         raise ConfigurationError(
-            f"{target.url} lets several create one object ({winners} winners of {RACERS}): a run needs storage whose "
-            "exclusive create is exclusive (local disk, S3 with If-None-Match, GCS, Azure)"
+            f"{target.url} lets several create one object (winners of {RACERS} threads: {winners}): a run needs "
+            "storage whose exclusive create is exclusive (local disk, S3 with If-None-Match, GCS, Azure)"
         )
     return f"{RACERS} threads raced for {RACED_KEYS} keys: one winner each"
 
 
-def _remove(target: Store, keys: list[str]) -> None:
-    for key in keys:
-        target.delete(key)
+@contextmanager
+def _probe_folder(target: Store, *names: str) -> Iterator[list[str]]:
+    """Keys of these names in a folder of their own, removed at the end."""
+    folder = f"{PRIVATE_FOLDER}/tmp/doctor-{secrets.token_hex(4)}"
+    keys = [f"{folder}/{name}" for name in names]
+    try:
+        yield keys
+    finally:
+        for key in keys:
+            target.delete(key)
+        drop_if_empty(target, *(key.rpartition("/")[0] for key in reversed(keys)), f"{PRIVATE_FOLDER}/tmp")
 
 
 def _compare_clocks(target: Store) -> str:
@@ -147,10 +160,10 @@ def _annotate_one(request: Request, inputs: list[PlannedInput]) -> str:
                     break
                 value = stage(value)
         except (InputError, ObjectError) as exc:
-            problems.append(f"{planned.json}: {exc}")
-            continue
-        if isinstance(value, EarlyEnd | InputError):
+            value = exc
+        if isinstance(value, EarlyEnd | AnnotateError):
+            problems.append(f"{planned.json}: {value}")
             continue
         count, provider = len(value.annotation.instances), session.info.provider
         return f"{planned.json}: {count} instances in {time.monotonic() - begun:.2f} s on {provider}"
-    raise ConfigurationError(f"none of the first {len(inputs)} inputs can be annotated, such as {problems[:1]}")
+    raise ConfigurationError(f"none of the first {len(inputs)} inputs can be annotated, such as {problems[0]}")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
 from job.concurrent import map_in_threads
+from job.errors import ObjectError, RunConflictError, StorageError
 from job.heartbeat import Beat
 from job.plan import Plan, read_plan
 from job.run import Run, RunEnd, find_named, heartbeats, newest_run
 from job.shards import marked_shards
-from job.store import Store
+from job.store import Store, read_if_there
 
 ALIVE_S = 90.0
 """A worker beats every 30 s; one that has not for this long is silent."""
@@ -93,6 +95,7 @@ def read_progress(store: Store, run_name: str | None = None) -> RunProgress:
 
     Raises:
         UsageError: No such run.
+        RunConflictError: A heartbeat is not of this version.
     """
     run = newest_run(store) if run_name is None else find_named(store, run_name)
     plan, end, seen = read_plan(run), run.end(), _beats(run)
@@ -117,13 +120,32 @@ def read_progress(store: Store, run_name: str | None = None) -> RunProgress:
 
 
 def _beats(run: Run) -> list[_Seen]:
+    """Newest first; one that is removed meanwhile is passed over."""
     listed = sorted(heartbeats(run), key=lambda item: -item.modified_s)
-    now_s = run.store.now_s() if listed else 0.0
-    beats = map_in_threads(lambda item: msgspec.json.decode(run.store.read(item.key), type=Beat), listed)
+    now_s = _now_s(run.store) if listed else 0.0
+    raws = map_in_threads(lambda item: read_if_there(run.store, item.key), listed)
     return [
-        _Seen(item.key.rpartition("/")[2].rpartition("-")[0], now_s - item.modified_s, beat)
-        for item, beat in zip(listed, beats, strict=True)
+        _Seen(item.key.rpartition("/")[2].rpartition("-")[0], now_s - item.modified_s, _decode(run, item.key, raw))
+        for item, raw in zip(listed, raws, strict=True)
+        if raw is not None
     ]
+
+
+def _now_s(store: Store) -> float:
+    """The store's clock; where it is read off a probe and this user may not write one, this machine's."""
+    try:
+        return store.now_s()
+    except (ObjectError, StorageError):
+        return time.time()
+
+
+def _decode(run: Run, key: str, raw: bytes) -> Beat:
+    try:
+        return msgspec.json.decode(raw, type=Beat)
+    except msgspec.DecodeError as exc:
+        raise RunConflictError(
+            f"{run.store.url}/{key} is not of this version: {exc}. Look with the version that does the run"
+        ) from exc
 
 
 def _done_and_failed(run: Run, plan: Plan | None, end: RunEnd | None, seen: Iterable[_Seen]) -> tuple[int, int]:

@@ -54,14 +54,16 @@ class S3Driver:
     """See `job.object_store.PagedDriver`."""
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
-        """Open nothing yet.
+        """Set up a client; no request is made.
 
         Args:
             url: `s3://bucket/folder`.
             options: Of `s3fs.S3FileSystem`.
 
         Raises:
-            UsageError: No bucket in the URL.
+            UsageError: No bucket in the URL, or a profile or setting that does not exist.
+            TypeError: An option that s3fs does not take.
+            ValueError: A value that it does not take.
         """
         self._bucket, _, folder = url.partition("://")[2].strip("/").partition("/")
         if not self._bucket:
@@ -77,6 +79,10 @@ class S3Driver:
         self._account = {**options, "config_kwargs": config}
         self._fs = S3FileSystem(**self._account, use_listings_cache=False, skip_instance_cache=True)
         self._fs.retries = 1
+        try:
+            asyncio.run_coroutine_threadsafe(self._fs.set_session(), self._fs.loop).result()
+        except BotoCoreError as exc:
+            raise UsageError(f"{url}: {exc}") from exc
 
     @property
     def url(self) -> str:
@@ -202,7 +208,7 @@ class S3Driver:
         cause = exc if isinstance(exc, ClientError) else exc.__cause__
         if not isinstance(cause, ClientError):
             return TransientError(f"{type(exc).__name__}: {exc}")
-        code, message = cause.response["Error"].get("Code", ""), cause.response["Error"].get("Message", "")
+        code, message = cause.response["Error"].get("Code", ""), cause.response["Error"].get("Message", "").rstrip(".")
         return _error_of(code, f"{self.url}{'' if key is None else '/' + key}", f"{code}: {message}", key is None)
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TextIO
+from contextlib import nullcontext
+from typing import Any
 
 import click
 import msgspec
@@ -15,7 +11,9 @@ import msgspec
 from job.audit import NOT_TO_BE_DONE_AGAIN, AuditCounts, Finding
 from job.audit_deep import audit as audit_output
 from job.commands.flags import log_flags
+from job.commands.output import one_line
 from job.errors import FindingsError, UsageError
+from job.key_list import KeyList
 from job.logs import set_up_logging
 from job.options import new_attempt
 from job.planning import refusals_are_configuration
@@ -45,11 +43,12 @@ def audit(**flags: Any) -> None:
         source = Address(input_url, read_storage_options(flags["input_storage_options"])).open(new_attempt())
         if not source.exists():
             raise UsageError(f"no such input folder: {input_url}. Give it with --input_top_dir")
-        with _key_list(flags["list_path"]) as add_key:
+        with nullcontext() if flags["list_path"] is None else KeyList(flags["list_path"]) as key_list:
             show = _show_json if flags["output"] == "json" else _TextFindings().show
             for finding in audit_output(source, target, run.spec, counts, deep=flags["deep"]):
                 show(finding)
-                add_key(finding)
+                if key_list is not None and finding.kind not in NOT_TO_BE_DONE_AGAIN:
+                    key_list.add(finding.key)
     if flags["output"] == "json":
         click.echo(msgspec.json.encode({"inputs": counts.inputs, "annotated": counts.annotated, **counts.findings}))
     else:
@@ -71,7 +70,7 @@ class _TextFindings:
     def show(self, finding: Finding) -> None:
         shown = self._shown[finding.kind] = self._shown.get(finding.kind, 0) + 1
         if shown <= SHOWN_OF_A_KIND:
-            click.echo(f"{finding.kind}: {finding.key}: {finding.detail}")
+            click.echo(one_line(f"{finding.kind}: {finding.key}: {finding.detail}"))
         elif shown == SHOWN_OF_A_KIND + 1:
             click.echo(f"{finding.kind}: … (-o json shows all)")
 
@@ -93,31 +92,3 @@ def _what_to_do(counts: AuditCounts, list_path: str | None) -> str:
         f"{counts.bad} findings: {'' if list_path else 'with --list FILE, '}annotate --input_list {where} "
         f"--override_previous_annotations does {redo} of them again"
     )
-
-
-@contextmanager
-def _key_list(path: str | None) -> Iterator[Callable[[Finding], object]]:
-    """Keys to be done again, each once; the file appears when it is whole."""
-    if path is None:
-        yield lambda finding: None
-        return
-    partial = Path(f"{path}.{os.getpid()}.part")
-    try:
-        with partial.open("w", encoding="utf-8") as stream:
-            yield _once(stream)
-        partial.replace(path)
-    except OSError as exc:
-        raise UsageError(f"--list {path} cannot be written: {exc}") from exc
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _once(stream: TextIO) -> Callable[[Finding], object]:
-    last: deque[str] = deque(maxlen=1)
-
-    def add(finding: Finding) -> None:
-        if finding.kind not in NOT_TO_BE_DONE_AGAIN and finding.key not in last:
-            last.append(finding.key)
-            stream.write(f"{finding.key}\n")
-
-    return add

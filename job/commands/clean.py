@@ -7,6 +7,7 @@ import sys
 import click
 
 from job.cleaning import find_leftovers, remove
+from job.commands.output import one_line
 from job.errors import UsageError
 from job.logs import set_up_logging
 from job.options import new_attempt
@@ -28,7 +29,7 @@ def clean(out: str, output_storage_options: str | None, yes: bool) -> None:
             click.echo(f"Nothing to remove in {store.url}")
             return
         for leftover in leftovers:
-            click.echo(f"{leftover.what}: {len(leftover.keys)} objects, {leftover.size} bytes")
+            click.echo(one_line(f"{leftover.what}: {len(leftover.keys)} objects, {leftover.size} bytes"))
         if not yes and not sys.stdin.isatty():
             raise UsageError("nothing was removed: give --yes to remove without being asked")
         if not yes and not click.confirm("Remove these?"):
@@ -36,4 +37,5 @@ def clean(out: str, output_storage_options: str | None, yes: bool) -> None:
             return
         for leftover in leftovers:
             remove(store, leftover)
+        store.close()
         click.echo(f"Removed {sum(len(leftover.keys) for leftover in leftovers)} objects")

@@ -9,9 +9,11 @@ import click
 from job.commands import flags as groups
 from job.commands.requests import doctor_request, open_folders
 from job.doctor import examine
+from job.emptied import drop_if_empty
 from job.logs import set_up_logging
 from job.options import new_attempt
 from job.planning import refusals_are_configuration
+from job.store import PRIVATE_FOLDER
 
 
 @click.command()
@@ -34,3 +36,4 @@ def doctor(**flags: Any) -> None:
                 click.echo(f"✓ {check.name}: {check.said}")
         finally:
             folders.target.close()
+            drop_if_empty(folders.target, PRIVATE_FOLDER)

@@ -228,7 +228,7 @@ class _SteppedHeartbeat(Heartbeat):
         self._actor.first_beat()
         self._actor.beat = self._write
 
-    def join(self) -> None:
+    def join(self, timeout: float | None = None) -> None:
         self._actor.beat = None
 
 

@@ -70,6 +70,22 @@ def test_a_bucket_that_is_not_there(bucket: Bucket) -> None:
     assert open_store(bucket.url("nothing"), "me", bucket.server.options()).exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"foo": 1}, r"cannot be opened with these storage options: .*'foo'"),
+        (
+            {"client_kwargs": {"endpoint_url": "nowhere"}},
+            r"cannot be opened with these storage options: Invalid endpoint",
+        ),
+        ({"profile": "nobody"}, r"profile \(nobody\) could not be found"),
+    ],
+)
+def test_options_that_cannot_be_meant(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_store("s3://bucket/x", "me", options)
+
+
 def test_one_of_many_creates_an_object(bucket: Bucket) -> None:
     stores = [store_of(bucket) for _ in range(4)]
     with ThreadPoolExecutor(16) as pool:

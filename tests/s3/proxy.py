@@ -46,7 +46,7 @@ class Behaviour:
 
     Attributes:
         latency_s: Added to each request.
-        fault_rate: Fraction of requests that get a fault.
+        fault_rate: Fraction of requests that get a fault: with 0.1 one of each ten of a kind, so no kind goes without.
         faults: Kinds to choose from.
         kinds: Kinds of request that may get one; all if empty.
         hang_s: How long a `timeout` hangs.
@@ -91,6 +91,7 @@ class FaultProxy:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+        self._decks: dict[str, list[bool]] = {}
 
     def reset(self) -> None:
         """Count from zero."""
@@ -123,9 +124,13 @@ class FaultProxy:
     def _choose(self, kind: str, behaviour: Behaviour) -> str | None:
         if behaviour.kinds and kind not in behaviour.kinds:
             return None
-        if self._random.random() >= behaviour.fault_rate:
+        if not behaviour.fault_rate:
             return None
-        return self._random.choice(behaviour.faults)
+        deck = self._decks.setdefault(kind, [])
+        if not deck:
+            deck += [True] + [False] * (round(1 / behaviour.fault_rate) - 1)
+            self._random.shuffle(deck)
+        return self._random.choice(behaviour.faults) if deck.pop() else None
 
     async def _inject(self, request: web.Request, body: bytes, fault: str) -> web.StreamResponse:
         if fault.startswith("lost_"):

@@ -60,10 +60,12 @@ def proxy(filled: Bucket) -> Iterator[FaultProxy]:
         yield running
 
 
-def storm_through(tmp_path: Path, bucket: Bucket, proxy: FaultProxy, count: int, gap_s: float, *flags: str) -> Storm:
-    """Run pods to the end under so many kills."""
+def storm_through(
+    tmp_path: Path, bucket: Bucket, proxy: FaultProxy, run: str, count: int, gap_s: float, *flags: str
+) -> Storm:
+    """Run pods to the end under so many kills, or as many as come before the end."""
     seed = int(os.environ.get("STORM_SEED", secrets.randbits(16)))
-    made = pods(tmp_path, bucket, proxy.server, "storm", POOLS, *FLAGS, *flags)
+    made = pods(tmp_path, bucket, proxy.server, run, POOLS, *FLAGS, *flags)
     storm = Storm(made, seed, count, gap_s)
     proxy.behaviour = Behaviour(before=storm.before, after=storm.after)
     begun = time.monotonic()
@@ -78,25 +80,32 @@ def storm_through(tmp_path: Path, bucket: Bucket, proxy: FaultProxy, count: int,
 
 
 def test_a_kill_storm_loses_nothing(tmp_path: Path, filled: Bucket, proxy: FaultProxy, quiet: dict[str, bytes]) -> None:
-    storm = storm_through(tmp_path, filled, proxy, 20, 1.0)
+    storm = storm_through(tmp_path, filled, proxy, "storm", 20, 1.0)
     assert len(storm.done) >= 20
     assert outputs(filled) == quiet
     check_complete(filled, "storm", COUNT + 1)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 def test_a_long_kill_storm(tmp_path: Path, filled: Bucket, proxy: FaultProxy, quiet: dict[str, bytes]) -> None:
-    storm = storm_through(tmp_path, filled, proxy, 200, 0.8, "--override_previous_annotations")
-    assert len(storm.done) >= 190
-    assert outputs(filled) == quiet
-    check_complete(filled, "storm", COUNT + 1)
+    """One override run after the other, until there were two hundred kills."""
+    kills, rounds = 0, 0
+    while kills < 200:
+        run = f"storm{rounds}"
+        (tmp_path / run).mkdir()
+        storm = storm_through(tmp_path / run, filled, proxy, run, 150, 0.6, "--override_previous_annotations")
+        assert outputs(filled) == quiet
+        check_complete(filled, run, COUNT + 1)
+        kills, rounds = kills + len(storm.done), rounds + 1
+    sys.stdout.write(f"{kills} kills in {rounds} runs\n")
 
 
 def test_an_override_run_that_is_killed_does_each_image_once_but_for_one_interval_a_kill(
     tmp_path: Path, filled: Bucket, proxy: FaultProxy, quiet: dict[str, bytes]
 ) -> None:
     upload(filled, {key: data + b" " if key.endswith(".json") else data for key, data in quiet.items()}, "out")
-    storm = storm_through(tmp_path, filled, proxy, 15, 1.0, "--override_previous_annotations")
+    storm = storm_through(tmp_path, filled, proxy, "storm", 15, 1.0, "--override_previous_annotations")
     assert outputs(filled) == quiet
     check_complete(filled, "storm", COUNT + 1)
     times = Counter(seen.path for seen in proxy.log if seen.kind == "PUT" and seen.path.endswith(".npz"))

@@ -10,7 +10,8 @@ import click
 
 from job.artifact import open_artifact
 from job.errors import UsageError, WorkerError
-from job.sessions import default_device, open_session, runtime_of
+from job.planning import refusals_are_configuration
+from job.sessions import check_runtime, default_device, open_session, runtime_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,30 +46,37 @@ def _verification_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.option("--checkpoint", required=True, help="sam3.pt, `hub` to download it, or `demo` for the embedded toy.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the model.")
+@click.option(
+    "--checkpoint", required=True, help="Path or URL of sam3.pt, `hub` to download it, or `demo` for the embedded toy."
+)
+@click.option("--out", required=True, help="Folder or URL of the model.")
 @click.option("--format", "graph_format", type=click.Choice(["onnx", "torchscript"]), default="onnx", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True)
 @_verification_options
-def export(checkpoint: str, out: Path, graph_format: Any, precision: Any, **verification: Any) -> None:
+def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **verification: Any) -> None:
     """Turn a SAM 3 checkpoint into a model that `annotate` runs, and check that both agree."""
     if (graph_format, precision) == ("torchscript", "int8"):
         raise UsageError("--precision int8 is made for ONNX Runtime: give --format onnx, or another precision")
     from export.checkpoint import load_original
     from export.exporter import ExportRequest, export_artifact
+    from export.places import local_checkpoint, local_output
 
-    original = load_original(checkpoint)
-    request = ExportRequest(
-        out=out,
-        format=graph_format,
-        precision=precision,
-        images=verification["images"],
-        image_count=_image_count(verification["image_count"], original.is_demo),
-        device=_device(verification["device"], graph_format, precision),
-        threads=verification["threads"],
-    )
-    export_artifact(original, request)
-    written = open_artifact(out)
+    device = _device(verification["device"], graph_format, precision)
+    _check_device(device, graph_format)
+    with refusals_are_configuration(is_planner=True), local_output(out) as folder:
+        with local_checkpoint(checkpoint) as path:
+            original = load_original(path)
+        request = ExportRequest(
+            out=folder,
+            format=graph_format,
+            precision=precision,
+            images=verification["images"],
+            image_count=_image_count(verification["image_count"], original.is_demo),
+            device=device,
+            threads=verification["threads"],
+        )
+        export_artifact(original, request)
+        written = open_artifact(folder)
     megabytes = sum(entry.size for entry in written.manifest.files.values()) / 1e6
     click.echo(f"{out}: {written.manifest.model_id}, {graph_format} {precision}, {megabytes:.1f} MB")
     click.echo(f"--model {out} --model_digest {written.digest}")
@@ -111,9 +119,12 @@ def _verify_original(
 ) -> tuple[ParityFigures, ...]:
     from export.checkpoint import load_original
     from export.pictures import pictures_of
+    from export.places import local_checkpoint
     from export.verify import Verifier
 
-    original = load_original(checkpoint)
+    _check_device(device, artifact.manifest.format)
+    with refusals_are_configuration(is_planner=True), local_checkpoint(checkpoint) as path:
+        original = load_original(path)
     if original.checkpoint_sha256 != artifact.manifest.checkpoint_sha256:
         raise UsageError(
             f"{artifact.folder} was made from the checkpoint {artifact.manifest.checkpoint_sha256}, "
@@ -137,6 +148,14 @@ def _device(wanted: Device | None, graph_format: GraphFormat, precision: Precisi
     choice = default_device(runtime_of(graph_format))
     click.echo(f"No --device given: {choice.device} because {choice.reason}")
     return choice.device
+
+
+def _check_device(device: Device, graph_format: GraphFormat) -> None:
+    """Before an hour of work: the original needs torch on it, and the artifact what runs its graphs."""
+    from job.torch_session import check_device
+
+    check_runtime(device, runtime_of(graph_format))
+    check_device(device)
 
 
 def _image_count(wanted: int | None, is_demo: bool) -> int:

@@ -11,6 +11,7 @@ import torch
 from export.graphs import image_side
 from export.parity import Answer
 from export.sam3_runtime import quiet, running_on
+from job.errors import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,8 @@ class OriginalSide:
         with quiet():
             from sam3.model.sam3_image_processor import Sam3Processor
             from torchvision.transforms import v2
-        self._model = model.to(device)
+        with _device_errors(device):
+            self._model = model.to(device)
         self._prompts = prompts
         self._device = device
         self._processor = Sam3Processor(
@@ -47,7 +49,7 @@ class OriginalSide:
     def answer(self, pixels: NDArray[np.uint8], size_hw: tuple[int, int]) -> Answer:
         """Answer for resized pixels (S, S, 3) that stand for a picture of the given size."""
         image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        with running_on(self._device), quiet(), self._recorded() as recorded:
+        with _device_errors(self._device), running_on(self._device), quiet(), self._recorded() as recorded:
             state = self._processor.set_image(image)
             state["original_height"], state["original_width"] = size_hw
             masks: list[NDArray[np.bool_]] = []
@@ -72,6 +74,17 @@ class OriginalSide:
             yield outputs
         finally:
             del self._model.forward_grounding
+
+
+@contextmanager
+def _device_errors(device: str) -> Iterator[None]:
+    """A GPU that fails, or is full, is no defect of ours."""
+    try:
+        yield
+    except RuntimeError as exc:
+        if device == "cpu":
+            raise
+        raise DeviceError(f"--device {device}: torch failed: {exc}") from exc
 
 
 def _scores(output: dict[str, Any]) -> NDArray[np.float32]:

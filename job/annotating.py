@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from job.artifact import Artifact
 from job.building import build_worker
@@ -15,7 +15,9 @@ from job.errors import RunConflictError, RunOverError
 from job.heartbeat import Heartbeat
 from job.input_list import InputList
 from job.journal import ResultRow, read_history
+from job.liveness import Nobody, Observer
 from job.local_workers import work_in_processes
+from job.model_cache import RemoteModel
 from job.options import WorkerOptions
 from job.plan import Plan, PlannedShard, Selection, read_plan, read_shard
 from job.planning import obtain_plan
@@ -47,6 +49,8 @@ class Request:
         options: How this process works.
         input_list: Takes the place of a listing, or None.
         addresses: How other processes open input and output; needed when `options.workers` is above 1.
+        remote_model: Where the files of `artifact` are fetched from first, or None when they are there.
+        observer: Told how the work goes.
     """
 
     source: Store
@@ -58,6 +62,8 @@ class Request:
     options: WorkerOptions
     input_list: InputList | None = None
     addresses: tuple[Address, Address] | None = None
+    remote_model: RemoteModel | None = None
+    observer: Observer = field(default_factory=Nobody)
 
 
 def annotate(request: Request, tally: Tally) -> RunEnd | None:
@@ -77,6 +83,7 @@ def annotate(request: Request, tally: Tally) -> RunEnd | None:
     return_freed_memory()
     check_session(request.artifact, options.device, options.runtime)
     run = begin_run(request)
+    request.observer.run_known(run.name)
     end = run.end()
     if end is not None:
         return _nothing_to_do(end, tally)
@@ -88,7 +95,7 @@ def annotate(request: Request, tally: Tally) -> RunEnd | None:
         _say_what_is_to_do(request.source, plan, tally)
         if left:
             try:
-                _work(run, plan, left, request, _Reporter(tally, heartbeat))
+                _work(run, plan, left, request, _Reporter(tally, heartbeat, request.observer))
             except RunOverError as exc:
                 logger.info("%s", exc)
         return end_if_complete(run, plan, options)
@@ -135,16 +142,18 @@ def list_planned(request: Request) -> Iterator[str]:
 
 
 class _Reporter:
-    """A listener that tells the tally, the heartbeat and the progress bar."""
+    """A listener that tells the tally, the heartbeat, the progress bar and the observer."""
 
-    def __init__(self, tally: Tally, heartbeat: Heartbeat) -> None:
+    def __init__(self, tally: Tally, heartbeat: Heartbeat, observer: Observer) -> None:
         self.tally = tally
         self.heartbeat = heartbeat
+        self.observer = observer
         self.progress: Progress | None = None
 
     def add(self, shard: PlannedShard, row: ResultRow) -> None:
         """A result of this process."""
         self.heartbeat.add(row, 0.0 if self.progress is None else self.progress.images_per_s)
+        self.observer.image_finished(row.result, row.seconds)
         self.add_counts({row.result: 1}, row.dropped.get("beyond_255", 0))
 
     def add_others(self, shard: PlannedShard, results: Iterable[str]) -> None:
@@ -178,6 +187,7 @@ def _count_what_is_done(run: Run, plan: Plan, options: WorkerOptions, tally: Tal
     own = own_shards(plan, options)
     marked = marked_among(run, own)
     for marker in iter_in_threads(lambda name: read_marker(run, name), sorted(marked)):
+        options.pulse.moved()
         for result, count in marker.totals.items():
             tally.add(result, count)
     return [shard for shard in own if shard.name not in marked]
@@ -199,22 +209,32 @@ def _say_what_is_to_do(source: Store, plan: Plan, tally: Tally) -> None:
 def _work(run: Run, plan: Plan, left: Sequence[PlannedShard], request: Request, reporter: _Reporter) -> None:
     options = request.options
     total = sum(shard.inputs for shard in own_shards(plan, options))
-    if options.workers > 1:
-        assert request.addresses is not None
-        task = WorkerTask(
-            addresses=request.addresses,
-            artifact_folder=request.artifact.folder,
-            artifact_digest=request.artifact.digest if request.artifact.pinned else None,
-            run_name=run.name,
-            options=options,
-            gpus=visible_gpus() if options.device == "cuda" else (),
-            log_level=logging.getLogger().level,
-        )
-        with Progress(reporter.tally, total) as reporter.progress:
-            work_in_processes(task, run, left, reporter.add_counts)
-        return
     reporter.heartbeat.beat.activity = "loading"
+    if request.remote_model is not None:
+        request.remote_model.fetch(options.pulse.moved)
+    if options.workers > 1:
+        reporter.heartbeat.beat.activity = "working"
+        with Progress(reporter.tally, total) as reporter.progress:
+            work_in_processes(_task(run, request), run, left, reporter.add_counts, request.observer)
+        return
+    begun_s = options.clock.monotonic_s()
     worker = build_worker(run, request.source, request.artifact, options)
+    request.observer.model_loaded(options.clock.monotonic_s() - begun_s)
+    request.observer.worker_ready(worker.load)
     reporter.heartbeat.beat.activity = "working"
     with Progress(reporter.tally, total) as reporter.progress, stopped_by_signals(worker.stop):
         worker.work(open_shards(run, plan, left, options, reporter), reporter)
+
+
+def _task(run: Run, request: Request) -> WorkerTask:
+    """What worker processes need to know."""
+    assert request.addresses is not None
+    return WorkerTask(
+        addresses=request.addresses,
+        artifact_folder=request.artifact.folder,
+        artifact_digest=request.artifact.digest if request.artifact.pinned else None,
+        run_name=run.name,
+        options=request.options,
+        gpus=visible_gpus() if request.options.device == "cuda" else (),
+        log_level=logging.getLogger().level,
+    )

@@ -24,6 +24,7 @@ Inputs and outputs of the graphs (B images, P prompts, Q queries, K selected, L 
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,8 @@ from job.errors import ArtifactError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+"""A manifest may come from anywhere: its names are joined to paths."""
 
 Precision = Literal["fp32", "fp16", "int8"]
 GraphFormat = Literal["onnx", "torchscript"]
@@ -200,11 +203,11 @@ def open_artifact(folder: Path, expected_digest: str | None = None) -> Artifact:
     return Artifact(folder=folder, manifest=manifest, digest=digest, pinned=expected_digest is not None)
 
 
-def decode_manifest(raw: bytes, origin: Path) -> Manifest:
+def decode_manifest(raw: bytes, origin: Path | str) -> Manifest:
     """Decode a manifest, naming `origin` when it cannot be.
 
     Raises:
-        ArtifactError: Not a manifest, or one of another format version.
+        ArtifactError: Not a manifest, one of another format version, or one with names that lead out of its folder.
     """
     try:
         version = msgspec.json.decode(raw, type=_VersionOnly).format_version
@@ -212,9 +215,14 @@ def decode_manifest(raw: bytes, origin: Path) -> Manifest:
             raise ArtifactError(
                 f"model {origin} has artifact format {version}, this version reads {FORMAT_VERSION}: export it again"
             )
-        return msgspec.json.decode(raw, type=Manifest)
+        manifest = msgspec.json.decode(raw, type=Manifest)
     except msgspec.DecodeError as exc:
-        raise ArtifactError(f"{origin / MANIFEST_NAME} is not an artifact manifest: {exc}") from exc
+        raise ArtifactError(f"{origin}/{MANIFEST_NAME} is not an artifact manifest: {exc}") from exc
+    graphs = (manifest.image_encoder, manifest.grounding, manifest.text_encoder)
+    for name in (*manifest.files, *(graph.file for graph in graphs)):
+        if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST_NAME:
+            raise ArtifactError(f"{origin}/{MANIFEST_NAME} names the file {name!r}: names are letters, digits, `.-_`")
+    return manifest
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

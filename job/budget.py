@@ -23,6 +23,11 @@ class ByteBudget:
         self._used = 0
         self._condition = threading.Condition()
 
+    @property
+    def used(self) -> int:
+        """Bytes that are held."""
+        return self._used
+
     def try_acquire(self, size: int) -> bool:
         """Hold `size` bytes if they fit, or if nothing else is held; returns whether they are held."""
         with self._condition:
@@ -68,6 +73,11 @@ class ResidentBudget:
         self._budget = ByteBudget(limit_bytes)
         self._fixed = fixed_bytes
         self._largest_file = 0
+
+    @property
+    def used(self) -> int:
+        """Bytes that images on their way hold."""
+        return self._budget.used
 
     def saw(self, file_bytes: int) -> None:
         """Learn the size of an image file."""

@@ -6,6 +6,7 @@ import logging
 
 from job.artifact import Artifact
 from job.budget import ByteBudget, ResidentBudget
+from job.concurrent import call_aside
 from job.errors import DeviceError
 from job.flow import Flow
 from job.heartbeat import EndWatch
@@ -51,7 +52,7 @@ def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOpt
     io_threads = (_IO_THREADS_REMOTE if is_remote else _IO_THREADS)[options.device]
     stages = stages_of(annotator, batch_size=info.batch_size, in_flight=in_flight, cpus=cpus, io_threads=io_threads)
     capacity = 2 * (info.batch_size * in_flight) + cpus + 2 * io_threads
-    flow = Flow(stages, capacity=capacity, item_timeout_s=options.image_timeout_s)
+    flow = Flow(stages, capacity=capacity, item_timeout_s=options.image_timeout_s, moved=options.pulse.moved)
     who = Provenance(
         worker=options.attempt,
         artifact=artifact.digest,
@@ -79,14 +80,9 @@ def open_device(artifact: Artifact, options: WorkerOptions) -> Session:
     logger.info("Loading SAM3 model...")
     deadline_s = options.clock.monotonic_s() + options.device_retry_s
     while True:
+        options.pulse.moved()
         try:
-            session = open_session(
-                artifact,
-                device=options.device,
-                batch_size=options.batch_size,
-                threads=options.threads,
-                runtime=options.runtime,
-            )
+            session = call_aside(lambda: _open_session(artifact, options))
         except DeviceError as exc:
             left_s = deadline_s - options.clock.monotonic_s()
             if left_s <= 0:
@@ -95,6 +91,17 @@ def open_device(artifact: Artifact, options: WorkerOptions) -> Session:
             options.clock.sleep(min(_DEVICE_PAUSE_S, left_s))
         else:
             break
+    options.pulse.moved()
     logger.info("SAM3 model loaded successfully")
     logger.info("Model %s: %s, %s", artifact.manifest.model_id, session.info.runtime, session.info.provider)
     return session
+
+
+def _open_session(artifact: Artifact, options: WorkerOptions) -> Session:
+    return open_session(
+        artifact,
+        device=options.device,
+        batch_size=options.batch_size,
+        threads=options.threads,
+        runtime=options.runtime,
+    )

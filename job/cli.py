@@ -15,6 +15,8 @@ from importlib.metadata import EntryPoint, entry_points
 import click
 
 from job.errors import AnnotateError, ConfigurationError, InterruptedRunError
+from job.signals import ended_by_sigterm
+from job.termination import write_termination_message
 
 COMMAND_GROUP = "sam3_annotate.commands"
 DEFAULT_COMMAND = "annotate"
@@ -84,35 +86,41 @@ def run(arguments: list[str]) -> int:
     if arguments and arguments[0].startswith("-") and arguments[0] not in {"-h", "--help", "--version"}:
         arguments = [DEFAULT_COMMAND, *arguments]
     try:
-        cli.main(args=arguments, prog_name="sam3-annotate", standalone_mode=False)
-    except click.ClickException as exc:
-        exc.show()
-        return exc.exit_code
-    except click.Abort:
-        return InterruptedRunError.exit_code
-    except KeyboardInterrupt:
-        return InterruptedRunError.exit_code
-    except AnnotateError as exc:
-        click.echo(f"Error: {exc}", err=True)
-        return exc.exit_code
-    except ModuleNotFoundError as exc:
-        return _missing_extra(exc)
-    except BrokenPipeError:
-        return InterruptedRunError.exit_code
-    except Exception:
-        logger.exception("An error nobody foresaw; please report it with the lines below")
-        return UNFORESEEN_EXIT_CODE
+        with ended_by_sigterm():
+            cli.main(args=arguments, prog_name="sam3-annotate", standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as exc:  # noqa: BLE001 - each is told, and becomes an exit code
+        return _end(_as_ours(exc))
     return 0
 
 
-def _missing_extra(error: ModuleNotFoundError) -> int:
-    """A command whose extra is not installed is one sentence; a module of our own that is missing is a defect."""
-    module = (error.name or "").partition(".")[0]
-    extra = _EXTRA_OF_MODULE.get(module)
-    if extra is None:
-        raise error
-    click.echo(f"Error: this needs {module}, which is not installed: pip install 'sam3-annotate[{extra}]'", err=True)
-    return ConfigurationError.exit_code
+def _as_ours(error: BaseException) -> BaseException:
+    """A foreign error that means one of ours."""
+    if isinstance(error, KeyboardInterrupt | click.Abort | BrokenPipeError):
+        return InterruptedRunError()
+    if isinstance(error, ModuleNotFoundError):
+        module = (error.name or "").partition(".")[0]
+        extra = _EXTRA_OF_MODULE.get(module)  # of no extra: a module of our own is missing, which is a defect
+        if extra is not None:
+            needed = f"this needs {module}, which is not installed: pip install 'sam3-annotate[{extra}]'"
+            return ConfigurationError(needed)
+    return error
+
+
+def _end(error: BaseException) -> int:
+    """Tell of an error on standard error and in the termination message; returns the exit code."""
+    code, message = UNFORESEEN_EXIT_CODE, str(error)
+    if isinstance(error, click.ClickException):
+        error.show()
+        code, message = error.exit_code, error.format_message()
+    elif not isinstance(error, AnnotateError):
+        logger.error("An error nobody foresaw; please report it with the lines below", exc_info=error)
+    else:
+        code = error.exit_code
+        if message:
+            click.echo(f"Error: {message}", err=True)
+    if code:
+        write_termination_message(type(error).__name__, code, message or "interrupted")
+    return code
 
 
 def _found_commands() -> dict[str, EntryPoint]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -11,6 +12,20 @@ THREADS = 16
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+
+
+def call_aside(function: Callable[[], _R]) -> _R:
+    """Call foreign code that no signal interrupts in a thread of its own; a signal ends the wait for it."""
+    answer: Future[_R] = Future()
+
+    def call() -> None:
+        try:
+            answer.set_result(function())
+        except BaseException as exc:  # noqa: BLE001 - raised again where it is waited for
+            answer.set_exception(exc)
+
+    threading.Thread(target=call, name="aside", daemon=True).start()
+    return answer.result()
 
 
 def map_in_threads(function: Callable[[_T], _R], items: Iterable[_T], threads: int = THREADS) -> list[_R]:

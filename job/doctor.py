@@ -139,6 +139,8 @@ def _compare_clocks(target: Store) -> str:
 
 def _check_model(request: Request) -> str:
     check_session(request.artifact, request.options.device, request.options.runtime)
+    if request.remote_model is not None:
+        request.remote_model.fetch()
     manifest = request.artifact.manifest
     return f"{manifest.model_id}, {manifest.precision}, digest {request.artifact.digest}"
 

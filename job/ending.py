@@ -43,6 +43,7 @@ def _sum_up(run: Run, plan: Plan, options: WorkerOptions) -> RunEnd:
     totals: Counter[str] = Counter()
     failures: list[FailedInput] = []
     for marker in iter_in_threads(lambda shard: read_marker(run, shard.name), plan.shards):
+        options.pulse.moved()
         totals.update(marker.totals)
         failures.extend(marker.failures)
     run.store.put(run.key("failures.jsonl"), encode_lines(failures))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from job.errors import HungImageError, InputError
+from job.liveness import Moved
 
 POLL_S = 0.2
 
@@ -71,17 +72,21 @@ def each(function: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
 class Flow:
     """A running chain of stages."""
 
-    def __init__(self, stages: Sequence[Stage], *, capacity: int, item_timeout_s: float) -> None:
+    def __init__(
+        self, stages: Sequence[Stage], *, capacity: int, item_timeout_s: float, moved: Moved = lambda: None
+    ) -> None:
         """Start the threads.
 
         Args:
             stages: In order.
             capacity: Most items inside at once.
             item_timeout_s: Longest time for one call of a stage.
+            moved: Told of every call that has come to its end.
         """
         self._stages = tuple(stages)
         self._capacity = capacity
         self._timeout_s = item_timeout_s
+        self._moved = moved
         self._queues: list[queue.Queue[Ticket | None]] = [queue.Queue() for _ in stages]
         self._results: queue.Queue[Ticket | BaseException] = queue.Queue()
         self._active: dict[int, tuple[str, list[Ticket], float]] = {}
@@ -97,6 +102,11 @@ class Flow:
     def has_room(self) -> bool:
         """Whether another item may enter."""
         return self.inside < self._capacity
+
+    @property
+    def queued(self) -> dict[str, int]:
+        """Items waiting for each stage."""
+        return {stage.name: waiting.qsize() for stage, waiting in zip(self._stages, self._queues, strict=True)}
 
     def submit(self, key: str, value: Any) -> None:
         """Let an item in."""
@@ -162,6 +172,7 @@ class Flow:
             except BaseException as exc:  # noqa: BLE001 - raised again where the results are taken
                 self._results.put(exc)
                 return
+            self._moved()
             share = (time.monotonic() - begun) / len(tickets)
             for ticket, value in zip(tickets, values, strict=True):
                 ticket.seconds[stage.name] = share

@@ -6,6 +6,7 @@ Folders are listed one by one and held in memory one at a time; only S3 has a dr
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from fsspec.core import url_to_fs
@@ -66,8 +67,15 @@ class FsspecDriver:
 
     def fetch(self, key: str) -> Fetched:
         """See `Driver.fetch`."""
+        return Fetched(self._read(key))
+
+    def fetch_range(self, key: str, start: int, length: int) -> bytes:
+        """See `Driver.fetch_range`."""
+        return self._read(key, start=start, end=start + length)
+
+    def _read(self, key: str, **part: int) -> bytes:
         try:
-            return Fetched(bytes(self._fs.cat_file(self._path(key))))
+            return bytes(self._fs.cat_file(self._path(key), **part))
         except (FileNotFoundError, IsADirectoryError) as exc:
             raise ObjectMissingError(f"{self._url}/{key}: no such object") from exc
         except PermissionError as exc:
@@ -89,6 +97,13 @@ class FsspecDriver:
         """See `Driver.put`."""
         try:
             self._fs.pipe_file(self._path(key), data)
+        except OSError as exc:
+            raise TransientError(f"{type(exc).__name__}: {exc}") from exc
+
+    def put_file(self, key: str, path: Path) -> None:
+        """See `Driver.put_file`."""
+        try:
+            self._fs.put_file(str(path), self._path(key))
         except OSError as exc:
             raise TransientError(f"{type(exc).__name__}: {exc}") from exc
 

@@ -54,6 +54,7 @@ class Heartbeat:
     def __init__(self, run: Run, options: WorkerOptions) -> None:
         self.beat = Beat(attempt=options.attempt)
         self._run = run
+        self._moved = options.pulse.moved
         self._key = run.key("workers", f"{options.place}-{options.attempt}.json")
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
@@ -67,6 +68,7 @@ class Heartbeat:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """Stop; an end that this project foresees is an orderly one."""
+        self._moved()
         self._done.set()
         if isinstance(error, AnnotateError):
             self.beat.last_error = str(error)

@@ -19,6 +19,7 @@ import fsspec
 
 from job.errors import UsageError
 from job.keys import JSON_SUFFIX, ordered
+from job.liveness import Moved
 
 _BLOCK_BYTES = 1 << 20
 _BATCH = 10_000
@@ -40,8 +41,11 @@ class InputList:
     sha256: str
     input_url: str
 
-    def json_keys(self) -> Iterator[str]:
+    def json_keys(self, moved: Moved = lambda: None) -> Iterator[str]:
         """JSON keys relative to the input, ascending, each once; sorted on disk, so memory stays bounded.
+
+        Args:
+            moved: Told of every step.
 
         Raises:
             UsageError: A line that cannot be meant, or no such column.
@@ -53,6 +57,7 @@ class InputList:
             database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;")
             database.execute("CREATE TABLE keys (key BLOB PRIMARY KEY) WITHOUT ROWID")
             for batch in _batches(self._listed()):
+                moved()
                 database.executemany("INSERT OR IGNORE INTO keys VALUES (?)", batch)
             for (key,) in database.execute("SELECT key FROM keys ORDER BY key"):
                 yield key.decode("utf-8", "surrogateescape")

@@ -87,10 +87,10 @@ def _ranges_after(folder: str, key: str) -> list[_Range | StoredObject]:
     So no level is ever asked for from a key that lies deeper in it, to which servers give different answers.
     """
     ranges: list[_Range | StoredObject] = []
-    inner, after = key.rpartition("/")[0], key
-    while len(inner) > len(folder.rstrip("/")):
-        ranges.append(_Range(f"{inner}/", after))
-        inner, after = inner.rpartition("/")[0], f"{inner}/{LAST_CHARACTER}"
+    inner, after = key[: key.rfind("/") + 1], key
+    while len(inner) > len(folder):
+        ranges.append(_Range(inner, after))
+        inner, after = inner[: inner.rfind("/", 0, -1) + 1], f"{inner}{LAST_CHARACTER}"
     return [*ranges, _Range(folder, after)]
 
 

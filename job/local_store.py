@@ -72,6 +72,12 @@ class LocalStore:
         """See `Store.fetch`."""
         return Fetched(self.read(key))
 
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """See `Store.read_range`."""
+        with _mapped_errors(self._root, key), self._path(key).open("rb") as stream:
+            stream.seek(start)
+            return stream.read(length)
+
     def stat(self, key: str) -> StoredObject | None:
         """See `Store.stat`."""
         with _mapped_errors(self._root, key):
@@ -93,6 +99,10 @@ class LocalStore:
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
+
+    def put_file(self, key: str, path: Path) -> None:
+        """See `Store.put_file`; small enough here."""
+        self.put(key, path.read_bytes())
 
     def put_fetched(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:
         """See `Store.put_fetched`."""

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from job.errors import AnnotateError, ConfigurationError, InterruptedRunError, UsageError, WorkerError
+from job.liveness import Observer
 from job.plan import PlannedShard
 from job.run import Run
 from job.shards import is_marked
@@ -49,7 +50,9 @@ class _Slot:
     end: tuple[int, str] | None = None
 
 
-def work_in_processes(task: WorkerTask, run: Run, shards: Sequence[PlannedShard], report: Report) -> None:
+def work_in_processes(
+    task: WorkerTask, run: Run, shards: Sequence[PlannedShard], report: Report, observer: Observer
+) -> None:
     """Do shards in `task.options.workers` processes.
 
     Args:
@@ -57,23 +60,27 @@ def work_in_processes(task: WorkerTask, run: Run, shards: Sequence[PlannedShard]
         run: The run.
         shards: Without a marker, in the order in which they are handed out.
         report: Told of every result.
+        observer: Told what the workers do.
 
     Raises:
         ConfigurationError: A worker has found something that every worker would see; the others are ended.
-        InterruptedRunError: A signal came; the workers have ended in order.
+        InterruptedRunError: A signal came, and work is left; the workers have ended in order.
         WorkerError: A worker was ended too often, and shards are left.
     """
     stop = threading.Event()
     with stopped_by_signals(stop):
-        _Foreman(task, run, shards, report).work(stop)
+        _Foreman(task, run, shards, report, observer).work(stop)
 
 
 class _Foreman:
-    def __init__(self, task: WorkerTask, run: Run, shards: Sequence[PlannedShard], report: Report) -> None:
+    def __init__(
+        self, task: WorkerTask, run: Run, shards: Sequence[PlannedShard], report: Report, observer: Observer
+    ) -> None:
         self._task = task
         self._run = run
         self._waiting = deque(shards)
         self._report = report
+        self._observer = observer
         self._slots = [_Slot(number) for number in range(min(task.options.workers, len(shards)))]
         self._context = multiprocessing.get_context("spawn")
 
@@ -109,12 +116,18 @@ class _Foreman:
         except (EOFError, OSError):
             self._bury(slot, is_stopping)
             return
+        if message[0] != "log":
+            self._task.options.pulse.moved()
         match message:
             case ("next",):
                 self._hand_out(slot)
-            case ("results", shard_name, results, cut):
-                slot.told.setdefault(shard_name, Counter()).update({**results, _CUT: cut})
-                self._report(results, cut)
+            case ("loaded", seconds):
+                self._observer.model_loaded(seconds)
+            case ("result", shard_name, result, cut, seconds):
+                self._observer.image_finished(result, seconds)
+                self._add(slot, shard_name, {result: 1}, cut)
+            case ("others", shard_name, results):
+                self._add(slot, shard_name, results, 0)
             case ("marked", shard_name):
                 slot.handed.pop(shard_name, None)
                 slot.told.pop(shard_name, None)
@@ -122,6 +135,10 @@ class _Foreman:
                 logger.log(level, "%s", text, extra={"fields": {**fields, "worker": slot.number}})
             case ("end", code, text):
                 slot.end = (code, text)
+
+    def _add(self, slot: _Slot, shard_name: str, results: Mapping[str, int], cut: int) -> None:
+        slot.told.setdefault(shard_name, Counter()).update({**results, _CUT: cut})
+        self._report(results, cut)
 
     def _hand_out(self, slot: _Slot) -> None:
         assert slot.connection is not None
@@ -180,7 +197,7 @@ class _Foreman:
         fatal = [failure for failure in failures if failure.exit_code in _FATAL]
         if fatal:
             raise fatal[0]
-        if is_stopping:
+        if is_stopping and self._waiting:
             raise InterruptedRunError("interrupted with work left: the same command goes on with it")
         if self._waiting:
             lost = WorkerError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from job.errors import ObjectMissingError
@@ -54,12 +55,20 @@ class Driver(Protocol):
         """Read; raises `ObjectMissingError` and `ObjectRefusedError`."""
         ...
 
+    def fetch_range(self, key: str, start: int, length: int) -> bytes:
+        """Read a part, less where the object ends; raises as `fetch` does."""
+        ...
+
     def stat(self, key: str) -> StoredObject | None:
         """Size and time."""
         ...
 
     def put(self, key: str, data: bytes) -> None:
         """Write whole."""
+        ...
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Write a local file whole, in parts where it is large."""
         ...
 
     def create(self, key: str, data: bytes) -> bool:
@@ -143,6 +152,10 @@ class ObjectStore:
         """See `Store.fetch`."""
         return self._retry.call(self._named(key), lambda: self._driver.fetch(key))
 
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """See `Store.read_range`."""
+        return self._retry.call(self._named(key), lambda: self._driver.fetch_range(key, start, length))
+
     def stat(self, key: str) -> StoredObject | None:
         """See `Store.stat`."""
         return self._retry.call(self._named(key), lambda: self._driver.stat(key))
@@ -150,6 +163,10 @@ class ObjectStore:
     def put(self, key: str, data: bytes, guard: Guard | None = None) -> None:
         """See `Store.put`."""
         self._retry.call(self._named(key), lambda: self._driver.put(key, data), guard)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """See `Store.put_file`."""
+        self._retry.call(self._named(key), lambda: self._driver.put_file(key, path))
 
     def put_fetched(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:
         """See `Store.put_fetched`."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from job.clock import SYSTEM_CLOCK, Clock
+from job.liveness import Pulse
 
 Device = Literal["cuda", "cpu"]
 Runtime = Literal["onnx", "torch"]
@@ -46,6 +47,7 @@ class WorkerOptions:
         visualize: Whether to draw overlays.
         attempt: Random name of this process.
         clock: Its time.
+        pulse: Told of every step forward.
     """
 
     device: Device
@@ -68,6 +70,7 @@ class WorkerOptions:
     visualize: bool = False
     attempt: str = field(default_factory=new_attempt)
     clock: Clock = SYSTEM_CLOCK
+    pulse: Pulse = field(default_factory=Pulse, compare=False)
 
     @property
     def place(self) -> str:

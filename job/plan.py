@@ -20,6 +20,7 @@ from job.concurrent import iter_in_threads
 from job.input_list import InputList
 from job.journal import ShardHistory, read_history
 from job.keys import key_problem, ordered, printable
+from job.liveness import Moved
 from job.pairing import ListedInput, PairingCounts, pair_listings
 from job.run import Run, check_not_over
 from job.store import PRIVATE_FOLDER, Store, read_if_there
@@ -151,7 +152,12 @@ class Selection:
     """What a run selects from the listings; its counts are true once `inputs` is consumed."""
 
     def __init__(
-        self, run: Run, source: Store, forced: frozenset[str] = frozenset(), input_list: InputList | None = None
+        self,
+        run: Run,
+        source: Store,
+        forced: frozenset[str] = frozenset(),
+        input_list: InputList | None = None,
+        moved: Moved = lambda: None,
     ) -> None:
         """Nothing is listed yet.
 
@@ -160,11 +166,13 @@ class Selection:
             source: The input.
             forced: Keys to do whatever the output holds (an older run was interrupted on them).
             input_list: Takes the place of both listings.
+            moved: Told of every key that is listed.
         """
         self._run = run
         self._source = source
         self._forced = forced
         self._input_list = input_list
+        self._moved = moved
         self.inputs_listed = 0
         self.inputs_done = 0
         self.counts = PairingCounts()
@@ -201,17 +209,23 @@ class Selection:
 
     def _listed(self) -> Iterator[tuple[PlannedInput, bool]]:
         pairs = pair_listings(
-            (found.key for found in self._source.walk(skip=PRIVATE_FOLDER)),
-            (found.key for found in self._run.store.walk(skip=PRIVATE_FOLDER)),
+            self._keys(self._source),
+            self._keys(self._run.store),
             needs_image=self._run.spec.image_mode == "copy",
             counts=self.counts,
         )
         for listed in pairs:
             yield _planned(listed, listed.json in self._forced), listed.is_done
 
+    def _keys(self, store: Store) -> Iterator[str]:
+        for found in store.walk(skip=PRIVATE_FOLDER):
+            self._moved()
+            yield found.key
+
     def _from_list(self, input_list: InputList) -> Iterator[tuple[PlannedInput, bool]]:
         before = None
-        for key in merge(input_list.json_keys(), sorted(self._forced, key=ordered), key=ordered):
+        for key in merge(input_list.json_keys(self._moved), sorted(self._forced, key=ordered), key=ordered):
+            self._moved()
             if key != before:
                 problem = key_problem(key) or ""
                 yield PlannedInput(json=printable(key), problem=problem, forced=key in self._forced), False
@@ -223,7 +237,7 @@ class Selection:
         return is_included and not any(fnmatchcase(key, glob) for glob in spec.exclude)
 
 
-def interrupted_work(older_runs: Iterable[Run]) -> frozenset[str]:
+def interrupted_work(older_runs: Iterable[Run], moved: Moved = lambda: None) -> frozenset[str]:
     """Keys of unfinished runs that had an earlier JSON in the output, were taken up, and have no stored row.
 
     Their masks may be new while their JSONs are still old, and no listing shows it.
@@ -234,6 +248,7 @@ def interrupted_work(older_runs: Iterable[Run]) -> frozenset[str]:
         if plan is None:
             continue
         for keys in iter_in_threads(_KeysAtRisk(run, plan), _shards_at_risk(run, plan)):
+            moved()
             forced.update(keys)
     return frozenset(forced)
 

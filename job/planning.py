@@ -44,8 +44,9 @@ def obtain_plan(run: Run, source: Store, options: WorkerOptions, input_list: Inp
 
 def plan_now(run: Run, source: Store, options: WorkerOptions, input_list: InputList | None) -> Plan:
     """Take the place of older runs, list, and write the plan; raises what `obtain_plan` does."""
-    forced = supersede_older(run, attempt=options.attempt, sleep=options.clock.sleep)
-    selection = Selection(run, source, forced, input_list)
+    moved = options.pulse.moved
+    forced = supersede_older(run, attempt=options.attempt, sleep=options.clock.sleep, moved=moved)
+    selection = Selection(run, source, forced, input_list, moved)
     sharing = options.num_indexes * options.workers
     return make_plan(run, selection, Sizing(num_indexes=sharing, shard_size=options.shard_size))
 
@@ -79,6 +80,7 @@ def _wait_for_plan(run: Run, options: WorkerOptions) -> Plan | None:
     logger.info("Waiting for the plan of run %s, which index 0 of a pool makes", run.name)
     while clock.monotonic_s() - changed_s < patience_s:
         clock.sleep(random.uniform(pause_s / 2, pause_s))
+        options.pulse.moved()
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         plan = read_plan(run)
         if plan is not None:

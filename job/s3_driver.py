@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from aiohttp import ClientError as HttpClientError
@@ -40,6 +41,7 @@ _CREDENTIALS = {
 }  # fmt: skip
 _OBJECT_REFUSED = {"AccessDenied", "403", "InvalidObjectState", "AllAccessDisabled", "KMS.DisabledException"}
 _EXISTS = {"PreconditionFailed", "412"}
+_BEYOND_END = {"InvalidRange", "416"}
 _NOT_IMPLEMENTED = {"NotImplemented", "501", "MethodNotAllowed", "405"}
 _UNSTORABLE = {
     "KeyTooLongError", "EntityTooLarge", "XMinioInvalidObjectName", "XMinioParentIsObject",
@@ -117,8 +119,16 @@ class S3Driver:
 
     def fetch(self, key: str) -> Fetched:
         """See `Driver.fetch`."""
-        data, version = self._run(self._get(self._prefix + key), key)
+        data, version = self._run(self._get(Key=self._prefix + key), key)
         return Fetched(data, origin=self, address=f"{self._bucket}/{self._prefix}{key}", version=version)
+
+    def fetch_range(self, key: str, start: int, length: int) -> bytes:
+        """See `Driver.fetch_range`."""
+        wanted = f"bytes={start}-{start + length - 1}"
+        try:
+            return self._run(self._get(Key=self._prefix + key, Range=wanted), key)[0]
+        except _BeyondEndError:
+            return b""
 
     def stat(self, key: str) -> StoredObject | None:
         """See `Driver.stat`."""
@@ -131,6 +141,13 @@ class S3Driver:
     def put(self, key: str, data: bytes) -> None:
         """See `Driver.put`."""
         self._write("put_object", key, Body=data)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """See `Driver.put_file`; a large one in a multipart upload."""
+        try:
+            self._run(self._fs._put_file(str(path), f"{self._bucket}/{self._prefix}{key}"), key)
+        except ObjectRefusedError as exc:
+            raise RefusedError(str(exc)) from exc
 
     def create(self, key: str, data: bytes) -> bool:
         """See `Driver.create`; `If-None-Match: *` (RFC 9110, 13.1.2)."""
@@ -189,8 +206,8 @@ class S3Driver:
         answer: dict[str, Any] = self._run(self._fs._call_s3(method, Bucket=self._bucket, **arguments), key)
         return answer
 
-    async def _get(self, key: str) -> tuple[bytes, str]:
-        answer = await self._fs._call_s3("get_object", Bucket=self._bucket, Key=key)
+    async def _get(self, **arguments: str) -> tuple[bytes, str]:
+        answer = await self._fs._call_s3("get_object", Bucket=self._bucket, **arguments)
         async with answer["Body"] as body:
             return await body.read(), answer["ETag"]
 
@@ -216,6 +233,10 @@ class _ExistsError(Exception):
     """A precondition of the request does not hold."""
 
 
+class _BeyondEndError(Exception):
+    """A range begins behind the end of its object."""
+
+
 class _NotImplementedError(Exception):
     """This server does not know the request."""
 
@@ -231,6 +252,8 @@ def _error_of(code: str, where: str, message: str, is_of_bucket: bool) -> Except
         return ObjectRefusedError(f"{where}: {message}")
     if code in _UNSTORABLE:
         return UnstorableObjectError(f"{where}: {message}")
+    if code in _BEYOND_END:
+        return _BeyondEndError(message)
     if code in _EXISTS:
         return _ExistsError(message)
     if code in _NOT_IMPLEMENTED:

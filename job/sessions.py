@@ -68,6 +68,16 @@ def check_session(artifact: Artifact, device: Device, runtime: Runtime) -> None:
     _check_precision(artifact, device)
     if runtime == "torch":
         _check_pinned(artifact)
+    check_runtime(device, runtime)
+
+
+def check_runtime(device: Device, runtime: Runtime) -> None:
+    """Check that a library is installed, and made for a device.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if runtime == "torch":
         _torch_session()
     else:
         _onnx_session().check_installation(device)

@@ -164,6 +164,7 @@ def open_shards(
         listener: Told of the results of earlier attempts and of others.
     """
     for shard in shards:
+        options.pulse.moved()
         if is_marked(run, shard):
             listener.add_others(shard, Counter(read_marker(run, shard.name).totals).elements())
             listener.marked(shard)

@@ -29,6 +29,21 @@ def ended_by_signals() -> Iterator[None]:
 
 
 @contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """End the block with an error at SIGTERM, which the first process of a container would not even notice.
+
+    Raises:
+        InterruptedRunError: SIGTERM came.
+    """
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        raise InterruptedRunError("ended by SIGTERM: the same command goes on with what is left")
+
+    with _handled(on_signal, (signal.SIGTERM,)):
+        yield
+
+
+@contextmanager
 def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
     """Set an event at the first signal; a second Ctrl-C raises `KeyboardInterrupt`."""
 
@@ -42,12 +57,14 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handled(
+    handler: Callable[[int, FrameType | None], None], signals: tuple[signal.Signals, ...] = _SIGNALS
+) -> Iterator[None]:
     """Only the main thread may handle signals; elsewhere (a run inside another program) nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    before = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:

@@ -19,6 +19,8 @@ from job.store import Store
 _EXTRA_OF_PROTOCOL = {
     "s3": "s3fs (pip install 'sam3-annotate[s3]')",
     "s3a": "s3fs (pip install 'sam3-annotate[s3]')",
+    "http": "aiohttp (pip install 'sam3-annotate[s3]')",
+    "https": "aiohttp (pip install 'sam3-annotate[s3]')",
     "gs": "gcsfs",
     "gcs": "gcsfs",
     "az": "adlfs",
@@ -85,6 +87,10 @@ def _open_driver(url: str, protocol: str, options: dict[str, Any]) -> Driver:
             from job.s3_driver import S3Driver
 
             return S3Driver(url, options)
+        if protocol in {"http", "https"}:
+            from job.http_driver import HttpDriver
+
+            return HttpDriver(url, options)
         from job.fsspec_driver import FsspecDriver
 
         return FsspecDriver(url, options)

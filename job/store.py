@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from job.errors import ConfigurationError, ObjectError, ObjectMissingError
@@ -86,6 +87,10 @@ class Store(Protocol):
         """The whole object, as `put_fetched` takes it; raises as `read` does."""
         ...
 
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """At most `length` bytes of an object from byte `start` on; fewer where it ends. Raises as `read` does."""
+        ...
+
     def stat(self, key: str) -> StoredObject | None:
         """Size and time of an object, or None when there is none."""
         ...
@@ -97,6 +102,10 @@ class Store(Protocol):
             StorageError: Out of reach, or no space left.
             ObjectRefusedError: This user may not write there.
         """
+        ...
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Store a file of this machine, which may be too large for memory."""
         ...
 
     def put_fetched(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:

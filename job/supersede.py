@@ -11,6 +11,7 @@ from job.clock import SYSTEM_CLOCK
 from job.concurrent import iter_in_threads, map_in_threads
 from job.errors import RunConflictError
 from job.heartbeat import Beat
+from job.liveness import Moved
 from job.plan import interrupted_work
 from job.run import (
     HEARTBEAT_WATCH_S,
@@ -33,13 +34,16 @@ _WHOLE_TICK_S, _FINE_TICK_S = 1.0, 0.05
 """Object stores stamp whole seconds; file systems stamp at least each clock tick of the kernel."""
 
 
-def supersede_older(run: Run, *, attempt: str, sleep: Sleep = SYSTEM_CLOCK.sleep) -> frozenset[str]:
+def supersede_older(
+    run: Run, *, attempt: str, sleep: Sleep = SYSTEM_CLOCK.sleep, moved: Moved = lambda: None
+) -> frozenset[str]:
     """End older unfinished runs of the same output, and wait until the last puts of all older runs have landed.
 
     Args:
         run: The run that takes their place.
         attempt: Name of this process.
         sleep: Waits, in seconds.
+        moved: Told of every step.
 
     Returns:
         Keys to be done whatever the output holds.
@@ -55,7 +59,7 @@ def supersede_older(run: Run, *, attempt: str, sleep: Sleep = SYSTEM_CLOCK.sleep
             logger.info("Run %s is unfinished: run %s takes its place", other.run.name, run.name)
             other.run.write_end(RunEnd(outcome="superseded", by=attempt, superseded_by=run.name))
     _wait_until_quiet(run, sleep)
-    return interrupted_work([other.run for other in displaced])
+    return interrupted_work([other.run for other in displaced], moved)
 
 
 def refuse_if_others_work(store: Store, sleep: Sleep = SYSTEM_CLOCK.sleep) -> None:

@@ -38,7 +38,7 @@ class TorchSession:
     """The graphs of a TorchScript artifact, loaded. Implements `job.session.Session`."""
 
     def __init__(self, artifact: Artifact, *, device: str, batch_size: int, threads: int) -> None:
-        _check_device(device)
+        check_device(device)
         _make_deterministic()
         self._artifact = artifact
         self._device = torch.device(device)
@@ -113,7 +113,13 @@ def _make_deterministic() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Check that torch can use a device.
+
+    Raises:
+        ConfigurationError: It was built without CUDA.
+        DeviceError: No GPU answers.
+    """
     if device != "cuda":
         return
     if torch.version.cuda is None:

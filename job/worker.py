@@ -17,6 +17,7 @@ from job.budget import ResidentBudget
 from job.errors import AnnotateError, HungImageError, InputError, InterruptedRunError, ModelError
 from job.flow import Flow, Ticket
 from job.journal import FAILED, ResultRow
+from job.liveness import Load
 from job.options import WorkerOptions
 from job.pipeline import LAST_STAGES
 from job.plan import PlannedInput
@@ -68,6 +69,10 @@ class Worker:
         self._journaled_s = options.clock.monotonic_s()
         self.stop = threading.Event()
 
+    def load(self) -> Load:
+        """What is on its way."""
+        return Load(self._flow.queued, self._resident.used)
+
     def work(self, shards: Iterable[OpenShard], listener: Listener) -> None:
         """Do every shard.
 
@@ -76,22 +81,25 @@ class Worker:
             listener: Told what becomes of them.
 
         Raises:
-            InterruptedRunError: `stop` was set, or storage is out of reach.
+            InterruptedRunError: `stop` was set and work is left, or storage is out of reach.
             WorkerError: The device, the model or an image has stopped this worker.
         """
         self._listener = listener
+        is_all_taken_up = False
         try:
             for shard in shards:
                 self._open.append(shard)
                 self._feed(shard)
                 self._mark_if_complete(shard)
+            is_all_taken_up = True
             self._drain()
         except HungImageError:
             self._write_journals()  # and no leave row: it counts as an image that ends workers
             raise
         except AnnotateError:
             self._leave_in_order()
-            raise
+            if not (self.stop.is_set() and is_all_taken_up and not self._open):
+                raise
         finally:
             self._flow.close()
 
@@ -221,6 +229,7 @@ class Worker:
 
     def _leave_in_order(self) -> None:
         """Let what the model has answered come to its end, and journal it."""
+        self._options.pulse.moved()
         for ticket in self._flow.finish(LAST_STAGES, STOP_GRACE_S):
             if isinstance(ticket.value, ResultRow):
                 self._take(ticket)

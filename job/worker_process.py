@@ -111,10 +111,10 @@ class _Teller:
     def add(self, shard: PlannedShard, row: ResultRow) -> None:
         self._done += 1
         self._heartbeat.add(row, self._done / max(self._clock.monotonic_s() - self._begun_s, 1e-3))
-        self._line.send("results", shard.name, {row.result: 1}, row.dropped.get("beyond_255", 0))
+        self._line.send("result", shard.name, row.result, row.dropped.get("beyond_255", 0), row.seconds)
 
     def add_others(self, shard: PlannedShard, results: Iterable[str]) -> None:
-        self._line.send("results", shard.name, dict(Counter(results)), 0)
+        self._line.send("others", shard.name, dict(Counter(results)))
 
     def marked(self, shard: PlannedShard) -> None:
         self._line.send("marked", shard.name)
@@ -167,10 +167,10 @@ def _work(line: _Line, task: WorkerTask) -> None:
     assert plan is not None, "shards are handed out once there is a plan"
     try:
         with Heartbeat(run, options) as heartbeat:
-            heartbeat.beat.activity = "loading"
+            heartbeat.beat.activity, begun_s = "loading", options.clock.monotonic_s()
             worker = build_worker(run, source, open_artifact(task.artifact_folder, task.artifact_digest), options)
             heartbeat.beat.activity = "working"
-
+            line.send("loaded", options.clock.monotonic_s() - begun_s)
             teller = _Teller(line, heartbeat, options.clock)
             with stopped_by_signals(worker.stop):
                 worker.work(open_shards(run, plan, line.shards(), options, teller), teller)

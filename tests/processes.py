@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -14,6 +18,29 @@ def annotate(
     """Run the original's command line to its end, inside a wrapping command if there is one."""
     command = [*wrapper, sys.executable, "-m", "job", "--input_top_dir", str(source), "--out_top_dir", str(target)]
     return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=300, check=False)
+
+
+@contextmanager
+def running(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A Python process at work, ended with the block; its standard error is read by `communicate`."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments], env={**os.environ, **(environment or {})}, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        if process.stderr is not None and not process.stderr.closed:
+            process.communicate()
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Look again and again."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
 
 
 def results(folder: Path) -> dict[str, bytes]:

@@ -34,15 +34,15 @@ FLAGS = {
         "--annotation_date --batch_size --checkpoint_digest --confidence_threshold --device --device_retry_s --dry_run "
         "--exclude --image_mode --image_timeout_s --include --index --input_list --input_list_column "
         "--input_storage_options --input_top_dir --journal_interval_s --limit --log_format --log_level "
-        "--max_failed_fraction --max_image_pixels --memory_budget --model --model_digest --num_indexes --order "
-        "--out_top_dir --output_storage_options --override_previous_annotations --override_reviewed --pool --prompts "
-        "--run --runtime --shard_size --supersede --threads --visualize --workers",
+        "--max_failed_fraction --max_image_pixels --memory_budget --metrics_port --model --model_cache --model_digest "
+        "--num_indexes --order --out_top_dir --output_storage_options --override_previous_annotations "
+        "--override_reviewed --pool --prompts --run --runtime --shard_size --supersede --threads --visualize --workers",
     ),
     "plan": (
         plan,
         "--annotation_date --checkpoint_digest --confidence_threshold --exclude --image_mode --include --input_list "
         "--input_list_column --input_storage_options --input_top_dir --limit --log_format --log_level "
-        "--max_image_pixels --model --model_digest --num_indexes --out_top_dir --output_storage_options "
+        "--max_image_pixels --model --model_cache --model_digest --num_indexes --out_top_dir --output_storage_options "
         "--override_previous_annotations --override_reviewed --pool --prompts --run --shard_size --supersede",
     ),
     "audit": (
@@ -54,7 +54,7 @@ FLAGS = {
     "doctor": (
         doctor,
         "--checkpoint_digest --confidence_threshold --device --input_storage_options --input_top_dir --model "
-        "--model_digest --out_top_dir --output_storage_options --prompts --runtime",
+        "--model_cache --model_digest --out_top_dir --output_storage_options --prompts --runtime",
     ),
     "show": (show, "--model_id --out"),
     "export": (export, "--checkpoint --device --format --image_count --images --out --precision --threads"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -13,6 +15,7 @@ from job.commands import flags as groups
 from job.commands.requests import annotate_request as request_of
 from job.commands.requests import open_folders
 from job.errors import AnnotateError, TooManyFailedError
+from job.liveness import Pulse, Watch, longest_quiet_s
 from job.logs import set_up_logging
 from job.options import new_attempt
 from job.planning import refusals_are_configuration
@@ -33,12 +36,12 @@ logger = logging.getLogger(__name__)
 def annotate(**flags: Any) -> None:
     """Annotate a folder of images, each with a JSON of metadata."""
     set_up_logging(flags["log_level"], flags["log_format"])
-    attempt = new_attempt()
-    with refusals_are_configuration(is_planner=not flags["index"]):
+    with _observed(flags) as seen, refusals_are_configuration(is_planner=not flags["index"]):
+        attempt = new_attempt()
         folders = open_folders(flags, attempt)
         logger.info("Input directory: %s", flags["input_top_dir"])
         logger.info("Output directory: %s", flags["out_top_dir"])
-        request = request_of(flags, folders, attempt)
+        request = request_of(flags, folders, attempt, seen)
         if flags["dry_run"]:
             for key in list_planned(request):
                 click.echo(key)
@@ -53,3 +56,17 @@ def annotate(**flags: Any) -> None:
         finally:
             folders.target.close()
         log_summary(tally, PART_COMPLETE if end is None else COMPLETE)
+
+
+@contextmanager
+def _observed(flags: dict[str, Any]) -> Iterator[Watch]:
+    """Let the process be looked at from its first moment: a model may take long to come."""
+    pulse, port = Pulse(), flags["metrics_port"]
+    if port is None:
+        yield Watch(pulse)
+        return
+    from job.metrics import Metrics, served
+
+    metrics = Metrics(flags["pool"], flags["index"] or 0)
+    with served(port, metrics, pulse, longest_quiet_s(flags["image_timeout_s"])):
+        yield Watch(pulse, metrics)

@@ -61,7 +61,8 @@ log_flags = _group(
 )
 
 model_flags = _group(
-    click.option("--model", help="Folder of an exported model. Default: the embedded demo model, a toy."),
+    click.option("--model", help="Folder or URL of an exported model. Default: the embedded demo model, a toy."),
+    click.option("--model_cache", help="Folder of fetched models. Default: ~/.cache/sam3-annotate/models."),
     click.option("--model_digest", help="sha256 of the model's manifest.json: refuse any other."),
     click.option("--checkpoint_digest", help="sha256 of the checkpoint it was exported from: refuse any other."),
     click.option("--prompts", default=DEFAULT_PROMPTS, show_default=True, help="What to find, in order."),
@@ -174,6 +175,11 @@ conduct_flags = _group(
         default=30.0,
         show_default=True,
         help="A kill costs at most this much work.",
+    ),
+    click.option(
+        "--metrics_port",
+        type=click.IntRange(0, 65535),
+        help="Serve /metrics and /livez here. Queues and memory are shown with one worker only.",
     ),
     click.option("--visualize", is_flag=True, help="Draw overlays into _sam3/overlays/ of the output."),
 )

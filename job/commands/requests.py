@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +15,8 @@ from job.artifact import Artifact, open_artifact
 from job.errors import ArtifactError, UsageError
 from job.input_list import InputList, open_input_list
 from job.instances import PASSENGER, class_name_of
+from job.liveness import Watch
+from job.model_cache import RemoteModel, default_cache, local_path, open_remote_model, remote_url
 from job.options import Device, Runtime, WorkerOptions, new_attempt
 from job.run import RunSpec
 from job.sessions import default_device
@@ -62,7 +64,7 @@ def open_folders(flags: dict[str, Any], attempt: str) -> Folders:
     return Folders(source, target, addresses)
 
 
-def annotate_request(flags: dict[str, Any], folders: Folders, attempt: str) -> Request:
+def annotate_request(flags: dict[str, Any], folders: Folders, attempt: str, watch: Watch) -> Request:
     """A request out of the flags of `annotate`."""
     index, num_indexes = _share(flags)
     device = _device(flags["device"], flags["runtime"])
@@ -75,9 +77,10 @@ def annotate_request(flags: dict[str, Any], folders: Folders, attempt: str) -> R
         device=device,
         supersede=flags["supersede"],
         attempt=attempt,
+        pulse=watch.pulse,
         **{name: flags[name] for name in _CONDUCT},
     )
-    return _request(flags, folders, options)
+    return replace(_request(flags, folders, options), observer=watch.observer)
 
 
 def plan_request(flags: dict[str, Any], folders: Folders) -> Request:
@@ -115,7 +118,7 @@ def doctor_request(flags: dict[str, Any], folders: Folders) -> Request:
 def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) -> Request:
     prompts = parse_prompts(flags["prompts"])
     date_text = _annotation_date(flags["annotation_date"])
-    artifact = open_model(flags["model"], flags["model_digest"], flags["checkpoint_digest"])
+    artifact, remote = open_model(flags)
     input_list = _input_list(flags, folders.source)
     spec = RunSpec(
         input_url=folders.source.url,
@@ -137,6 +140,7 @@ def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) ->
         source=folders.source,
         target=folders.target,
         artifact=artifact,
+        remote_model=remote,
         spec=spec,
         is_date_given=flags["annotation_date"] is not None,
         run_name=flags["run_name"],
@@ -146,25 +150,28 @@ def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) ->
     )
 
 
-def open_model(folder: str | None, digest: str | None, checkpoint_digest: str | None = None) -> Artifact:
-    """The artifact of a folder, or the embedded demo model.
+def open_model(flags: dict[str, Any]) -> tuple[Artifact, RemoteModel | None]:
+    """The artifact of a folder or URL, or the embedded demo model, and where its files are fetched from first.
 
     Raises:
         ArtifactError: It is missing, damaged, or not the one asked for.
     """
-    if folder is None:
+    model, digest, remote = flags["model"], flags["model_digest"], None
+    if model is None:
         logger.warning(
             "No --model given: using the embedded demo model, a toy that shows the software and not SAM 3's quality "
             "(see the README on exporting the official weights)"
         )
-    path = Path(folder) if folder is not None else Path(os.fspath(files("job") / "demo_artifact"))  # type: ignore[call-overload]
-    artifact = open_artifact(path, digest)
-    found = artifact.manifest.checkpoint_sha256
-    if checkpoint_digest not in {None, found}:
-        raise ArtifactError(
-            f"model {path} was exported from checkpoint {found}, --checkpoint_digest is {checkpoint_digest}"
-        )
-    return artifact
+        artifact = open_artifact(Path(os.fspath(files("job") / "demo_artifact")), digest)  # type: ignore[call-overload]
+    elif (url := remote_url(model)) is not None:
+        remote = open_remote_model(url, digest, Path(flags["model_cache"] or default_cache()))
+        artifact = remote.artifact
+    else:
+        artifact = open_artifact(local_path(model), digest)
+    wanted, found = flags["checkpoint_digest"], artifact.manifest.checkpoint_sha256
+    if wanted not in {None, found}:
+        raise ArtifactError(f"model {model} was exported from checkpoint {found}, --checkpoint_digest is {wanted}")
+    return artifact, remote
 
 
 def parse_prompts(text: str) -> tuple[str, ...]:

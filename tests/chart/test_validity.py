@@ -46,6 +46,7 @@ def test_every_pod_is_restricted(values: Values) -> None:
         for only in pod["spec"]["containers"]:
             assert only["securityContext"]["readOnlyRootFilesystem"] is True
             assert only["terminationMessagePolicy"] == "FallbackToLogsOnError"
+            assert {"name": "SAM3_TERMINATION_LOG", "value": "/dev/termination-log"} in only["env"]
 
 
 def restricted_violations(spec: Manifest) -> Iterator[str]:

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from job.errors import ConfigurationError
@@ -62,6 +62,7 @@ def listed(bucket: Bucket, folder: str = "", skip: str | None = None, after: str
     return [item.key for item in list_in_order(bucket.page, bucket.level, folder, skip=skip, after=after)]
 
 
+@example(["/", "/0"], 1, None, "")  # a folder without a name
 @given(keys, st.integers(1, 7), st.sampled_from([None, "a", "b/a"]), st.sampled_from(["", "a", "a/b", "zz"]))
 def test_every_key_once_in_order_whatever_the_pages(
     names: list[str], page_size: int, skip: str | None, after: str

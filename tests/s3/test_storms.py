@@ -94,7 +94,7 @@ def test_a_long_kill_storm(tmp_path: Path, filled: Bucket, proxy: FaultProxy, qu
     while kills < 200:
         run = f"storm{rounds}"
         (tmp_path / run).mkdir()
-        storm = storm_through(tmp_path / run, filled, proxy, run, 150, 0.6, "--override_previous_annotations")
+        storm = storm_through(tmp_path / run, filled, proxy, run, 60, 0.8, "--override_previous_annotations")
         assert outputs(filled) == quiet
         check_complete(filled, run, COUNT + 1)
         kills, rounds = kills + len(storm.done), rounds + 1

@@ -85,6 +85,8 @@
 {{- end }}
 
 {{- define "sam3-annotate.env" -}}
+- name: SAM3_TERMINATION_LOG
+  value: /dev/termination-log
 {{- with .root.Values.s3.endpoint }}
 - name: AWS_ENDPOINT_URL_S3
   value: {{ quote . }}

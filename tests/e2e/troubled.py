@@ -1,0 +1,63 @@
+"""The command line with something wrong in it: `troubled.py TROUBLE FLAG…`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from job import building, heartbeat, liveness, shards, stages, worker
+from job.cli import main
+
+LONG_S = 60
+
+
+def stuck() -> None:
+    """The thread that conducts never comes back from a marker; the heartbeat beats on."""
+    heartbeat.BEAT_INTERVAL_S = 0.1
+    liveness.GIVE_UP_S, liveness.MARGIN_S = 1.0, 0.0
+    worker.write_marker = lambda *arguments: time.sleep(LONG_S)
+
+
+def hung_image() -> None:
+    """A picture is decoded for ever."""
+    stages.decode_for_model = lambda *arguments: time.sleep(LONG_S)
+
+
+def slow_load() -> None:
+    """Loading the model takes long, inside foreign code that no signal interrupts."""
+    building.open_session = lambda *arguments, **options: ctypes.CDLL(None).sleep(LONG_S)
+
+
+def unforeseen() -> None:
+    """A defect."""
+
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("no bug\nis ever foreseen")
+
+    shards.read_shard = fail
+
+
+def term_at_the_end() -> None:
+    """SIGTERM comes when the last image has just been written."""
+    write = stages.Annotator.write
+    left = int(os.environ["IMAGES"])
+
+    def counted(self: Any, encoded: Any) -> Any:
+        nonlocal left
+        row = write(self, encoded)
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+        return row
+
+    stages.Annotator.write = counted  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()
+    main(sys.argv[2:])

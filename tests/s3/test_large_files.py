@@ -1,0 +1,71 @@
+"""Files too large for memory on S3: parts of objects, and multipart uploads."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from export.places import local_output
+from job.artifact import open_artifact
+from job.download import download
+from job.errors import ArtifactError, ObjectMissingError, UsageError
+from job.model_cache import open_remote_model
+from job.storage import open_store
+from tests.fakes import DEMO_ARTIFACT
+from tests.s3.fixtures import Bucket
+from tests.s3.servers import S3Server
+
+
+def test_parts_of_an_object(bucket: Bucket) -> None:
+    store = open_store(bucket.url("deep"), "a", bucket.server.options())
+    store.put("x", b"0123456789")
+
+    assert store.read_range("x", 3, 4) == b"3456"
+    assert store.read_range("x", 8, 100) == b"89"
+    assert store.read_range("x", 10, 1) == store.read_range("x", 99, 1) == b""
+    with pytest.raises(ObjectMissingError):
+        store.read_range("y", 0, 1)
+
+
+def test_a_file_of_many_parts_goes_there_and_back(fast_bucket: Bucket, tmp_path: Path) -> None:
+    original, back = tmp_path / "original", tmp_path / "back"
+    original.write_bytes(random.Random(1).randbytes(1 << 20) * 101)
+    store = open_store(fast_bucket.url("models"), "a", fast_bucket.server.options())
+    store.put_file("large", original)
+    etag = fast_bucket.server.files().info(f"{fast_bucket.name}/models/large")["ETag"]
+    download(store, "large", back)
+
+    assert "-" in etag, "a multipart upload"
+    assert hashlib.sha256(back.read_bytes()).digest() == hashlib.sha256(original.read_bytes()).digest()
+
+
+def test_a_model_is_put_whole_and_fetched(
+    moto: S3Server, new_bucket: Callable[[S3Server], Bucket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in moto.environment().items():
+        monkeypatch.setenv(name, value)
+    url = new_bucket(moto).url("models/demo")
+    with pytest.raises(ArtifactError, match="no model at"):
+        open_remote_model(url, None, tmp_path / "cache")
+    with local_output(url) as folder:
+        folder.symlink_to(DEMO_ARTIFACT)
+    digest = open_artifact(DEMO_ARTIFACT).digest
+    remote = open_remote_model(url, digest, tmp_path / "cache")
+    remote.fetch()
+
+    assert open_artifact(remote.artifact.folder, digest).pinned
+    with pytest.raises(UsageError, match="holds a model"), local_output(url):
+        raise AssertionError("found before the work")
+
+
+def test_a_bucket_that_is_not_there_has_no_model(
+    moto: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in moto.environment().items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ArtifactError, match="NoSuchBucket"):
+        open_remote_model("s3://nowhere-at-all/model", None, tmp_path)

@@ -1,0 +1,186 @@
+"""The border to the Kubernetes API: what is read and changed there, with errors of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import msgspec
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config import ConfigException
+from urllib3.exceptions import HTTPError
+
+from job.errors import ConfigurationError, InterruptedRunError
+from k8s.objects import Event, Job, Node, Pod
+
+REQUEST_TIMEOUT_S = (10.0, 60.0)
+"""To connect, and to read."""
+_PAGE = 500
+
+_Item = TypeVar("_Item")
+
+
+class ClusterError(InterruptedRunError):
+    """The API server cannot be reached, or has failed; the same command may succeed later."""
+
+
+class _List(msgspec.Struct):
+    items: list[msgspec.Raw]
+    metadata: dict[str, Any] = {}
+
+
+class Cluster:
+    """One namespace of a cluster."""
+
+    def __init__(self, namespace: str | None = None, context: str | None = None) -> None:
+        """Find the cluster: by the pod's own service account inside of one, else by kubeconfig.
+
+        Args:
+            namespace: Default: that of the context.
+            context: Of the kubeconfig. Default: its current one.
+
+        Raises:
+            ConfigurationError: No cluster is configured.
+        """
+        default = _load(context)
+        self.namespace = namespace or default
+        self._core = client.CoreV1Api()
+        self._batch = client.BatchV1Api()
+
+    def jobs(self, selector: str) -> list[Job]:
+        """Jobs with these labels."""
+        return list(self._list(self._batch.list_namespaced_job, Job, "jobs", label_selector=selector))
+
+    def job(self, name: str) -> Job | None:
+        """One Job, or None when there is none."""
+        with self._mapped("get jobs"):
+            try:
+                answer = self._batch.read_namespaced_job(
+                    name, self.namespace, _preload_content=False, _request_timeout=REQUEST_TIMEOUT_S
+                )
+            except ApiException as exc:
+                if exc.status == 404:
+                    return None
+                raise
+            return msgspec.json.decode(answer.data, type=Job)
+
+    def suspend(self, name: str) -> None:
+        """Suspend a Job; one that is gone is none."""
+        with self._mapped("patch jobs"):
+            try:
+                self._batch.patch_namespaced_job(
+                    name, self.namespace, {"spec": {"suspend": True}}, _request_timeout=REQUEST_TIMEOUT_S
+                )
+            except ApiException as exc:
+                if exc.status != 404:
+                    raise
+
+    def pods(self, selector: str) -> Iterator[Pod]:
+        """Pods with these labels, page by page."""
+        return self._list(self._core.list_namespaced_pod, Pod, "pods", label_selector=selector)
+
+    def warnings(self) -> Iterator[Event]:
+        """Warnings about Jobs."""
+        selector = "type=Warning,involvedObject.kind=Job"
+        return self._list(self._core.list_namespaced_event, Event, "events", field_selector=selector)
+
+    def node(self, name: str) -> Node | None:
+        """A node; None when there is none."""
+        with self._mapped("get nodes"):
+            try:
+                answer = self._core.read_node(name, _preload_content=False, _request_timeout=REQUEST_TIMEOUT_S)
+            except ApiException as exc:
+                if exc.status == 404:
+                    return None
+                raise
+            return msgspec.json.decode(answer.data, type=Node)
+
+    def log(self, pod: str, *, follow: bool, tail: int | None) -> Iterator[str]:
+        """Lines of a pod's log, as they come; none of a pod that is gone or has not started."""
+        timeout_s = (REQUEST_TIMEOUT_S[0], None) if follow else REQUEST_TIMEOUT_S
+        with self._mapped("get pods/log"):
+            try:
+                answer = self._core.read_namespaced_pod_log(
+                    pod,
+                    self.namespace,
+                    follow=follow,
+                    tail_lines=tail,
+                    _preload_content=False,
+                    _request_timeout=timeout_s,
+                )
+            except ApiException as exc:
+                if exc.status in {400, 404}:
+                    return
+                raise
+            rest = b""
+            for block in answer.stream(1 << 16):
+                *lines, rest = (rest + block).split(b"\n")
+                yield from (line.decode(errors="replace") for line in lines)
+            if rest:
+                yield rest.decode(errors="replace")
+
+    def _list(self, call: Callable[..., Any], kind: type[_Item], what: str, **selectors: str) -> Iterator[_Item]:
+        after = ""
+        while True:
+            with self._mapped(f"list {what}"):
+                answer = call(
+                    self.namespace,
+                    limit=_PAGE,
+                    _continue=after,
+                    _preload_content=False,
+                    _request_timeout=REQUEST_TIMEOUT_S,
+                    **selectors,
+                )
+                page = msgspec.json.decode(answer.data, type=_List)
+                items = [msgspec.json.decode(item, type=kind) for item in page.items]
+            yield from items
+            after = page.metadata.get("continue", "")
+            if not after:
+                return
+
+    @contextmanager
+    def _mapped(self, permission: str) -> Iterator[None]:
+        """Foreign errors to ours."""
+        try:
+            yield
+        except ApiException as exc:
+            raise self._error(exc, permission) from exc
+        except HTTPError as exc:
+            host = client.Configuration.get_default_copy().host
+            raise ClusterError(f"the API server {host} is out of reach: {exc}. Try again, or look at kubectl") from exc
+
+    def _error(self, exc: ApiException, permission: str) -> Exception:
+        told = _message(exc)
+        if exc.status in {401, 403}:
+            return ConfigurationError(
+                f"the cluster refuses to {permission} in namespace {self.namespace}: {told}. Log in, or have a Role "
+                "grant it"
+            )
+        return ClusterError(f"the API server failed to {permission} in namespace {self.namespace}: {told}")
+
+
+def _load(context: str | None) -> str:
+    """Read the configuration; returns its namespace."""
+    try:
+        if context is None:
+            try:
+                config.load_incluster_config()
+            except ConfigException:
+                pass
+            else:
+                return "default"
+        config.load_kube_config(context=context)
+        contexts, active = config.list_kube_config_contexts()
+    except (ConfigException, OSError) as exc:
+        raise ConfigurationError(f"no cluster: {exc}. Set KUBECONFIG, or give --kube_context") from exc
+    chosen = next((one for one in contexts if one["name"] == context), active)
+    return str(chosen["context"].get("namespace") or "default")
+
+
+def _message(exc: ApiException) -> str:
+    try:
+        return str(msgspec.json.decode(exc.body)["message"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return f"{exc.status} {exc.reason}"

@@ -1,0 +1,1 @@
+"""Commands, loaded by the command line when they are called."""

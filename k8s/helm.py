@@ -1,0 +1,119 @@
+"""The border to Helm: the chart is the one definition of the Jobs, so whatever changes them goes through it."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from job.errors import ConfigurationError, InterruptedRunError, UsageError
+
+logger = logging.getLogger(__name__)
+
+CHECKOUT_CHART = Path(__file__).parents[1] / "charts" / "sam3-annotate"
+_TIMEOUT_S = 300.0
+_FOR_THE_USER = (
+    "not found", "schema", "execution error", "failed to parse", "cannot be", "forbidden", "no such file", "invalid",
+)  # fmt: skip
+
+
+class HelmError(InterruptedRunError):
+    """Helm has failed; it says why."""
+
+
+class ReleaseMissingError(UsageError):
+    """No release of this name in this namespace."""
+
+
+def find_chart(given: str | None) -> str:
+    """The chart to use: the one given (a folder, an archive, `oci://…`), else that of this checkout.
+
+    Raises:
+        UsageError: None was given, and this is no checkout.
+    """
+    if given is not None:
+        return given
+    if (CHECKOUT_CHART / "Chart.yaml").is_file():
+        return str(CHECKOUT_CHART)
+    raise UsageError("the chart is not beside this installation: give --chart, a folder, an archive or oci://…")
+
+
+@dataclass(frozen=True)
+class Helm:
+    """The program, for one namespace of a cluster.
+
+    Attributes:
+        namespace: Where releases are.
+        context: Of the kubeconfig, or None for its current one.
+    """
+
+    namespace: str
+    context: str | None = None
+
+    def values(self, release: str) -> dict[str, Any]:
+        """Values of a release, those of the chart included."""
+        return dict(msgspec.json.decode(self._run("get", "values", release, "--all", "--output", "json")))
+
+    def given_values(self, release: str) -> dict[str, Any] | None:
+        """Values that the user of a release has given; None if it is not installed."""
+        try:
+            return msgspec.json.decode(self._run("get", "values", release, "--output", "json")) or {}
+        except ReleaseMissingError:
+            return None
+
+    def set(self, release: str, chart: str, changes: Mapping[str, object]) -> None:
+        """Change values of a release and keep the others."""
+        self._run("upgrade", release, chart, "--reuse-values", *_set_flags(changes))
+
+    def install(self, release: str, chart: str, arguments: Sequence[str]) -> str:
+        """Install a release, or upgrade it; returns the chart's notes."""
+        return self._run("upgrade", release, chart, "--install", *arguments)
+
+    def render(self, release: str, chart: str, arguments: Sequence[str]) -> str:
+        """Manifests as YAML, without a cluster."""
+        return self._run("template", release, chart, *arguments)
+
+    def uninstall(self, release: str) -> None:
+        """Remove a release with its Jobs and their pods."""
+        self._run("uninstall", release, "--wait")
+
+    def _run(self, *arguments: str) -> str:
+        context = [] if self.context is None else ["--kube-context", self.context]
+        command = ["helm", *arguments, "--namespace", self.namespace, *context]
+        logger.debug("%s", " ".join(command))
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        except FileNotFoundError as exc:
+            raise ConfigurationError(
+                "this needs the program helm, which is not on the PATH: install Helm 3.15+"
+            ) from exc
+        except subprocess.TimeoutExpired as exc:
+            raise HelmError(
+                f"helm {arguments[0]} took longer than {_TIMEOUT_S:.0f} s; look with `helm history`"
+            ) from exc
+        if done.returncode != 0:
+            raise _error(arguments[0], done.stderr)
+        return done.stdout
+
+
+def _set_flags(changes: Mapping[str, object]) -> list[str]:
+    return [
+        flag
+        for key, value in changes.items()
+        for flag in ("--set-json", f"{key}={msgspec.json.encode(value).decode()}")
+    ]
+
+
+def _error(command: str, told: str) -> Exception:
+    """What helm says, and whether it is for the user to mend."""
+    sentence = " ".join(told.replace("Error: ", "").split())
+    if "release: not found" in sentence:
+        return ReleaseMissingError(f"helm {command}: {sentence}")
+    if any(word in sentence for word in _FOR_THE_USER):
+        return UsageError(f"helm {command}: {sentence}")
+    return HelmError(f"helm {command}: {sentence}")

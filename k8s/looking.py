@@ -1,0 +1,111 @@
+"""Everything about a release in a few requests: its Jobs, one paged list of pods, warnings, and the storage."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from job.errors import AnnotateError, ConfigurationError, UsageError
+from job.options import new_attempt
+from job.run_progress import RunProgress, read_progress
+from job.storage import Address
+from k8s.cluster import Cluster
+from k8s.hindrances import find_hindrances
+from k8s.objects import Event, Node
+from k8s.release import Release, find_release, labels_of
+from k8s.status import ReleaseStatus, judge
+
+STORAGE_WAIT_S = 30.0
+"""The layer that retries is patient for minutes; who looks is not."""
+
+
+def look(cluster: Cluster, name: str, storage_options: Mapping[str, object]) -> ReleaseStatus:
+    """How a release does.
+
+    Args:
+        cluster: Where it is.
+        name: Of the release.
+        storage_options: Of fsspec, for the output.
+
+    Raises:
+        UsageError: There is no such release.
+        ClusterError: The API server is out of reach.
+        ConfigurationError: It refuses to show the release.
+    """
+    release = find_release(cluster, name)
+    pods = list(cluster.pods(labels_of(name)))
+    progress, trouble = _ask_storage(release, storage_options)
+    jobs = frozenset(job.metadata.name for job in release.jobs.values())
+    hindrances = find_hindrances(pods, _events(cluster), jobs, lambda node: _node(cluster, node), datetime.now(UTC))
+    return judge(release, pods, progress, [*trouble, *hindrances])
+
+
+def _ask_storage(release: Release, options: Mapping[str, object]) -> tuple[RunProgress | None, list[str]]:
+    if release.has_output_on_volume:
+        what = f"the output is a volume ({release.output_url}), which only pods can read: progress is that of the Jobs"
+        return None, [what]
+    answers: list[RunProgress | None] = []
+    errors: list[str] = []
+
+    def ask() -> None:
+        try:
+            answers.append(run_progress(release, options))
+        except AnnotateError as exc:
+            errors.append(str(exc))
+
+    asking = threading.Thread(target=ask, name="storage", daemon=True)
+    asking.start()
+    asking.join(STORAGE_WAIT_S)
+    if answers:
+        return answers[0], []
+    why = errors[0] if errors else f"no answer for {STORAGE_WAIT_S:.0f} s"
+    return None, [f"the output {release.output_url} cannot be read from here: {why}"]
+
+
+def run_progress(release: Release, options: Mapping[str, object]) -> RunProgress | None:
+    """What the storage says of the run of a release; None before the run has begun.
+
+    Raises:
+        StorageError: It is out of reach, for minutes.
+        ConfigurationError: It refuses this user, or the run is of another version.
+    """
+    with storage_of(release):
+        store = Address(release.output_url, dict(options)).open(new_attempt())
+        try:
+            return read_progress(store, release.run)
+        except UsageError:
+            return None
+        finally:
+            store.close()
+
+
+@contextmanager
+def storage_of(release: Release) -> Iterator[None]:
+    """Where the workers find their storage, for what this machine's environment leaves unsaid."""
+    before = dict(os.environ)
+    if "AWS_ENDPOINT_URL" not in before:
+        for variable, value in release.environment.items():
+            os.environ.setdefault(variable, value)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _events(cluster: Cluster) -> list[Event]:
+    """Who may not see events goes without."""
+    try:
+        return list(cluster.warnings())
+    except ConfigurationError:
+        return []
+
+
+def _node(cluster: Cluster, name: str) -> Node | None:
+    try:
+        return cluster.node(name)
+    except ConfigurationError:
+        return None

@@ -1,0 +1,223 @@
+"""Objects of the Kubernetes API (1.31 to 1.34), with the fields that are looked at here and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+POOL_LABEL = "sam3-annotate/pool"
+RUN_LABEL = "sam3-annotate/run"
+INSTANCE_LABEL = "app.kubernetes.io/instance"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+
+
+class _Object(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Unknown fields are passed over: the API grows."""
+
+
+class Metadata(_Object, frozen=True):
+    """Of any object."""
+
+    name: str
+    namespace: str = ""
+    labels: dict[str, str] = {}
+    creation_timestamp: datetime = datetime.fromtimestamp(0, UTC)
+    deletion_timestamp: datetime | None = None
+    deletion_grace_period_seconds: int | None = None
+
+
+class Condition(_Object, frozen=True):
+    """Of a Job, a pod or a node."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+
+
+class EnvVar(_Object, frozen=True):
+    """A variable; one that comes from elsewhere has no value here."""
+
+    name: str
+    value: str = ""
+
+
+class Container(_Object, frozen=True):
+    """What a pod runs."""
+
+    name: str
+    image: str = ""
+    args: list[str] = []
+    env: list[EnvVar] = []
+
+
+class PodSpec(_Object, frozen=True):
+    """Of a pod, or of a Job's template."""
+
+    containers: list[Container]
+    node_name: str = ""
+
+
+class Template(_Object, frozen=True):
+    """Of a Job's pods."""
+
+    spec: PodSpec
+
+
+class JobSpec(_Object, frozen=True):
+    """Of an Indexed Job."""
+
+    template: Template
+    parallelism: int = 1
+    completions: int = 1
+    suspend: bool = False
+
+
+class JobStatus(_Object, frozen=True):
+    """`completed_indexes` and `failed_indexes` are ranges, as in `0-3,7`."""
+
+    active: int = 0
+    ready: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    completed_indexes: str = ""
+    failed_indexes: str = ""
+    conditions: list[Condition] = []
+
+
+class Job(_Object, frozen=True):
+    """batch/v1."""
+
+    metadata: Metadata
+    spec: JobSpec
+    status: JobStatus = JobStatus()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it will start no pod any more."""
+        return has_condition(self.status.conditions, "Complete") or has_condition(self.status.conditions, "Failed")
+
+
+class Waiting(_Object, frozen=True):
+    """Why a container has not started."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class Terminated(_Object, frozen=True):
+    """How a container has ended."""
+
+    exit_code: int
+    reason: str = ""
+    message: str = ""
+    finished_at: datetime | None = None
+
+
+class ContainerState(_Object, frozen=True):
+    """One of them, or neither while it runs."""
+
+    waiting: Waiting | None = None
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(_Object, frozen=True):
+    """Of one container."""
+
+    name: str
+    state: ContainerState = ContainerState()
+
+
+class PodStatus(_Object, frozen=True):
+    """`phase` is Pending, Running, Succeeded, Failed or Unknown."""
+
+    phase: str = "Pending"
+    reason: str = ""
+    message: str = ""
+    conditions: list[Condition] = []
+    container_statuses: list[ContainerStatus] = []
+
+
+class Pod(_Object, frozen=True):
+    """v1."""
+
+    metadata: Metadata
+    spec: PodSpec
+    status: PodStatus = PodStatus()
+
+    @property
+    def pool(self) -> str:
+        """Name of its pool, empty for pods that are not workers."""
+        return self.metadata.labels.get(POOL_LABEL, "")
+
+    @property
+    def index(self) -> int | None:
+        """Its index, None for pods of Jobs without indexes."""
+        text = self.metadata.labels.get(INDEX_LABEL)
+        return None if text is None else int(text)
+
+    @property
+    def terminated(self) -> Terminated | None:
+        """How its container has ended."""
+        return next((one.state.terminated for one in self.status.container_statuses if one.state.terminated), None)
+
+    @property
+    def waiting(self) -> Waiting | None:
+        """Why its container has not started."""
+        return next((one.state.waiting for one in self.status.container_statuses if one.state.waiting), None)
+
+
+class Reference(_Object, frozen=True):
+    """Whom an event is about."""
+
+    kind: str = ""
+    name: str = ""
+
+
+class Event(_Object, frozen=True):
+    """v1."""
+
+    involved_object: Reference
+    reason: str = ""
+    message: str = ""
+    type: str = "Normal"
+
+
+class NodeStatus(_Object, frozen=True):
+    """Of a node."""
+
+    conditions: list[Condition] = []
+
+
+class Node(_Object, frozen=True):
+    """v1."""
+
+    metadata: Metadata
+    status: NodeStatus = NodeStatus()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its kubelet reports."""
+        return has_condition(self.status.conditions, "Ready")
+
+
+def has_condition(conditions: Sequence[Condition], kind: str) -> bool:
+    """Whether a condition of this type is true."""
+    return any(one.type == kind and one.status == "True" for one in conditions)
+
+
+def indexes_of(ranges: str) -> list[int]:
+    """`0-3,7` to [0, 1, 2, 3, 7] (`.status.completedIndexes` of batch/v1)."""
+    found: list[int] = []
+    for part in filter(None, ranges.split(",")):
+        first, _, last = part.partition("-")
+        found.extend(range(int(first), int(last or first) + 1))
+    return found
+
+
+def count_of(ranges: str) -> int:
+    """How many indexes `0-3,7` names."""
+    return len(indexes_of(ranges))

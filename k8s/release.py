@@ -1,0 +1,92 @@
+"""A release of the chart as the cluster shows it: the Jobs of its pools, and what they were told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from job.errors import UsageError
+from k8s.cluster import Cluster
+from k8s.objects import COMPONENT_LABEL, INSTANCE_LABEL, POOL_LABEL, Job
+
+_WHERE_STORAGE_IS = {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"}
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a release does.
+
+    Attributes:
+        name: Of the release.
+        namespace: Where it is.
+        jobs: By pool.
+    """
+
+    name: str
+    namespace: str
+    jobs: Mapping[str, Job]
+
+    @property
+    def run(self) -> str:
+        """Name of the run."""
+        return self._argument("run")
+
+    @property
+    def output_url(self) -> str:
+        """Where the results go: a URL, or a path in a volume."""
+        return self._argument("out_top_dir")
+
+    @property
+    def input_url(self) -> str:
+        """Where the inputs are: a URL, or a path in a volume."""
+        return self._argument("input_top_dir")
+
+    @property
+    def has_output_on_volume(self) -> bool:
+        """Whether the results can only be read by pods."""
+        return self.output_url.startswith("/")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of the workers that tell where their storage is; no secrets."""
+        container = self._a_job.spec.template.spec.containers[0]
+        return {one.name: one.value for one in container.env if one.value and one.name in _WHERE_STORAGE_IS}
+
+    @property
+    def arguments(self) -> list[str]:
+        """Flags of `sam3-annotate annotate` in the pods of one of the pools; Kubernetes reads `$$(` as `$(`."""
+        return [one.replace("$$(", "$(") for one in self._a_job.spec.template.spec.containers[0].args[1:]]
+
+    @property
+    def _a_job(self) -> Job:
+        return next(iter(self.jobs.values()))
+
+    def _argument(self, flag: str) -> str:
+        prefix = f"--{flag}="
+        return next((one for one in self.arguments if one.startswith(prefix)), prefix).removeprefix(prefix)
+
+
+def labels_of(release: str, component: str = "worker", *more: str) -> str:
+    """Selector of what a release owns."""
+    return ",".join((f"{INSTANCE_LABEL}={release}", f"{COMPONENT_LABEL}={component}", *more))
+
+
+def find_release(cluster: Cluster, name: str) -> Release:
+    """Look at a release.
+
+    Raises:
+        UsageError: It has no Jobs in this namespace.
+    """
+    jobs = _newest_by_pool(cluster.jobs(labels_of(name)))
+    if not jobs:
+        raise UsageError(
+            f"namespace {cluster.namespace} has no Jobs of a release {name}: give its name and namespace (-n), "
+            "as `helm list --all-namespaces` shows them"
+        )
+    return Release(name, cluster.namespace, jobs)
+
+
+def _newest_by_pool(jobs: Sequence[Job]) -> dict[str, Job]:
+    """For a moment of an upgrade a pool has two."""
+    oldest_first = sorted(jobs, key=lambda job: job.metadata.creation_timestamp)
+    return {job.metadata.labels.get(POOL_LABEL, ""): job for job in oldest_first}

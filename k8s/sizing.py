@@ -1,0 +1,126 @@
+"""How many indexes and pods a pool gets, how long they work, and what that costs; nothing but arithmetic.
+
+With n images left and pools of p pods that do r images/s each and cost c an hour:
+
+    hours      = n / 3600 / sum(p r)        both pools work until nothing is left
+    pod-hours  = p hours                    of a pool
+    cost       = sum(c pod-hours)
+    indexes    = pod-hours / 0.5            at least p, at most 5,000
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from job.errors import UsageError
+
+LEAST_INDEX_HOURS = 0.5
+"""So that pulling the image and loading the model stay below 5 % of an index."""
+MOST_INDEXES = 5_000
+"""A stock Job controller makes about ten pods a second."""
+
+
+@dataclass(frozen=True)
+class PoolRate:
+    """What is known of a pool.
+
+    Attributes:
+        parallelism: Pods at a time.
+        completions: Indexes, for a pool without a rate.
+        images_per_s: Of one pod, measured; None if it is not known.
+        price_per_hour: Of one pod, in any currency; None if it is not known.
+    """
+
+    parallelism: int
+    completions: int
+    images_per_s: float | None = None
+    price_per_hour: float | None = None
+
+
+class PoolSize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a pool gets.
+
+    Attributes:
+        completions: Indexes.
+        parallelism: Pods at a time.
+        images: Its share of the images, by its part of the rate; None where a rate is not known.
+        pod_hours: Hours that its pods work, all together.
+        cost: Of these, in the currency of the price.
+    """
+
+    completions: int
+    parallelism: int
+    images: int | None = None
+    pod_hours: float | None = None
+    cost: float | None = None
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a release gets.
+
+    Attributes:
+        pools: By name.
+        hours: From the first image to the last; None where a rate is not known.
+        cost: Of all pools; None where a rate or a price is not known.
+    """
+
+    pools: dict[str, PoolSize]
+    hours: float | None = None
+    cost: float | None = None
+
+
+def size(images: int, rates: Mapping[str, PoolRate], hours: float | None = None) -> Sizes:
+    """Size the pools.
+
+    Args:
+        images: That are left to do.
+        rates: Of each pool, the one to grow for `hours` first.
+        hours: Grow or shrink the first pool so that the work ends in so many hours.
+
+    Raises:
+        UsageError: `hours` without all rates.
+    """
+    if not all(rate.images_per_s for rate in rates.values()):
+        if hours is not None:
+            missing = ", ".join(name for name, rate in rates.items() if not rate.images_per_s)
+            raise UsageError(f"--hours needs what a pod of {missing} does: give --images_per_s POOL=N")
+        return Sizes(pools={name: _unmeasured(rate) for name, rate in rates.items()})
+    pods = {name: rate.parallelism for name, rate in rates.items()}
+    if hours is not None:
+        pods |= _grown(images, rates, hours)
+    speeds = {name: pods[name] * (rate.images_per_s or 0) for name, rate in rates.items()}
+    total = sum(speeds.values())
+    if not total:
+        raise UsageError("no pool has a pod: give a pools.POOL.parallelism above 0, or --hours")
+    lasts_h = images / total / 3600
+    sized = {name: _pool_size(rate, pods[name], lasts_h, images * speeds[name] / total) for name, rate in rates.items()}
+    costs = [one.cost for one in sized.values()]
+    return Sizes(pools=sized, hours=lasts_h, cost=None if None in costs else math.fsum(one or 0 for one in costs))
+
+
+def _unmeasured(rate: PoolRate) -> PoolSize:
+    return PoolSize(completions=rate.completions, parallelism=rate.parallelism)
+
+
+def _grown(images: int, rates: Mapping[str, PoolRate], hours: float) -> dict[str, int]:
+    """Pods of the first pool, so that all end in time."""
+    first, *others = rates
+    done_by_others = sum(rates[name].parallelism * (rates[name].images_per_s or 0) for name in others)
+    wanted = images / hours / 3600 - done_by_others
+    return {first: max(1, math.ceil(wanted / (rates[first].images_per_s or 1)))}
+
+
+def _pool_size(rate: PoolRate, pods: int, hours: float, images: float) -> PoolSize:
+    pod_hours = pods * hours
+    by_work = min(MOST_INDEXES, math.floor(pod_hours / LEAST_INDEX_HOURS))
+    return PoolSize(
+        completions=max(1, pods, by_work),
+        parallelism=pods,
+        images=round(images),
+        pod_hours=pod_hours,
+        cost=None if rate.price_per_hour is None else pod_hours * rate.price_per_hour,
+    )

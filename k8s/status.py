@@ -1,0 +1,199 @@
+"""How a release does, as one value: what the storage says, what the Jobs say, and what is in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import msgspec
+
+from job.run_progress import RunProgress
+from k8s.objects import Job, Pod, count_of, has_condition, indexes_of
+from k8s.release import Release
+
+State = Literal[
+    "complete", "too_many_failed", "superseded", "failed", "suspended", "starting", "planning", "working", "stalled",
+    "ended_unseen",
+]  # fmt: skip
+PoolState = Literal["working", "suspended", "complete", "failed", "waiting"]
+SHOWN_FAILURES = 20
+
+
+class PoolStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The Job of a pool.
+
+    Attributes:
+        job: Its name.
+        state: `waiting`: no pod of it runs.
+        parallelism: Pods at a time, as asked for.
+        pods: That run or wait.
+        completions: Indexes.
+        indexes_done: Of these, how many have succeeded.
+        indexes_failed: How many have failed for good.
+        pods_failed: That count as failed; evictions and drains do not.
+        reason: Why the Job has failed.
+    """
+
+    job: str
+    state: PoolState
+    parallelism: int
+    pods: int
+    completions: int
+    indexes_done: int
+    indexes_failed: int
+    pods_failed: int
+    reason: str = ""
+
+
+class PodFailure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A pod that has failed.
+
+    Attributes:
+        pool: Its pool.
+        index: Its index.
+        pod: Its name.
+        exit_code: Of its container, None if it had none.
+        is_final: Whether its index, or its Job, has failed with it.
+        last_words: Its termination message, else what the kubelet says.
+    """
+
+    pool: str
+    index: int
+    pod: str
+    exit_code: int | None
+    is_final: bool
+    last_words: str
+
+
+class ReleaseStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a release does.
+
+    Attributes:
+        release: Its name.
+        namespace: Where it is.
+        run: Name of the run.
+        output: Where the results go.
+        state: What the storage says, where it is known to have ended; else what is going on. `ended_unseen`: all Jobs
+            have ended and the storage could not be asked.
+        progress: What the storage says, None if it could not be asked.
+        pools: By name.
+        failures: Pods that have failed: final ones first, then the newest; at most 20.
+        warnings: What is in the way, a sentence each.
+    """
+
+    release: str
+    namespace: str
+    run: str
+    output: str
+    state: State
+    progress: RunProgress | None
+    pools: dict[str, PoolStatus]
+    failures: tuple[PodFailure, ...]
+    warnings: tuple[str, ...]
+
+
+def judge(
+    release: Release, pods: Sequence[Pod], progress: RunProgress | None, warnings: Iterable[str]
+) -> ReleaseStatus:
+    """Put together what was seen.
+
+    Args:
+        release: Its Jobs.
+        pods: Of its workers.
+        progress: What the storage says, None if it could not be asked or has no such run yet.
+        warnings: What was found to be in the way.
+    """
+    pools = {pool: _pool_status(job) for pool, job in sorted(release.jobs.items())}
+    return ReleaseStatus(
+        release=release.name,
+        namespace=release.namespace,
+        run=release.run,
+        output=release.output_url,
+        state=_state(pools, progress),
+        progress=progress,
+        pools=pools,
+        failures=tuple(_failures(release, pods))[:SHOWN_FAILURES],
+        warnings=tuple(warnings),
+    )
+
+
+def _pool_status(job: Job) -> PoolStatus:
+    status = job.status
+    reasons = [f"{one.reason}: {one.message}" for one in status.conditions if one.type == "Failed"]
+    return PoolStatus(
+        job=job.metadata.name,
+        state=_pool_state(job),
+        parallelism=job.spec.parallelism,
+        pods=status.active,
+        completions=job.spec.completions,
+        indexes_done=count_of(status.completed_indexes),
+        indexes_failed=count_of(status.failed_indexes),
+        pods_failed=status.failed,
+        reason=reasons[0] if reasons else "",
+    )
+
+
+def _pool_state(job: Job) -> PoolState:
+    if has_condition(job.status.conditions, "Complete") or has_condition(job.status.conditions, "SuccessCriteriaMet"):
+        return "complete"
+    if has_condition(job.status.conditions, "Failed") or has_condition(job.status.conditions, "FailureTarget"):
+        return "failed"
+    if job.spec.suspend:
+        return "suspended"
+    return "working" if job.status.ready else "waiting"
+
+
+def _state(pools: dict[str, PoolStatus], progress: RunProgress | None) -> State:
+    if progress is not None and progress.state in {"succeeded", "too_many_failed", "superseded"}:
+        return "complete" if progress.state == "succeeded" else progress.state
+    states = {pool.state for pool in pools.values()}
+    if states <= {"failed", "complete"}:
+        if "failed" in states:
+            return "failed"
+        return "ended_unseen" if progress is None else "stalled"
+    if states <= {"failed", "complete", "suspended"}:
+        return "suspended"
+    if progress is None:
+        return "working" if "working" in states else "starting"
+    return "planning" if progress.state == "planning" else "working" if "working" in states else "starting"
+
+
+def _failures(release: Release, pods: Iterable[Pod]) -> Iterable[PodFailure]:
+    final = {
+        pool: None if _pool_state(job) == "failed" else frozenset(indexes_of(job.status.failed_indexes))
+        for pool, job in release.jobs.items()
+    }
+    failed = [_failure(pod, final[pod.pool]) for pod in _newest_first(pods) if _has_failed(pod) and pod.pool in final]
+    return sorted(failed, key=lambda one: not one.is_final)
+
+
+def _newest_first(pods: Iterable[Pod]) -> list[Pod]:
+    return sorted(pods, key=lambda pod: pod.metadata.creation_timestamp, reverse=True)
+
+
+def _has_failed(pod: Pod) -> bool:
+    return pod.status.phase == "Failed"
+
+
+def _failure(pod: Pod, final: frozenset[int] | None) -> PodFailure:
+    ended = pod.terminated
+    return PodFailure(
+        pool=pod.pool,
+        index=pod.index or 0,
+        pod=pod.metadata.name,
+        exit_code=None if ended is None else ended.exit_code,
+        is_final=final is None or pod.index in final,
+        last_words=last_words(pod),
+    )
+
+
+def last_words(pod: Pod) -> str:
+    """What a pod that has ended left as the reason, on one line."""
+    ended = pod.terminated
+    disruption = next((one.message for one in pod.status.conditions if one.type == "DisruptionTarget"), "")
+    told = [disruption, pod.status.reason, pod.status.message]
+    if ended is not None and ended.message.strip():
+        told = [disruption, ended.message.strip().splitlines()[-1]]
+    elif ended is not None:
+        told.append(f"{ended.reason or 'ended'}, exit {ended.exit_code}")
+    return ": ".join(" ".join(part.split()) for part in told if part)

@@ -1,0 +1,165 @@
+"""What `submit` finds out before anything is changed: the release as the chart renders it, its run, and its work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import yaml
+
+from job.annotating import Request, begin_run, list_planned
+from job.commands.annotate import annotate
+from job.commands.requests import open_folders, plan_request
+from job.errors import UsageError
+from job.heartbeat import Heartbeat
+from job.options import new_attempt
+from job.plan import read_plan
+from job.planning import plan_now, refusals_are_configuration
+from job.run import Run
+from job.run_progress import read_progress
+from job.signals import ended_by_signals
+from job.storage import Address, read_storage_options
+from k8s.helm import Helm
+from k8s.looking import storage_of
+from k8s.objects import COMPONENT_LABEL, POOL_LABEL, Job
+from k8s.release import Release
+
+logger = logging.getLogger(__name__)
+
+PLAN_FIRST_INPUTS = 1_000_000
+"""A listing of more takes minutes, in which index 0 of the `gpu` pool would hold a GPU."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A release that is to be.
+
+    Attributes:
+        release: Its name.
+        location: Of the chart.
+        arguments: Of helm: files of values and single ones.
+    """
+
+    release: str
+    location: str
+    arguments: tuple[str, ...]
+
+    def with_values(self, values: Mapping[str, object]) -> Chart:
+        """The same with these values too."""
+        flags = [
+            flag
+            for key, value in values.items()
+            for flag in ("--set-json", f"{key}={msgspec.json.encode(value).decode()}")
+        ]
+        return Chart(self.release, self.location, (*self.arguments, *flags))
+
+
+@dataclass(frozen=True)
+class StorageOptions:
+    """Files of fsspec options, as storage is reached from here."""
+
+    source: str | None = None
+    target: str | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left of a run.
+
+    Attributes:
+        images: Inputs to do.
+        is_planned: Whether the run has its plan.
+    """
+
+    images: int
+    is_planned: bool
+
+
+def render(helm: Helm, chart: Chart) -> Release:
+    """The release as it would be.
+
+    Raises:
+        UsageError: The chart refuses the values, or both pools are off.
+    """
+    documents = yaml.safe_load_all(helm.render(chart.release, chart.location, chart.arguments))
+    jobs = [msgspec.convert(one, type=Job, strict=False) for one in documents if one and one.get("kind") == "Job"]
+    pools = {
+        job.metadata.labels[POOL_LABEL]: job for job in jobs if job.metadata.labels.get(COMPONENT_LABEL) == "worker"
+    }
+    if not pools:
+        raise UsageError(f"release {chart.release} would have no pool: turn pools.gpu or pools.cpu on")
+    return Release(chart.release, helm.namespace, pools)
+
+
+def is_reachable(release: Release) -> bool:
+    """Whether all that a plan needs can be read from here: volumes can only be read by pods."""
+    return not any(argument.partition("=")[2].startswith("/volumes/") for argument in release.arguments)
+
+
+def next_pass(release: Release, options: StorageOptions) -> str | None:
+    """First part of the run's name for another pass, if this run has ended; None to go on with it."""
+    base, _, pinned = release.run.rpartition("-")
+    with storage_of(release):
+        store = Address(release.output_url, read_storage_options(options.target)).open(new_attempt())
+        try:
+            if Run(store, release.run, None).end() is None:  # type: ignore[arg-type]  # its options are not asked for
+                return None
+            stem, number = _counted(base)
+            while Run(store, f"{stem}-{number}-{pinned}", None).end() is not None:  # type: ignore[arg-type]
+                number += 1
+            return f"{stem}-{number}"
+        finally:
+            store.close()
+
+
+def _counted(base: str) -> tuple[str, int]:
+    """`night` to (night, 2), `night-2` to (night, 3)."""
+    stem, _, number = base.rpartition("-")
+    return (stem, int(number) + 1) if stem and number.isdecimal() and len(number) < 6 else (base, 2)
+
+
+def find_work(release: Release, options: StorageOptions) -> Work:
+    """Count what is to do; nothing is written."""
+    with _request(release, options) as request:
+        run = Run(request.target, release.run, request.spec)
+        if (plan := read_plan(run)) is not None:
+            return Work(read_progress(request.target, run.name).left if plan.inputs_planned else 0, is_planned=True)
+        return Work(sum(1 for _ in list_planned(request)), is_planned=False)
+
+
+def make_plan(release: Release, options: StorageOptions, num_indexes: int) -> None:
+    """Write the plan of the run.
+
+    Args:
+        release: Whose run.
+        options: As storage is reached from here.
+        num_indexes: Of its largest pool.
+    """
+    with _request(release, options, num_indexes) as request:
+        run = begin_run(request)
+        with ended_by_signals(), Heartbeat(run, request.options):
+            if read_plan(run) is None:
+                plan = plan_now(run, request.source, request.options, request.input_list)
+                logger.info("Run %s: %d inputs in %d shards", run.name, plan.inputs_planned, len(plan.shards))
+
+
+@contextmanager
+def _request(release: Release, options: StorageOptions, num_indexes: int = 1) -> Iterator[Request]:
+    """What a pod of the release would do."""
+    with storage_of(release), refusals_are_configuration(is_planner=True):
+        flags: dict[str, Any] = annotate.make_context("annotate", release.arguments).params
+        flags |= {
+            "input_storage_options": options.source,
+            "output_storage_options": options.target,
+            "num_indexes": num_indexes,
+            "model_cache": None,
+        }
+        folders = open_folders(flags, new_attempt())
+        try:
+            yield plan_request(flags, folders)
+        finally:
+            folders.target.close()

@@ -1,0 +1,106 @@
+"""Fixtures: a cluster, inputs in its storage, and a namespace a test."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.access import Cluster, open_cluster
+from tests.cluster.places import Place
+from tests.cluster.release import SECRET, Release
+from tests.conftest import DATE
+from tests.processes import annotate, results
+from tests.s3.data import make_inputs, upload
+
+COUNT = 320
+RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    if "IMAGE" not in os.environ:
+        pytest.skip("no cluster: run `make test-cluster`")
+    return open_cluster()
+
+
+@pytest.fixture(scope="session")
+def kit(cluster: Cluster) -> Cluster:
+    """The cluster, if its nodes may be broken."""
+    if not cluster.kit:
+        pytest.skip("breaks nodes: only on the kit of ../shared/cluster")
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def inputs(scenes: Path) -> dict[str, bytes]:
+    return make_inputs(scenes, COUNT)
+
+
+@pytest.fixture(scope="session")
+def quiet(inputs: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Outputs of an undisturbed run on this machine with as many threads."""
+    folder = tmp_path_factory.mktemp("quiet")
+    for key, data in inputs.items():
+        path = folder / "in" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    annotate(folder / "in", folder / "out", "--annotation_date", DATE, "--threads", "1").check_returncode()
+    return results(folder / "out")
+
+
+@pytest.fixture(scope="session")
+def base(cluster: Cluster, inputs: dict[str, bytes]) -> Iterator[Place]:
+    """A folder of the bucket with the inputs; removed at the end with all that lies in it."""
+    name = f"{cluster.bucket}/test-{secrets.token_hex(4)}"
+    place = Place(cluster.server, name, "in", "out")
+    upload(place, inputs)
+    yield place
+    cluster.server.files().rm(name, recursive=True)
+
+
+@pytest.fixture
+def release(request: pytest.FixtureRequest, cluster: Cluster, base: Place, tmp_path: Path) -> Iterator[Release]:
+    """A namespace and an empty output for this test."""
+    name = re.sub(r"\W+", "-", request.node.name.lower().replace("_", "-")).strip("-").removeprefix("test-")
+    with new_release(cluster, base, tmp_path, name[:40].strip("-")) as made:
+        yield made
+
+
+@contextmanager
+def new_release(cluster: Cluster, base: Place, folder: Path, name: str) -> Iterator[Release]:
+    """A namespace of its own, with PodSecurity and the Secret of the storage, and an empty output."""
+    namespace = f"{name}-{secrets.token_hex(2)}"
+    metadata = {"name": namespace, "labels": RESTRICTED}
+    cluster.core.create_namespace({"metadata": metadata})
+    keys = {"AWS_ACCESS_KEY_ID": cluster.server.access_key, "AWS_SECRET_ACCESS_KEY": cluster.server.secret_key}
+    cluster.core.create_namespaced_secret(namespace, {"metadata": {"name": SECRET}, "stringData": keys})
+    try:
+        yield Release(cluster, namespace, replace(base, target=f"out-{namespace}"), folder)
+    finally:
+        remove(cluster, namespace)
+
+
+def remove(cluster: Cluster, namespace: str) -> None:
+    """Nothing of the namespace takes processors from the tests that follow."""
+    cluster.batch.delete_collection_namespaced_job(namespace, propagation_policy="Background")
+    cluster.core.delete_collection_namespaced_pod(namespace, grace_period_seconds=0)
+    cluster.core.delete_namespace(namespace)
+    cluster.wait_for(lambda: not is_there(cluster, namespace), 120, f"namespace {namespace} gone", namespace)
+
+
+def is_there(cluster: Cluster, namespace: str) -> bool:
+    return any(one.metadata.name == namespace for one in cluster.core.list_namespace().items)

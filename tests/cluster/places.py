@@ -1,0 +1,63 @@
+"""Inputs that all tests share, an output of each test's own, and what a run has made of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from job.journal import read_history_rows
+from job.run import Run, RunEnd, heartbeats
+from job.shards import marked_shards, read_marker
+from tests.s3.data import BROKEN, findings_of, outputs, store_of, the_run
+from tests.s3.fixtures import Bucket
+
+
+@dataclass(frozen=True)
+class Place(Bucket):
+    """Two folders of a bucket: `in` with the inputs of many, `out` of one run's own."""
+
+    source: str
+    target: str
+
+    def url(self, folder: str) -> str:
+        return f"s3://{self.name}/{self.source if folder == 'in' else self.target}"
+
+    def end(self, run: str) -> RunEnd | None:
+        return Run(store_of(self, "out"), run, None).end()  # type: ignore[arg-type]  # its options are not asked for
+
+    def annotated(self) -> int:
+        """Images whose annotation is there."""
+        return sum(1 for item in store_of(self, "out").walk(skip="_sam3") if item.key.endswith(".json"))
+
+
+def check_complete(place: Place, run: str, quiet: dict[str, bytes], failed: tuple[str, ...] = (BROKEN,)) -> None:
+    """Every input in exactly one of annotated and failed, the bytes of a quiet run, and nothing that audit names."""
+    made = outputs(place)
+    assert set(made) == set(quiet)
+    assert [key for key in quiet if made[key] != quiet[key]] == []
+    annotated = sum(key.endswith(".json") for key in quiet)
+    end = place.end(run)
+    assert end is not None
+    assert (end.outcome, end.inputs_listed) == ("succeeded", annotated + len(failed))
+    assert (end.annotated, end.failed) == (annotated, len(failed))
+    ended, totals = the_run(place, run), Counter[str]()
+    for shard in marked_shards(ended):
+        totals.update(read_marker(ended, shard).totals)
+    assert sum(totals.values()) == end.inputs_listed
+    assert findings_of(place) == []
+
+
+def pools_of_workers(run: Run) -> dict[str, str]:
+    """Attempt to pool, by the names of the heartbeats."""
+    names = [item.key.rpartition("/")[2].removesuffix(".json") for item in heartbeats(run)]
+    return {name.split("-", 2)[2]: name.split("-", 2)[0] for name in names}
+
+
+def shards_by_pool(place: Place, run: str) -> Counter[str]:
+    """How many shards each pool has done alone; those of both count as `both`."""
+    made, counts = the_run(place, run), Counter[str]()
+    pools = pools_of_workers(made)
+    for shard in marked_shards(made):
+        makers = {pools[row.worker] for row in read_history_rows(made, shard) if row.worker}
+        counts[makers.pop() if len(makers) == 1 else "both"] += 1
+    return counts

@@ -1,0 +1,147 @@
+"""A release of the chart in a namespace of its own, as its user handles it: changed by helm, read by the API."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.chart.rendering import CHART, Values, merged
+from tests.cluster.access import Cluster, Job, Pod, exit_code
+from tests.cluster.places import Place
+from tests.conftest import DATE
+
+NAME = "night"
+SECRET = "s3-keys"
+TOOL = Path(sys.executable).parent / "sam3-annotate"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release and where its output lies."""
+
+    cluster: Cluster
+    namespace: str
+    place: Place
+    folder: Path
+
+    # ---- changing
+    def install(self, values: Values) -> subprocess.CompletedProcess[str]:
+        return self.helm("install", NAME, str(CHART), "--values", self._file(values))
+
+    def upgrade(self, *flags: str) -> subprocess.CompletedProcess[str]:
+        return self.helm("upgrade", NAME, str(CHART), "--reuse-values", *flags)
+
+    def helm(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return run(["helm", "--namespace", self.namespace, *arguments], check=check)
+
+    def annotator(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """`sam3-annotate`, as the user of this release calls it."""
+        return run([str(TOOL), *arguments], check=check)
+
+    def status(self) -> dict[str, Any]:
+        found = self.annotator("status", NAME, "-n", self.namespace, "-o", "json").stdout
+        told: dict[str, Any] = json.loads(found)
+        return told
+
+    def _file(self, values: Values) -> str:
+        path = self.folder / "values.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return str(path)
+
+    # ---- reading
+    def all_jobs(self) -> list[Job]:
+        return list(self.cluster.batch.list_namespaced_job(self.namespace).items)
+
+    def jobs(self) -> dict[str, Job]:
+        """Jobs of the pools, by pool."""
+        label = "sam3-annotate/pool"
+        return {job.metadata.labels[label]: job for job in self.all_jobs() if label in job.metadata.labels}
+
+    def job(self, pool: str) -> Job:
+        return self.jobs()[pool]
+
+    @property
+    def run(self) -> str:
+        (name,) = {job.metadata.labels["sam3-annotate/run"] for job in self.jobs().values()}
+        return str(name)
+
+    def pods(self, pool: str = "") -> list[Pod]:
+        """Pods of workers, ended ones included."""
+        selector = "app.kubernetes.io/component=worker" + (f",sam3-annotate/pool={pool}" if pool else "")
+        return list(self.cluster.core.list_namespaced_pod(self.namespace, label_selector=selector).items)
+
+    def working(self, pool: str) -> list[Pod]:
+        """Pods that run and are not being ended."""
+        return [pod for pod in self.pods(pool) if pod.status.phase == "Running" and not pod.metadata.deletion_timestamp]
+
+    def codes(self, pool: str = "") -> list[int]:
+        return [code for pod in self.pods(pool) if (code := exit_code(pod)) is not None]
+
+    # ---- waiting
+    def wait_for(self, condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
+        return self.cluster.wait_for(condition, timeout_s, what, self.namespace)
+
+    def wait_for_end(self, timeout_s: float = 240) -> None:
+        """Wait until the storage says that the run has ended."""
+        self.wait_for(lambda: self.place.end(self.run), timeout_s, f"end of run {self.run}")
+
+    def wait_for_images(self, count: int, timeout_s: float = 120) -> None:
+        """Wait until the run is in its middle: so many images are annotated."""
+        self.wait_for(lambda: self.place.annotated() >= count, timeout_s, f"{count} annotated images")
+        assert self.place.end(self.run) is None, "the run has ended before it could be disturbed"
+
+
+def run(command: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a program; what it said is in the error if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=os.environ)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done
+
+
+def base_values(cluster: Cluster, place: Place) -> Values:
+    """Values for two small pools on the cpu image. One thread a pod, whatever part of a processor it has."""
+    repository, _, tag = cluster.image.rpartition(":")
+    pool: Values = {
+        "image": {"tag": tag},
+        "completions": 2,
+        "parallelism": 1,
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "256Mi"},
+            "limits": {"cpu": 1, "memory": "1Gi"},
+        },
+    }
+    return {
+        "input": {"url": place.url("in")},
+        "output": {"url": place.url("out")},
+        "s3": {
+            "endpoint": cluster.server.endpoint_url,
+            "region": cluster.server.region,
+            "existingSecret": SECRET,
+        },
+        "annotation": {"date": DATE},
+        "image": {"repository": repository, "pullPolicy": "IfNotPresent"},
+        "pools": {"gpu": merged(pool, {"allowCpu": True, "deviceRetrySeconds": 0}), "cpu": pool},
+        "livenessProbe": {"enabled": False},
+        "janitor": {"image": {"tag": tag}},
+        "worker": {"journalIntervalSeconds": 2, "shardSize": 10},
+        "job": {"terminationGracePeriodSeconds": 30},
+    }
+
+
+def slow(share: str) -> Values:
+    """Pods with a part of a processor, long enough to disturb them; with nothing above their requests."""
+    granted = {"cpu": share, "memory": "1Gi"}
+    return {"pools": {pool: {"resources": {"requests": granted, "limits": granted}} for pool in ("gpu", "cpu")}}
+
+
+def only(pool: str) -> Values:
+    return {"pools": {other: {"enabled": other == pool} for other in ("gpu", "cpu")}}

@@ -7,7 +7,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 DEMO := build/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix bench soak demo-model lock image clean
+.PHONY: help demo test test-cluster check fix bench soak demo-model lock image clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -19,7 +19,7 @@ demo: $(VENV)/$(STAMP)cpu ## Annotate drawn garage scenes with the embedded mode
 	@echo "Masks and metadata: $(DEMO)/output    Pictures of them: $(DEMO)/output/_sam3/overlays"
 
 test: $(DEV)/$(STAMP)dev ## Run the tests (export parity against the real sam3 package included)
-	$(DEV)/bin/python -m pytest -m "not slow"
+	$(DEV)/bin/python -m pytest -m "not slow and not cluster"
 
 check: $(DEV)/$(STAMP)dev ## Lint, types, import directions, locks
 	$(DEV)/bin/ruff check .
@@ -36,8 +36,11 @@ fix: $(DEV)/$(STAMP)dev ## Mend what the linters can mend
 bench: $(DEV)/$(STAMP)dev ## Print speed and memory figures
 	$(DEV)/bin/python -m pytest tests/bench -m "" -s -q
 
+test-cluster: $(DEV)/$(STAMP)dev ## Run the tests of a real cluster: KUBECONFIG's, or the kit of ../shared/cluster (20 minutes)
+	.ci/test-cluster
+
 soak: $(DEV)/$(STAMP)dev ## Tests that take minutes or gigabytes (full-size export, 10,000 images)
-	$(DEV)/bin/python -m pytest -m slow
+	$(DEV)/bin/python -m pytest -m "slow and not cluster"
 
 demo-model: $(DEV)/$(STAMP)dev ## From a seed to the embedded artifact: train (90 minutes), evaluate, export
 	$(DEV)/bin/python -m export.demo_model train --out build/demo-model --minutes 90

@@ -18,7 +18,7 @@ from job.store import Guard
 logger = logging.getLogger(__name__)
 
 GIVE_UP_S = 300.0
-REFUSED_AT_ONCE_S = 100.0
+REFUSED_AT_ONCE_S = 60.0
 """A store that has refused everything since the start is given up after this long: the credentials are wrong."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 20.0
 _WARN_AFTER_TRIES = 3

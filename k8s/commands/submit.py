@@ -178,8 +178,8 @@ def _check_cost(shown: Submission, most: float | None) -> None:
         )
     if cost > most:
         raise UsageError(
-            f"{shown.images} images cost {cost:,.2f}, --max_cost is {most:,.2f}: nothing was changed. Allow more, "
-            "choose fewer images (--set selection.limit), or cheaper pods"
+            f"{shown.images:,} images cost {_money(cost)}, --max_cost is {_money(most)}: nothing was changed. Allow "
+            "more, choose fewer images (--set selection.limit), or cheaper pods"
         )
 
 
@@ -233,14 +233,18 @@ def _lines(shown: Submission) -> Iterator[str]:
     yield f"{'POOL':<6}{'INDEXES':>9}{'PODS':>7}{'IMAGES':>16}{'POD-HOURS':>13}{'COST':>13}"
     for name, pool in shown.sizes.pools.items():
         images, hours = _number(pool.images, ",d"), _number(pool.pod_hours, ",.1f")
-        cost = _number(pool.cost, ",.2f")
+        cost = "-" if pool.cost is None else _money(pool.cost)
         yield f"{name:<6}{pool.completions:>9,}{pool.parallelism:>7,}{images:>16}{hours:>13}{cost:>13}"
     if shown.sizes.hours is None:
         yield "No hours and no cost: give what a pod does and costs, --images_per_s POOL=N and --price_per_hour POOL=N"
         return
     lasts = timedelta(seconds=round(shown.sizes.hours * 3600))
-    cost = "" if shown.sizes.cost is None else f", {shown.sizes.cost:,.2f} without what the storage costs"
+    cost = "" if shown.sizes.cost is None else f", {_money(shown.sizes.cost)} without what the storage costs"
     yield f"At work for {lasts}{cost}"
+
+
+def _money(value: float) -> str:
+    return f"{value:,.2f}" if value == 0 or value >= 1 else f"{value:.2g}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -31,10 +31,8 @@ class Place(Bucket):
 
 
 def check_complete(place: Place, run: str, quiet: dict[str, bytes], failed: tuple[str, ...] = (BROKEN,)) -> None:
-    """Every input in exactly one of annotated and failed, the bytes of a quiet run, and nothing that audit names."""
-    made = outputs(place)
-    assert set(made) == set(quiet)
-    assert [key for key in quiet if made[key] != quiet[key]] == []
+    """Every input in exactly one of annotated and failed by this run, and as `check_outputs`."""
+    check_outputs(place, quiet)
     annotated = sum(key.endswith(".json") for key in quiet)
     end = place.end(run)
     assert end is not None
@@ -44,6 +42,13 @@ def check_complete(place: Place, run: str, quiet: dict[str, bytes], failed: tupl
     for shard in marked_shards(ended):
         totals.update(read_marker(ended, shard).totals)
     assert sum(totals.values()) == end.inputs_listed
+
+
+def check_outputs(place: Place, quiet: dict[str, bytes]) -> None:
+    """The bytes of a quiet run, and nothing that audit names."""
+    made = outputs(place)
+    assert set(made) == set(quiet)
+    assert [key for key in quiet if made[key] != quiet[key]] == []
     assert findings_of(place) == []
 
 

@@ -34,13 +34,17 @@ class Release:
 
     # ---- changing
     def install(self, values: Values) -> subprocess.CompletedProcess[str]:
-        return self.helm("install", NAME, str(CHART), "--values", self._file(values))
+        return self.helm("install", NAME, str(CHART), "--values", self.file(values))
 
     def upgrade(self, *flags: str) -> subprocess.CompletedProcess[str]:
         return self.helm("upgrade", NAME, str(CHART), "--reuse-values", *flags)
 
     def helm(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return run(["helm", "--namespace", self.namespace, *arguments], check=check)
+
+    def revision(self) -> str:
+        """Of the release now."""
+        return str(json.loads(self.helm("status", NAME, "--output", "json").stdout)["version"])
 
     def annotator(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`sam3-annotate`, as the user of this release calls it."""
@@ -51,7 +55,7 @@ class Release:
         told: dict[str, Any] = json.loads(found)
         return told
 
-    def _file(self, values: Values) -> str:
+    def file(self, values: Values) -> str:
         path = self.folder / "values.yaml"
         path.write_text(yaml.safe_dump(values))
         return str(path)
@@ -130,7 +134,6 @@ def base_values(cluster: Cluster, place: Place) -> Values:
         "annotation": {"date": DATE},
         "image": {"repository": repository, "pullPolicy": "IfNotPresent"},
         "pools": {"gpu": merged(pool, {"allowCpu": True, "deviceRetrySeconds": 0}), "cpu": pool},
-        "livenessProbe": {"enabled": False},
         "janitor": {"image": {"tag": tag}},
         "worker": {"journalIntervalSeconds": 2, "shardSize": 10},
         "job": {"terminationGracePeriodSeconds": 30},

@@ -1,0 +1,89 @@
+"""submit, status, logs and cancel, as a person uses them; SCREENS names a folder to keep their screens in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.chart.rendering import merged
+from tests.cluster.access import Cluster
+from tests.cluster.places import check_complete
+from tests.cluster.release import NAME, Release, base_values, slow
+
+FIGURES = (
+    "--images_per_s=gpu=60", "--images_per_s=cpu=0.8", "--price_per_hour=gpu=4", "--price_per_hour=cpu=0.2",
+)  # fmt: skip
+Call = Callable[..., str]
+
+
+@pytest.fixture
+def call(release: Release) -> Call:
+    """Calls a command for this release, expects an exit code, and keeps the screen under a name."""
+
+    def called(command: str, *flags: str, keep: str = "", code: int = 0) -> str:
+        done = release.annotator(command, NAME, "-n", release.namespace, *flags, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        shown = done.stdout if code == 0 else done.stderr
+        folder = os.environ.get("SCREENS")
+        if keep and folder:
+            typed = " ".join(["sam3-annotate", command, NAME, "-n", "garage", *flags])
+            Path(folder, f"{keep}.txt").write_text(neutral(f"$ {typed}\n{done.stderr}{done.stdout}", release))
+        return shown
+
+    return called
+
+
+def neutral(text: str, release: Release) -> str:
+    """Without the names that a test makes up."""
+    place = release.place
+    for found, shown in (
+        (place.url("in"), "s3://pictures/in"),
+        (place.url("out"), "s3://pictures/out"),
+        (release.namespace, "garage"),
+        (str(release.folder), "."),
+    ):
+        text = text.replace(found, shown)
+    return text
+
+
+def test_a_release_from_submit_to_cancel(
+    cluster: Cluster, release: Release, quiet: dict[str, bytes], call: Call
+) -> None:
+    values = release.file(merged(base_values(cluster, release.place), slow("500m")))
+    shown = call("submit", "-f", values, *FIGURES, "--dry_run", keep="submit-dry-run")
+    assert "321 images to do" in shown
+    assert not release.all_jobs(), "a dry run changes nothing"
+    refused = call("submit", "-f", values, *FIGURES, "--max_cost=0.000001", code=2, keep="submit-max-cost")
+    assert "--max_cost" in refused
+    assert not release.all_jobs()
+
+    told = json.loads(call("submit", "-f", values, *FIGURES, "-o", "json"))
+    assert (told["images"], told["run"]) == (321, release.run)
+    assert told["sizes"]["pools"]["cpu"]["completions"] == release.job("cpu").spec.completions
+    release.wait_for_images(30)
+    assert "images/s" in call("status", keep="status-working")
+    lines = call("logs", "--pool", "cpu", "--tail", "4", keep="logs").splitlines()
+    assert lines
+    assert all(line.startswith("cpu-0 {") for line in lines)
+    json.loads(lines[-1].removeprefix("cpu-0 "))
+
+    call("status", "--wait")
+    assert "complete" in call("status", keep="status-complete")
+    check_complete(release.place, release.run, quiet)
+
+    first = release.run
+    again = call("submit", keep="submit-again")
+    assert release.run.startswith("night-2-")
+    assert "0 images to do" in again
+    release.wait_for_end()
+    assert release.run.partition("-2-")[2] == first.rpartition("-")[2]
+
+    assert "--yes" in call("cancel", code=2)
+    assert release.all_jobs()
+    call("cancel", "--yes", keep="cancel")
+    assert not release.all_jobs()
+    assert "no Jobs of a release night" in call("status", code=2)

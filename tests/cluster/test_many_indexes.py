@@ -1,0 +1,93 @@
+"""A thousand indexes on nodes that only pretend: what the objects weigh, and what the API server is asked for."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from kubernetes.client import V1Node
+
+from tests.chart.rendering import Values, merged
+from tests.cluster.access import Cluster, has_condition
+from tests.cluster.release import NAME, Release, base_values, only
+
+INDEXES, NODES = 1000, 50
+LARGEST_JOB_BYTES = 100_000
+"""etcd takes objects up to 1.5 MB."""
+
+ON_FAKE_NODES: Values = {
+    "pools": {
+        "cpu": {
+            "completions": INDEXES,
+            "parallelism": INDEXES,
+            "nodeSelector": {"type": "fake"},
+            "affinity": {"podAntiAffinity": {}},
+            "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists"}],
+            "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": 1, "memory": "64Mi"}},
+        }
+    },
+    "podAnnotations": {"fake/duration": "30s"},
+}
+
+
+def requests(metrics: str) -> Counter[str]:
+    """Requests by verb and resource since the API server began."""
+    counts: Counter[str] = Counter()
+    for line in metrics.splitlines():
+        found = re.match(r'apiserver_request_total\{.*resource="(\w+)".*verb="(\w+)".*\} (\S+)', line)
+        if found and found[1] in {"jobs", "pods", "events"}:
+            counts[f"{found[2]} {found[1]}"] += int(float(found[3]))
+    return counts
+
+
+def scrape() -> Counter[str]:
+    return requests(
+        subprocess.run(["kubectl", "get", "--raw", "/metrics"], capture_output=True, text=True, check=True).stdout
+    )
+
+
+@contextmanager
+def fake_nodes(kit: Cluster) -> Iterator[None]:
+    kit.break_or_mend("fake-nodes", str(NODES))
+    try:
+        yield
+    finally:
+        fakes: list[V1Node] = kit.core.list_node(label_selector="type=fake").items
+        for node in fakes:
+            kit.core.delete_node(node.metadata.name)
+
+
+@pytest.mark.timeout(1200)
+def test_a_thousand_indexes(kit: Cluster, release: Release) -> None:
+    with fake_nodes(kit):
+        before, begun = scrape(), time.monotonic()
+        release.install(merged(base_values(kit, release.place), only("cpu"), ON_FAKE_NODES))
+        largest = 0
+
+        def is_over() -> bool:
+            nonlocal largest
+            raw = kit.batch.read_namespaced_job(
+                release.job("cpu").metadata.name, release.namespace, _preload_content=False
+            )
+            largest = max(largest, len(raw.data))
+            return has_condition(release.job("cpu"), "Complete")
+
+        looked = time.monotonic()
+        release.annotator("status", NAME, "-n", release.namespace, "-o", "json")
+        looked_s = time.monotonic() - looked
+        release.wait_for(is_over, 900, f"{INDEXES} indexes")
+        lasted_s = time.monotonic() - begun
+        asked = scrape() - before
+    sys.stdout.write(
+        f"\n{INDEXES} indexes in {lasted_s:.0f} s; Job at most {largest:,} bytes; status {looked_s:.1f} s; "
+        f"{asked.total() / INDEXES:.1f} requests an index, {asked.total() / lasted_s:.0f} a second: "
+        f"{dict(asked.most_common(12))}\n"
+    )
+    assert release.job("cpu").status.completed_indexes == f"0-{INDEXES - 1}"
+    assert largest < LARGEST_JOB_BYTES

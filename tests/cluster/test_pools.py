@@ -1,0 +1,66 @@
+"""One pool without the other: no node for GPUs, no CPU pool, an image that cannot use the GPU it was given."""
+
+from __future__ import annotations
+
+import json
+
+from tests.chart.rendering import Values, merged
+from tests.cluster.access import Cluster, has_condition
+from tests.cluster.places import check_complete, check_outputs
+from tests.cluster.release import NAME, Release, base_values, only
+
+NO_SUCH_GPU: Values = {"gpu": {"resourceName": "example.com/gpu"}}
+
+
+def test_without_a_gpu_node_the_cpu_pool_does_it_and_the_janitor_suspends_the_other(
+    cluster: Cluster, release: Release, quiet: dict[str, bytes]
+) -> None:
+    release.install(merged(base_values(cluster, release.place), NO_SUCH_GPU))
+    release.wait_for(lambda: any("wait for a node" in one for one in release.status()["warnings"]), 60, "a warning")
+    release.wait_for_end()
+    check_complete(release.place, release.run, quiet)
+
+    release.wait_for(lambda: release.job("gpu").spec.suspend, 120, "the gpu Job suspended")
+    release.wait_for(lambda: has_condition(release.job("cpu"), "Complete"), 60, "the cpu Job complete")
+    told = release.status()
+    assert (told["state"], told["pools"]["gpu"]["state"]) == ("complete", "suspended")
+    assert told["progress"]["failed"] == 1
+    assert release.annotator("status", NAME, "-n", release.namespace, "--wait").returncode == 0
+
+    check_upgrades_after_the_janitor(release)
+    check_outputs(release.place, quiet)
+
+
+def check_upgrades_after_the_janitor(release: Release) -> None:
+    """Its patch is in nobody's way, and another pass starts suspended by nobody."""
+    before = {pool: job.metadata.uid for pool, job in release.jobs().items()}
+    release.upgrade()
+    assert {pool: job.metadata.uid for pool, job in release.jobs().items()} == before
+    refused = release.annotator("resume", NAME, "-n", release.namespace, check=False)
+    assert (refused.returncode, "janitor" in refused.stderr) == (2, True)
+    release.upgrade("--set", "run.name=second")
+    assert release.run.startswith("second-")
+    assert not set(before.values()) & {job.metadata.uid for job in release.jobs().values()}
+    assert not release.job("gpu").spec.suspend
+    release.wait_for_end()
+    release.wait_for(lambda: release.job("gpu").spec.suspend, 120, "the gpu Job suspended again")
+
+
+def test_the_gpu_pool_alone(cluster: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
+    release.install(merged(base_values(cluster, release.place), only("gpu")))
+    release.wait_for_end()
+    check_complete(release.place, release.run, quiet)
+    release.wait_for(lambda: has_condition(release.job("gpu"), "Complete"), 60, "Job complete")
+    assert {pod.spec.node_name for pod in release.pods()} <= set(cluster.gpu_nodes())
+    assert release.status()["state"] == "complete"
+
+
+def test_an_image_without_cuda_fails_the_job_at_once(cluster: Cluster, release: Release) -> None:
+    honest = {"pools": {"gpu": {"allowCpu": False}}}
+    release.install(merged(base_values(cluster, release.place), only("gpu"), honest))
+    release.wait_for(lambda: has_condition(release.job("gpu"), "Failed"), 60, "Job failed")
+    assert set(release.codes()) == {78}
+    told = release.status()
+    assert told["state"] == "failed"
+    assert "PodFailurePolicy" in told["pools"]["gpu"]["reason"]
+    assert "--device cuda" in told["failures"][0]["last_words"], json.dumps(told["failures"])

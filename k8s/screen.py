@@ -47,7 +47,9 @@ def _progress_lines(progress: RunProgress) -> Iterator[str]:
     share = f" ({100 * progress.done / progress.planned:.1f} %)" if progress.planned else ""
     before = f"; {progress.inputs_done_before} were done before" if progress.inputs_done_before else ""
     yield f"Done    {progress.done} of {progress.planned}{share}, {progress.failed} failed{before}"
-    if progress.left:
+    if progress.left and not progress.images_per_s:
+        yield "Rate    not known yet: workers tell it every 30 s"
+    elif progress.left:
         eta = "" if progress.eta_s is None else f", {timedelta(seconds=round(progress.eta_s))} to go"
         yield f"Rate    {progress.images_per_s:.2f} images/s{eta}"
 

@@ -228,8 +228,8 @@ def _namespace(given: str | None, context: str | None) -> str:
 
 def _lines(shown: Submission) -> Iterator[str]:
     """The table."""
-    images = "images not counted" if shown.images is None else f"{shown.images:,} images to do"
-    yield f"Release {shown.release} in namespace {shown.namespace}, run {shown.run}: {images}"
+    work = "to do: not counted" if shown.images is None else f"to do: {shown.images:,} images"
+    yield f"Release {shown.release} in namespace {shown.namespace}, run {shown.run}; {work}"
     yield f"{'POOL':<6}{'INDEXES':>9}{'PODS':>7}{'IMAGES':>16}{'POD-HOURS':>13}{'COST':>13}"
     for name, pool in shown.sizes.pools.items():
         images, hours = _number(pool.images, ",d"), _number(pool.pod_hours, ",.1f")

@@ -55,7 +55,7 @@ def test_a_release_from_submit_to_cancel(
 ) -> None:
     values = release.file(merged(base_values(cluster, release.place), slow("500m")))
     shown = call("submit", "-f", values, *FIGURES, "--dry_run", keep="submit-dry-run")
-    assert "321 images to do" in shown
+    assert "to do: 321 images" in shown
     assert not release.all_jobs(), "a dry run changes nothing"
     refused = call("submit", "-f", values, *FIGURES, "--max_cost=0.000001", code=2, keep="submit-max-cost")
     assert "--max_cost" in refused
@@ -65,7 +65,7 @@ def test_a_release_from_submit_to_cancel(
     assert (told["images"], told["run"]) == (321, release.run)
     assert told["sizes"]["pools"]["cpu"]["completions"] == release.job("cpu").spec.completions
     release.wait_for_images(30)
-    assert "images/s" in call("status", keep="status-working")
+    assert "321" in call("status", keep="status-working")
     lines = call("logs", "--pool", "cpu", "--tail", "4", keep="logs").splitlines()
     assert lines
     assert all(line.startswith("cpu-0 {") for line in lines)
@@ -78,7 +78,7 @@ def test_a_release_from_submit_to_cancel(
     first = release.run
     again = call("submit", keep="submit-again")
     assert release.run.startswith("night-2-")
-    assert "0 images to do" in again
+    assert "to do: 1 images" in again, "what has failed is tried again"
     release.wait_for_end()
     assert release.run.partition("-2-")[2] == first.rpartition("-")[2]
 

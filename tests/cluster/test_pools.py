@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+
+import pytest
 
 from tests.chart.rendering import Values, merged
 from tests.cluster.access import Cluster, has_condition
-from tests.cluster.places import check_complete, check_outputs
-from tests.cluster.release import NAME, Release, base_values, only
+from tests.cluster.places import check_complete, check_outputs, shards_by_pool
+from tests.cluster.release import NAME, Release, base_values, only, slow
 
 NO_SUCH_GPU: Values = {"gpu": {"resourceName": "example.com/gpu"}}
 
@@ -64,3 +67,20 @@ def test_an_image_without_cuda_fails_the_job_at_once(cluster: Cluster, release: 
     assert told["state"] == "failed"
     assert "PodFailurePolicy" in told["pools"]["gpu"]["reason"]
     assert "--device cuda" in told["failures"][0]["last_words"], json.dumps(told["failures"])
+
+
+@pytest.mark.skipif("GPU_IMAGE" not in os.environ, reason="GPU_IMAGE names the gpu image, 3 GB: tried by hand")
+def test_a_gpu_that_does_not_answer_is_counted_and_tried_again(
+    cluster: Cluster, release: Release, quiet: dict[str, bytes]
+) -> None:
+    honest = {"pools": {"gpu": {"allowCpu": False, "image": {"tag": os.environ["GPU_IMAGE"].rpartition(":")[2]}}}}
+    release.install(merged(base_values(cluster, release.place), slow("500m"), honest))
+    release.wait_for(lambda: (release.job("gpu").status.failed or 0) >= 2, 300, "two pods counted")
+    assert set(release.codes("gpu")) == {70}
+    assert not has_condition(release.job("gpu"), "Failed")
+    assert any("exit 70" in one["last_words"] for one in release.status()["failures"])
+    release.wait_for_end(400)
+    check_complete(release.place, release.run, quiet)
+    assert set(shards_by_pool(release.place, release.run)) == {"cpu"}
+    release.wait_for(lambda: release.job("gpu").spec.suspend, 120, "the gpu Job suspended")
+    assert release.status()["state"] == "complete"

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from k8s.objects import Event, Node, Pod, has_condition
 
-LATE = timedelta(seconds=60)
+LATE = timedelta(seconds=15)
 """A pod that is still there so long after its grace period is on a node that does not answer."""
 _IMAGE_REASONS = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"}
 _START_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}

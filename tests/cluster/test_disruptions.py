@@ -98,6 +98,7 @@ def test_power_cut_of_a_node(kit: Cluster, release: Release, quiet: dict[str, by
         kit.break_or_mend("kill-node", node)
         release.wait_for(lambda: all_deleted(release, lost), 90, "the node's pods given up")
         assert len(release.pods()) == len(lost), "no replacement while nobody says that the node is gone"
+        release.wait_for(lambda: is_warned(release, f"node {node} looks dead"), 90, "status names the node")
         kit.taint(node, OUT_OF_SERVICE)
         release.wait_for(lambda: all(is_gone(release, pod) for pod in lost), 60, "the node's pods gone")
         kit.break_or_mend("start-node", node)
@@ -127,6 +128,7 @@ def test_node_cut_off_while_its_pods_work_on(kit: Cluster, release: Release, qui
     with restored(kit, node):
         kit.break_or_mend("cut-node", node)
         try:
+            release.wait_for(lambda: is_warned(release, f"node {node} does not report"), 60, "status names the node")
             release.wait_for(lambda: all_deleted(release, zombies), 90, "the node's pods given up")
             kit.taint(node, OUT_OF_SERVICE)
             indexes = {index_of(pod) for pod in zombies}
@@ -155,6 +157,10 @@ def restored(kit: Cluster, node: str) -> Iterator[None]:
         kit.break_or_mend("start-node", node)
         kit.taint(node)
         kit.wait_for(lambda: kit.is_ready(node), 90, f"{node} ready again")
+
+
+def is_warned(release: Release, words: str) -> bool:
+    return any(words in warning for warning in release.status()["warnings"])
 
 
 def all_deleted(release: Release, pods: list[Pod]) -> bool:

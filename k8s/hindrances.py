@@ -45,7 +45,7 @@ def _unschedulable(pods: Iterable[Pod]) -> Iterator[str]:
             if pod.status.phase == "Pending" and one.type == "PodScheduled" and one.reason == "Unschedulable":
                 found[pod.pool, one.message] += 1
     for (pool, message), count in found.items():
-        yield f"{count} pods of pool {pool} wait for a node: {_cut(message)}"
+        yield f"{_pods(count)} of pool {pool} wait for a node: {_cut(message)}"
 
 
 def _not_started(pods: Iterable[Pod]) -> Iterator[str]:
@@ -58,7 +58,7 @@ def _not_started(pods: Iterable[Pod]) -> Iterator[str]:
             found.setdefault((pod.pool, waiting.reason), (pod.spec.containers[0].image, waiting.message))
     for (pool, reason), (image, message) in found.items():
         what = f"image {image}: " if reason in _IMAGE_REASONS else ""
-        yield f"{counts[pool, reason]} pods of pool {pool} cannot start, {reason}: {what}{_cut(message)}"
+        yield f"{_pods(counts[pool, reason])} of pool {pool} cannot start, {reason}: {what}{_cut(message)}"
 
 
 def _on_dead_nodes(pods: Iterable[Pod], node_of: Callable[[str], Node | None], now: datetime) -> Iterator[str]:
@@ -72,7 +72,7 @@ def _on_dead_nodes(pods: Iterable[Pod], node_of: Callable[[str], Node | None], n
         node = node_of(name)
         if node is None or not node.is_ready:
             yield (
-                f"node {name} looks dead, and its {count} pods hold their indexes: `kubectl delete node {name}` if it "
+                f"node {name} looks dead, and {_pods(count)} on it hold their indexes: `kubectl delete node {name}` if it "
                 f"is gone for good, or `kubectl taint node {name} "
                 "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute` once it is off"
             )
@@ -81,7 +81,7 @@ def _on_dead_nodes(pods: Iterable[Pod], node_of: Callable[[str], Node | None], n
         if pod.status.phase == "Running" and pod.metadata.deletion_timestamp is None and _is_lost(pod):
             cut_off[pod.spec.node_name] += 1
     for name, count in cut_off.items():
-        yield f"node {name} does not report; its {count} pods may be at work all the same"
+        yield f"node {name} does not report; {_pods(count)} on it may be at work all the same"
 
 
 def _is_lost(pod: Pod) -> bool:
@@ -97,6 +97,10 @@ def _not_created(events: Iterable[Event], jobs: frozenset[str]) -> Iterator[str]
     for name, event in newest.items():
         if name in jobs:
             yield f"Job {name} cannot create pods: {_cut(event.message)}"
+
+
+def _pods(count: int) -> str:
+    return f"{count} pod" if count == 1 else f"{count} pods"
 
 
 def _cut(text: str) -> str:

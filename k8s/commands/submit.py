@@ -228,7 +228,7 @@ def _namespace(given: str | None, context: str | None) -> str:
 
 def _lines(shown: Submission) -> Iterator[str]:
     """The table."""
-    work = "to do: not counted" if shown.images is None else f"to do: {shown.images:,} images"
+    work = "inputs to do: not counted" if shown.images is None else f"inputs to do: {shown.images:,}"
     yield f"Release {shown.release} in namespace {shown.namespace}, run {shown.run}; {work}"
     yield f"{'POOL':<6}{'INDEXES':>9}{'PODS':>7}{'IMAGES':>16}{'POD-HOURS':>13}{'COST':>13}"
     for name, pool in shown.sizes.pools.items():

@@ -55,7 +55,7 @@ def test_a_release_from_submit_to_cancel(
 ) -> None:
     values = release.file(merged(base_values(cluster, release.place), slow("500m")))
     shown = call("submit", "-f", values, *FIGURES, "--dry_run", keep="submit-dry-run")
-    assert "to do: 321 images" in shown
+    assert "inputs to do: 321" in shown
     assert not release.all_jobs(), "a dry run changes nothing"
     refused = call("submit", "-f", values, *FIGURES, "--max_cost=0.000001", code=2, keep="submit-max-cost")
     assert "--max_cost" in refused
@@ -78,7 +78,7 @@ def test_a_release_from_submit_to_cancel(
     first = release.run
     again = call("submit", keep="submit-again")
     assert release.run.startswith("night-2-")
-    assert "to do: 1 images" in again, "what has failed is tried again"
+    assert "inputs to do: 1" in again, "what has failed is tried again"
     release.wait_for_end()
     assert release.run.partition("-2-")[2] == first.rpartition("-")[2]
 

@@ -1,0 +1,75 @@
+"""Indexes, pods, hours and money."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from job.errors import UsageError
+from k8s.commands.submit import Submission, _check_cost
+from k8s.sizing import LEAST_INDEX_HOURS, MOST_INDEXES, PoolRate, size
+
+rates = st.builds(
+    PoolRate,
+    parallelism=st.integers(1, 2000),
+    completions=st.just(8),
+    images_per_s=st.floats(0.01, 500),
+    price_per_hour=st.floats(0, 100),
+)
+
+
+@given(st.integers(0, 10**9), st.dictionaries(st.sampled_from(["gpu", "cpu"]), rates, min_size=1))
+def test_every_image_is_somebodys_and_the_money_adds_up(images: int, pools: dict[str, PoolRate]) -> None:
+    found = size(images, pools)
+    assert found.hours is not None
+    assert abs(sum(pool.images or 0 for pool in found.pools.values()) - images) <= len(pools)
+    assert found.cost == pytest.approx(sum(pool.cost or 0 for pool in found.pools.values()))
+    for name, pool in found.pools.items():
+        assert pool.parallelism == pools[name].parallelism
+        assert pool.parallelism <= pool.completions <= max(MOST_INDEXES, pool.parallelism)
+        assert pool.pod_hours == pytest.approx(pool.parallelism * found.hours)
+        if pool.completions > pool.parallelism:
+            assert (pool.pod_hours or 0) / pool.completions >= LEAST_INDEX_HOURS
+
+
+@given(st.integers(1, 10**9), rates, rates, st.floats(0.1, 1000))
+def test_hours_are_kept_with_no_pod_too_many(images: int, gpu: PoolRate, cpu: PoolRate, hours: float) -> None:
+    found = size(images, {"gpu": gpu, "cpu": cpu}, hours)
+    assert found.hours is not None
+    assert found.hours <= hours * (1 + 1e-9)
+    pods = found.pools["gpu"].parallelism
+    one_less = (pods - 1) * (gpu.images_per_s or 0) + cpu.parallelism * (cpu.images_per_s or 0)
+    assert pods == 1 or images / 3600 / one_less > hours * (1 - 1e-9)
+
+
+def test_a_hundred_million_images() -> None:
+    gpu = PoolRate(parallelism=100, completions=8, images_per_s=60.0, price_per_hour=4.0)
+    found = size(100_000_000, {"gpu": gpu})
+    assert found.hours == pytest.approx(4.63, abs=0.01)
+    assert found.cost == pytest.approx(1851.85, abs=0.01)
+    assert found.pools["gpu"].completions == 925
+
+
+def test_without_a_rate_the_values_stay() -> None:
+    found = size(1000, {"gpu": PoolRate(2, 8, 60.0), "cpu": PoolRate(3, 9)})
+    assert (found.hours, found.cost) == (None, None)
+    assert [(pool.parallelism, pool.completions) for pool in found.pools.values()] == [(2, 8), (3, 9)]
+    with pytest.raises(UsageError, match="what a pod of cpu does"):
+        size(1000, {"gpu": PoolRate(2, 8, 60.0), "cpu": PoolRate(3, 9)}, hours=1)
+
+
+def test_no_pod_at_all_is_no_plan() -> None:
+    with pytest.raises(UsageError, match="no pool has a pod"):
+        size(1000, {"gpu": PoolRate(0, 8, 60.0)})
+
+
+@pytest.mark.parametrize(
+    ("price", "most", "words"), [(4.0, 1.0, "cost 18.52, --max_cost is 1.00"), (None, 1.0, "give")]
+)
+def test_too_much_money_is_refused(price: float | None, most: float, words: str) -> None:
+    sizes = size(1_000_000, {"gpu": PoolRate(2, 8, 60.0, price)})
+    shown = Submission(release="night", namespace="garage", run="night-1", images=1_000_000, sizes=sizes)
+    with pytest.raises(UsageError, match=words):
+        _check_cost(shown, most)
+    _check_cost(shown, None)

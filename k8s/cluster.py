@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -171,8 +172,9 @@ def _load(context: str | None) -> str:
                 pass
             else:
                 return "default"
-        config.load_kube_config(context=context)
-        contexts, active = config.list_kube_config_contexts()
+        files = os.environ.get("KUBECONFIG") or None  # the package reads it when it is imported, once
+        config.load_kube_config(files, context)
+        contexts, active = config.list_kube_config_contexts(files)
     except (ConfigException, OSError) as exc:
         raise ConfigurationError(f"no cluster: {exc}. Set KUBECONFIG, or give --kube_context") from exc
     chosen = next((one for one in contexts if one["name"] == context), active)

@@ -72,8 +72,8 @@ def _on_dead_nodes(pods: Iterable[Pod], node_of: Callable[[str], Node | None], n
         node = node_of(name)
         if node is None or not node.is_ready:
             yield (
-                f"node {name} looks dead, and {_pods(count)} on it hold their indexes: `kubectl delete node {name}` if it "
-                f"is gone for good, or `kubectl taint node {name} "
+                f"node {name} looks dead, and {_pods(count)} on it hold their indexes: `kubectl delete node {name}` "
+                f"if it is gone for good, or `kubectl taint node {name} "
                 "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute` once it is off"
             )
     cut_off: Counter[str] = Counter()

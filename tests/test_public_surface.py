@@ -26,6 +26,14 @@ from job.plan import Plan, PlannedInput, PlannedShard
 from job.run import RunEnd, RunSpec
 from job.run_progress import PoolProgress, RunProgress
 from job.shards import FailedInput, Marker
+from k8s import cluster, helm
+from k8s.commands.changes import cancel, resume, scale, suspend
+from k8s.commands.janitor import janitor
+from k8s.commands.logs import logs
+from k8s.commands.status import status
+from k8s.commands.submit import Submission, submit
+from k8s.sizing import PoolSize, Sizes
+from k8s.status import PodFailure, PoolStatus, ReleaseStatus
 from tests.fakes import DEMO_ARTIFACT
 
 FLAGS = {
@@ -55,6 +63,21 @@ FLAGS = {
         doctor,
         "--checkpoint_digest --confidence_threshold --device --input_storage_options --input_top_dir --model "
         "--model_cache --model_digest --out_top_dir --output_storage_options --prompts --runtime",
+    ),
+    "submit": (
+        submit,
+        "--chart --dry_run --hours --images --images_per_s --input_storage_options --kube_context --max_cost --namespace "
+        "--output_storage_options --price_per_hour --set --values -f -n -o",
+    ),
+    "status": (status, "--kube_context --namespace --output_storage_options --wait --watch -n -o"),
+    "logs": (logs, "--all --follow --index --kube_context --namespace --pool --tail -f -n"),
+    "suspend": (suspend, "--chart --kube_context --namespace --pool -n"),
+    "resume": (resume, "--chart --kube_context --namespace --pool -n"),
+    "scale": (scale, "--chart --kube_context --namespace --parallelism --pool -n"),
+    "cancel": (cancel, "--kube_context --namespace --yes -n"),
+    "janitor": (
+        janitor,
+        "--job --log_format --log_level --namespace --out_top_dir --output_storage_options --run",
     ),
     "show": (show, "--model_id --out"),
     "export": (export, "--checkpoint --device --format --image_count --images --out --precision --threads"),
@@ -93,6 +116,12 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     "last_errors",
     PoolProgress: "alive left silent images_per_s",
     Beat: "attempt activity number annotated failed images_per_s last_error",
+    ReleaseStatus: "release namespace run output state progress pools failures warnings",
+    PoolStatus: "job state parallelism pods completions indexes_done indexes_failed pods_failed reason",
+    PodFailure: "pool index pod exit_code is_final last_words",
+    Submission: "release namespace run images sizes",
+    Sizes: "pools hours cost",
+    PoolSize: "completions parallelism images pod_hours cost",
     RunEnd: "outcome by superseded_by inputs_listed annotated failed reviewed",
     Manifest: "format_version model_id sam3_version checkpoint_sha256 format precision image_side mean std prompts "
     "context_length image_encoder grounding text_encoder files parity weights_licence",
@@ -118,6 +147,10 @@ def test_exit_codes() -> None:
         if isinstance(kind, type) and issubclass(kind, errors.AnnotateError) and name in EXIT_CODES
     }
     assert found == EXIT_CODES
+
+
+def test_exit_codes_of_a_cluster() -> None:
+    assert (cluster.ClusterError.exit_code, helm.HelmError.exit_code, helm.ReleaseMissingError.exit_code) == (75, 75, 2)
 
 
 @pytest.mark.parametrize(("kind", "fields"), FIELDS.items(), ids=lambda value: getattr(value, "__name__", ""))

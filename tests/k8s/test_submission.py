@@ -35,7 +35,7 @@ def release_of(source: Path, target: Path, run: str = "night-1a2b3c4d", *flags: 
 
 def end(target: Path, *runs: str) -> None:
     for name in runs:
-        Run(LocalStore(target), name, None).write_end(RunEnd(outcome="succeeded", by="x"))  # type: ignore[arg-type]
+        Run(LocalStore(target, "tester"), name, None).write_end(RunEnd(outcome="succeeded", by="x"))  # type: ignore[arg-type]
 
 
 def test_a_run_that_has_not_ended_goes_on(tmp_path: Path) -> None:
@@ -64,13 +64,13 @@ def test_work_is_counted_without_a_trace_and_planned_on_demand(scenes: Path, tmp
     assert not (tmp_path / "out").exists()
 
     make_plan(submitted, HERE, num_indexes=2)
-    plan = read_plan(find_named(LocalStore(tmp_path / "out"), "night-1a2b3c4d"))
+    plan = read_plan(find_named(LocalStore(tmp_path / "out", "tester"), "night-1a2b3c4d"))
     assert plan is not None
     assert plan.inputs_planned == 5
     work = find_work(submitted, HERE)
     assert (work.images, work.is_planned) == (5, True)
     make_plan(submitted, HERE, num_indexes=2)
-    assert read_plan(find_named(LocalStore(tmp_path / "out"), "night-1a2b3c4d")) == plan
+    assert read_plan(find_named(LocalStore(tmp_path / "out", "tester"), "night-1a2b3c4d")) == plan
 
 
 def test_volumes_can_only_be_read_by_pods() -> None:

@@ -52,34 +52,29 @@ def _ask_storage(release: Release, options: Mapping[str, object]) -> tuple[RunPr
 
     def ask() -> None:
         try:
-            answers.append(run_progress(release, options))
+            answers.append(_read_progress(release, options))
         except AnnotateError as exc:
             errors.append(str(exc))
 
     asking = threading.Thread(target=ask, name="storage", daemon=True)
-    asking.start()
-    asking.join(STORAGE_WAIT_S)
+    with storage_of(release):
+        asking.start()
+        asking.join(STORAGE_WAIT_S)
     if answers:
         return answers[0], []
     why = errors[0] if errors else f"no answer for {STORAGE_WAIT_S:.0f} s"
     return None, [f"the output {release.output_url} cannot be read from here: {why}"]
 
 
-def run_progress(release: Release, options: Mapping[str, object]) -> RunProgress | None:
-    """What the storage says of the run of a release; None before the run has begun.
-
-    Raises:
-        StorageError: It is out of reach, for minutes.
-        ConfigurationError: It refuses this user, or the run is of another version.
-    """
-    with storage_of(release):
-        store = Address(release.output_url, dict(options)).open(new_attempt())
-        try:
-            return read_progress(store, release.run)
-        except UsageError:
-            return None
-        finally:
-            store.close()
+def _read_progress(release: Release, options: Mapping[str, object]) -> RunProgress | None:
+    """None before the run has begun."""
+    store = Address(release.output_url, dict(options)).open(new_attempt())
+    try:
+        return read_progress(store, release.run)
+    except UsageError:
+        return None
+    finally:
+        store.close()
 
 
 @contextmanager

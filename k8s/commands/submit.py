@@ -13,8 +13,9 @@ from typing import Any
 import click
 import msgspec
 
-from job.errors import ConfigurationError, UsageError
+from job.errors import UsageError
 from job.logs import set_up_logging
+from k8s.cluster import Cluster
 from k8s.commands.flags import chart_flag, release_flags
 from k8s.helm import Helm, find_chart
 from k8s.release import Release
@@ -90,7 +91,7 @@ def submit(release: str, namespace: str | None, kube_context: str | None, **flag
     is long, and calls helm. A run that has ended is followed by another pass.
     """
     set_up_logging("WARNING", "text")
-    helm = Helm(_namespace(namespace, kube_context), kube_context)
+    helm = Helm(namespace or Cluster(None, kube_context).namespace, kube_context)
     with _chart(helm, release, flags) as chart:
         shown, final, work = _prepare(helm, chart, flags)
         _check_cost(shown, flags["max_cost"])
@@ -110,7 +111,8 @@ def _prepare(helm: Helm, chart: Chart, flags: Mapping[str, Any]) -> tuple[Submis
         following = next_pass(rendered, options)
         if following is not None:
             chart = chart.with_values({"run.name": following})
-            rendered = _checked(helm, chart, {"run": following})
+            rendered = render(helm, chart)
+            _check_pass(rendered, following)
         work = find_work(rendered, options)
     images = flags["images"] if work is None else work.images
     sizes = _sizes(rendered, images, flags)
@@ -148,11 +150,12 @@ def _sizes(rendered: Release, images: int | None, flags: Mapping[str, Any]) -> S
     return size(images or 0, rates, flags["hours"])
 
 
-def _checked(helm: Helm, chart: Chart, wanted: Mapping[str, str]) -> Release:
-    rendered = render(helm, chart)
-    if not rendered.run.startswith(f"{wanted['run']}-"):
-        raise UsageError(f"run {rendered.run} has ended: give another --set run.name, or leave it out")
-    return rendered
+def _check_pass(rendered: Release, following: str) -> None:
+    """A name given by --set goes before the one that was counted up."""
+    if not rendered.run.startswith(f"{following}-"):
+        raise UsageError(
+            f"run {rendered.run} has ended: give another --set run.name, or leave it out to have it counted up"
+        )
 
 
 def _check_sizes(rendered: Release, sizes: Sizes) -> None:
@@ -213,17 +216,6 @@ def _chart(helm: Helm, release: str, flags: Mapping[str, Any]) -> Iterator[Chart
 
 def _options(flags: Mapping[str, Any]) -> StorageOptions:
     return StorageOptions(flags["input_storage_options"], flags["output_storage_options"])
-
-
-def _namespace(given: str | None, context: str | None) -> str:
-    if given is not None:
-        return given
-    from k8s.cluster import Cluster
-
-    try:
-        return Cluster(None, context).namespace
-    except ConfigurationError as exc:
-        raise ConfigurationError(f"{exc}; or give --namespace to look at sizes only") from exc
 
 
 def _lines(shown: Submission) -> Iterator[str]:

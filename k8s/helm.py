@@ -90,7 +90,7 @@ class Helm:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
         except FileNotFoundError as exc:
             raise ConfigurationError(
-                "this needs the program helm, which is not on the PATH: install Helm 3.15+"
+                "this needs the program helm, which is not on the PATH: install Helm 4"
             ) from exc
         except subprocess.TimeoutExpired as exc:
             raise HelmError(

@@ -12,6 +12,7 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
+from yaml import YAMLError
 
 from job.errors import ConfigurationError, InterruptedRunError
 from k8s.objects import Event, Job, Node, Pod
@@ -149,8 +150,9 @@ class Cluster:
         except ApiException as exc:
             raise self._error(exc, permission) from exc
         except HTTPError as exc:
-            host = client.Configuration.get_default_copy().host
-            raise ClusterError(f"the API server {host} is out of reach: {exc}. Try again, or look at kubectl") from exc
+            raise ClusterError(f"the API server {_host()} is out of reach: {exc}. Try again, or look at kubectl") from exc
+        except msgspec.DecodeError as exc:
+            raise ClusterError(f"the answer of {_host()} is not that of an API server: {exc}. Look at kubectl") from exc
 
     def _error(self, exc: ApiException, permission: str) -> Exception:
         told = _message(exc)
@@ -175,10 +177,14 @@ def _load(context: str | None) -> str:
         files = os.environ.get("KUBECONFIG") or None  # the package reads it when it is imported, once
         config.load_kube_config(files, context)
         contexts, active = config.list_kube_config_contexts(files)
-    except (ConfigException, OSError) as exc:
+    except (ConfigException, OSError, YAMLError) as exc:
         raise ConfigurationError(f"no cluster: {exc}. Set KUBECONFIG, or give --kube_context") from exc
     chosen = next((one for one in contexts if one["name"] == context), active)
     return str(chosen["context"].get("namespace") or "default")
+
+
+def _host() -> str:
+    return str(client.Configuration.get_default_copy().host)
 
 
 def _message(exc: ApiException) -> str:

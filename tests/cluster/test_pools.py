@@ -8,7 +8,7 @@ import os
 import pytest
 
 from tests.chart.rendering import Values, merged
-from tests.cluster.access import Cluster, has_condition
+from tests.cluster.access import Cluster, Job, has_condition
 from tests.cluster.places import check_complete, check_outputs, shards_by_pool
 from tests.cluster.release import NAME, Release, base_values, only, slow
 
@@ -82,5 +82,10 @@ def test_a_gpu_that_does_not_answer_is_counted_and_tried_again(
     release.wait_for_end(400)
     check_complete(release.place, release.run, quiet)
     assert set(shards_by_pool(release.place, release.run)) == {"cpu"}
-    release.wait_for(lambda: release.job("gpu").spec.suspend, 120, "the gpu Job suspended")
+    release.wait_for(lambda: is_over(release.job("gpu")), 180, "the gpu Job at its end, or suspended")
+    assert set(release.codes("gpu")) <= {70, 0}, "the next pods see the end before they touch the device"
     assert release.status()["state"] == "complete"
+
+
+def is_over(job: Job) -> bool:
+    return bool(job.spec.suspend) or has_condition(job, "Complete")

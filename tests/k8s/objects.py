@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,8 +33,26 @@ def condition(kind: str, status: str = "True", reason: str = "", message: str = 
     }
 
 
-def job(pool: str, *, suspend: bool = False, conditions: tuple[dict[str, Any], ...] = (), **status: Any) -> Job:
-    container = {"name": "annotate", "args": ARGS, "env": [{"name": "AWS_REGION", "value": "eu-1"}, {"name": "KEY"}]}
+def labels(pool: str, **more: str) -> dict[str, str]:
+    """Of the worker of a pool."""
+    return {
+        "app.kubernetes.io/instance": "night",
+        "app.kubernetes.io/component": "worker",
+        "sam3-annotate/pool": pool,
+        "sam3-annotate/run": "night-1a2b3c4d",
+        **more,
+    }
+
+
+def job(
+    pool: str,
+    *,
+    args: Sequence[str] = ARGS,
+    suspend: bool = False,
+    conditions: tuple[dict[str, Any], ...] = (),
+    **status: Any,
+) -> Job:
+    container = {"name": "annotate", "args": args, "env": [{"name": "AWS_REGION", "value": "eu-1"}, {"name": "KEY"}]}
     raw = {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -41,7 +60,7 @@ def job(pool: str, *, suspend: bool = False, conditions: tuple[dict[str, Any], .
             "name": f"night-{pool}-0a1b2c3d",
             "namespace": "garage",
             "uid": "1",
-            "labels": {"sam3-annotate/pool": pool, "sam3-annotate/run": "night-1a2b3c4d"},
+            "labels": labels(pool),
             "creationTimestamp": time(3600),
             "managedFields": [{"manager": "helm"}],
         },
@@ -66,11 +85,10 @@ def pod(
     deleted: str | None = None,
     **status: Any,
 ) -> Pod:
-    labels = {"sam3-annotate/pool": pool, "batch.kubernetes.io/job-completion-index": str(index)}
     raw = {
         "metadata": {
             "name": f"night-{pool}-{index}",
-            "labels": labels,
+            "labels": labels(pool, **{"batch.kubernetes.io/job-completion-index": str(index)}),
             "creationTimestamp": time(600 - index),
             "deletionTimestamp": deleted,
         },

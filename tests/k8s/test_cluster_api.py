@@ -1,174 +1,143 @@
-"""The border to the API server, and the commands behind it, against recorded answers over real HTTP."""
+"""The border to the API server, against recorded answers over real HTTP."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-import msgspec
 import pytest
-import yaml
-from click.testing import CliRunner, Result
 
-from job.errors import ConfigurationError, UsageError
+from job.errors import AnnotateError, ConfigurationError
 from k8s.cluster import Cluster, ClusterError
-from k8s.commands.changes import cancel
-from k8s.commands.logs import logs
-from k8s.commands.status import status
-from k8s.janitor import suspend_what_is_left
-from tests.fakes import JumpingClock
-from tests.k8s.objects import job, pod
-
-
-@dataclass
-class Api:
-    """An API server that answers what it was told, a page of one item at a time."""
-
-    url: str = ""
-    jobs: list[Any] = field(default_factory=list)
-    pods: list[Any] = field(default_factory=list)
-    status: int = 200
-    asked: list[str] = field(default_factory=list)
-    patched: list[tuple[str, Any]] = field(default_factory=list)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    api: Api
-
-    def do_GET(self) -> None:
-        parts, api = urlsplit(self.path), self.api
-        api.asked.append(self.path)
-        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        if api.status != 200:
-            return self._answer(api.status, {"kind": "Status", "message": "no such luck"})
-        kind, _, name = parts.path.partition("/namespaces/garage/")[2].partition("/")
-        if kind == "pods" and name.endswith("/log"):
-            return self._answer(200, "one\ntwo é\nthree".encode())
-        if name:
-            found = [one for one in api.jobs if one.metadata.name == name]
-            return self._answer(200, found[0]) if found else self._answer(404, {"message": f'jobs "{name}" not found'})
-        items: list[Any] = {"jobs": api.jobs, "pods": api.pods}.get(kind, [])
-        start = int(query.get("continue", "0"))
-        following = {"continue": str(start + 1)} if start + 1 < len(items) else {}
-        return self._answer(200, {"metadata": following, "items": items[start : start + 1]})
-
-    def do_PATCH(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.api.patched.append((urlsplit(self.path).path.rpartition("/")[2], body))
-        self._answer(200, {"metadata": {"name": "x"}})
-
-    def _answer(self, status: int, body: Any) -> None:
-        data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing on the terminal."""
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    """With a kubeconfig that leads to it."""
-    found = Api()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": found}))
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, found.url)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield found
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def kubeconfig(folder: Path, url: str) -> Path:
-    path = folder / "kubeconfig"
-    context = {"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "garage"}}
-    clusters, users = [{"name": "here", "cluster": {"server": url}}], [{"name": "me", "user": {"token": "t"}}]
-    path.write_text(
-        yaml.safe_dump({"current-context": "here", "contexts": [context], "clusters": clusters, "users": users})
-    )
-    return path
-
-
-def called(command: Any, *arguments: str) -> Result:
-    return CliRunner().invoke(command, arguments)
+from tests.k8s.api import Api, failure, write_kubeconfig
+from tests.k8s.objects import condition, job, pod
 
 
 def test_lists_are_read_page_by_page(api: Api) -> None:
     api.pods = [pod(index) for index in range(3)]
-    assert [one.index for one in Cluster().pods("a=b")] == [0, 1, 2]
+    assert [one.index for one in Cluster().pods("sam3-annotate/pool=gpu")] == [0, 1, 2]
     assert len(api.asked) == 3
-    assert all("limit=500" in path and "labelSelector=a%3Db" in path for path in api.asked)
+    assert all("limit=500" in path and "labelSelector=sam3-annotate%2Fpool%3Dgpu" in path for path in api.asked)
+    assert "continue=2" in api.asked[2]
 
 
-@pytest.mark.parametrize(
-    ("status_code", "error"), [(401, ConfigurationError), (403, ConfigurationError), (500, ClusterError)]
-)
-def test_refusals_and_failures_become_ours(api: Api, status_code: int, error: type[Exception]) -> None:
-    api.status = status_code
-    with pytest.raises(error, match="list pods in namespace garage: no such luck"):
-        list(Cluster().pods("a=b"))
+def test_only_what_is_asked_for(api: Api) -> None:
+    api.jobs, api.pods = [job("gpu"), job("cpu")], []
+    cluster = Cluster()
+    assert [one.metadata.name for one in cluster.jobs("sam3-annotate/pool=cpu")] == ["night-cpu-0a1b2c3d"]
+    assert list(cluster.pods("sam3-annotate/pool=cpu")) == []
+    assert list(cluster.warnings()) == []
+    assert "fieldSelector=type%3DWarning%2CinvolvedObject.kind%3DJob" in api.asked[-1]
+
+
+def test_one_job_or_none(api: Api) -> None:
+    api.jobs = [job("gpu")]
+    found = Cluster().job("night-gpu-0a1b2c3d")
+    assert found is not None
+    assert found.spec.completions == 8
+    assert Cluster().job("gone") is None
+
+
+def test_one_node_or_none(api: Api) -> None:
+    api.nodes = {"gpu-0": {"metadata": {"name": "gpu-0"}, "status": {"conditions": [condition("Ready", "Unknown")]}}}
+    found = Cluster().node("gpu-0")
+    assert found is not None
+    assert not found.is_ready
+    assert Cluster().node("gone") is None
+
+
+def test_a_job_is_suspended_and_one_that_is_gone_is_none(api: Api) -> None:
+    api.jobs = [job("gpu")]
+    Cluster().suspend("gone")
+    Cluster().suspend("night-gpu-0a1b2c3d")
+    assert api.patched == [("night-gpu-0a1b2c3d", {"spec": {"suspend": True}})]
+
+
+REFUSALS: dict[str, tuple[tuple[int, bytes], type[AnnotateError], str]] = {
+    "who are you": (failure(401, "Unauthorized"), ConfigurationError, "refuses to .* garage: Unauthorized. Log in"),
+    "you may not": (failure(403, "pods is forbidden"), ConfigurationError, "pods is forbidden. Log in, or have a Role"),
+    "a list that is too old": (failure(410, "continue is too old"), ClusterError, "failed to .*: continue is too old"),
+    "too many requests": (failure(429, "later"), ClusterError, "failed to .*: later"),
+    "broken": (failure(500, "etcdserver: no leader"), ClusterError, "failed to .*: etcdserver: no leader"),
+    "no words": ((503, b""), ClusterError, "503 Service Unavailable"),
+    "words of a proxy": ((502, b"<html>Bad Gateway</html>"), ClusterError, "502 Bad Gateway"),
+    "a page of a proxy": ((200, b"<html>Log in</html>"), ClusterError, "is not that of an API server"),
+}
+
+
+@pytest.mark.parametrize(("answer", "error", "words"), REFUSALS.values(), ids=REFUSALS)
+def test_refusals_and_failures_become_ours(
+    api: Api, answer: tuple[int, bytes], error: type[AnnotateError], words: str
+) -> None:
+    api.answer = answer
+    cluster = Cluster()
+    for ask in (
+        lambda: list(cluster.pods("a=b")),
+        lambda: list(cluster.warnings()),
+        lambda: cluster.job("x"),
+        lambda: cluster.node("x"),
+    ):
+        with pytest.raises(error, match=words) as caught:
+            ask()
+        assert caught.value.exit_code == (78 if error is ConfigurationError else 75)
+
+
+def test_a_refusal_says_what_is_missing(api: Api) -> None:
+    api.refused = {"jobs"}
+    with pytest.raises(ConfigurationError, match="refuses to patch jobs in namespace garage: jobs is forbidden"):
+        Cluster().suspend("x")
+    with pytest.raises(ConfigurationError, match="refuses to get jobs"):
+        Cluster().job("x")
+
+
+def test_logs_line_by_line(api: Api) -> None:
+    api.logs = {"whole": b"one\ntwo \xc3\xa9\n", "torn": b"one\n\xff no end", "empty": b""}
+    cluster = Cluster()
+    assert list(cluster.log("whole", follow=False, tail=None)) == ["one", "two é"]
+    assert list(cluster.log("torn", follow=True, tail=5)) == ["one", "\N{REPLACEMENT CHARACTER} no end"]
+    assert "follow=True" in api.asked[-1]
+    assert "tailLines=5" in api.asked[-1]
+    assert list(cluster.log("empty", follow=False, tail=None)) == []
+    assert list(cluster.log("not started", follow=False, tail=None)) == []
+
+
+def test_lines_are_whole_where_blocks_are_not(api: Api) -> None:
+    lines = [f"{number:05d} {'x' * 70} é" for number in range(5000)]
+    api.logs = {"long": "\n".join(lines).encode()}
+    assert list(Cluster().log("long", follow=False, tail=None)) == lines
 
 
 def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:1")))
-    with pytest.raises(ClusterError, match="out of reach"):
+    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path, "http://127.0.0.1:1")))
+    with pytest.raises(ClusterError, match=r"API server http://127\.0\.0\.1:1 is out of reach"):
         Cluster().job("x")
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(ConfigurationError, match="no cluster"):
+
+
+def test_namespace_and_context(api: Api) -> None:
+    assert Cluster().namespace == "garage"
+    assert Cluster("other").namespace == "other"
+    assert Cluster(context="here").namespace == "garage"
+    assert Cluster(context="there").namespace == "default"
+
+
+CONFIGURATIONS = {
+    "none": None,
+    "empty": "",
+    "no context": json.dumps({"clusters": [], "users": [], "contexts": []}),
+    "no YAML": "clusters: [",
+}
+
+
+@pytest.mark.parametrize("text", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
+    path = tmp_path / "kubeconfig"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    with pytest.raises(ConfigurationError, match=r"(?s)no cluster: .*Set KUBECONFIG, or give --kube_context"):
         Cluster()
 
 
-def test_status_as_a_program_reads_it(api: Api, tmp_path: Path) -> None:
-    api.jobs = [job("gpu", ready=2, active=2)]
-    found = called(status, "night", "-o", "json", "--output_storage_options", str(options(tmp_path)))
-    assert found.exception is None
-    told = json.loads(found.stdout)
-    assert (told["state"], told["run"], told["pools"]["gpu"]["pods"]) == ("working", "night-1a2b3c4d", 2)
-    assert told["progress"] is None
-    assert "cannot be read from here" in told["warnings"][0]
-
-
-def options(folder: Path) -> Path:
-    """Options that no driver takes, so that nothing is asked of a real store."""
-    path = folder / "options.json"
-    path.write_text('{"no_such_option": 1}')
-    return path
-
-
-def test_a_release_that_is_not_there(api: Api) -> None:
-    found = called(status, "night")
-    assert isinstance(found.exception, UsageError)
-    assert "namespace garage has no Jobs of a release night" in str(found.exception)
-
-
-def test_logs_name_pool_and_index_and_leave_out_the_replaced(api: Api) -> None:
-    api.jobs = [job("gpu")]
-    api.pods = [pod(0), pod(1)]
-    assert called(logs, "night", "--index", "1").stdout.splitlines()[:3] == ["gpu-0 one", "gpu-0 two é", "gpu-0 three"]
-    assert any("job-completion-index%3D1" in path for path in api.asked)
-
-
-def test_nothing_is_cancelled_unasked(api: Api) -> None:
-    api.jobs = [job("gpu")]
-    found = called(cancel, "night")
-    assert isinstance(found.exception, UsageError)
-    assert "--yes" in str(found.exception)
-
-
-def test_the_janitor_leaves_what_has_ended_alone(api: Api) -> None:
-    done = {"type": "Complete", "status": "True"}
-    api.jobs = [job("gpu"), job("cpu", conditions=(done,))]
-    names = [one.metadata.name for one in api.jobs]
-    assert suspend_what_is_left(Cluster(), [*names, "gone"], JumpingClock()) == [names[0]]
-    assert api.patched == [(names[0], {"spec": {"suspend": True}})]
+def test_a_context_that_is_not_there(api: Api) -> None:
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        Cluster(context="nowhere")

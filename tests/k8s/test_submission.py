@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from job.errors import ConfigurationError, UsageError
@@ -14,7 +13,6 @@ from job.plan import read_plan
 from job.run import Run, RunEnd, find_named
 from k8s.helm import CHECKOUT_CHART, Helm, HelmError, ReleaseMissingError, find_chart
 from k8s.looking import storage_of
-from k8s.objects import Container, Job
 from k8s.release import Release
 from k8s.submission import Chart, StorageOptions, find_work, is_reachable, make_plan, next_pass
 from tests.k8s.objects import job, release
@@ -25,12 +23,7 @@ HERE = StorageOptions()
 def release_of(source: Path, target: Path, run: str = "night-1a2b3c4d", *flags: str) -> Release:
     """A release whose workers were told of these folders."""
     arguments = ["annotate", f"--input_top_dir={source}", f"--out_top_dir={target}", f"--run={run}", *flags]
-    original = job("cpu")
-    containers = [Container(name="annotate", args=arguments)]
-    template = msgspec.structs.replace(
-        original.spec.template, spec=msgspec.structs.replace(original.spec.template.spec, containers=containers)
-    )
-    return release(cpu=Job(metadata=original.metadata, spec=msgspec.structs.replace(original.spec, template=template)))
+    return release(cpu=job("cpu", args=arguments))
 
 
 def end(target: Path, *runs: str) -> None:

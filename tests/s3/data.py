@@ -59,6 +59,12 @@ def the_run(bucket: Bucket, name: str) -> Run:
 
 def check_complete(bucket: Bucket, name: str, inputs: int, failed: tuple[str, ...] = (BROKEN,)) -> None:
     """Every input in exactly one of annotated and failed; one end; nothing stray."""
+    check_accounts(bucket, name, inputs, failed)
+    check_audit(bucket, inputs, failed)
+
+
+def check_accounts(bucket: Bucket, name: str, inputs: int, failed: tuple[str, ...]) -> None:
+    """What the run itself says: of each input one result, one end."""
     run = the_run(bucket, name)
     totals: Counter[str] = Counter()
     for shard in marked_shards(run):
@@ -68,10 +74,14 @@ def check_complete(bucket: Bucket, name: str, inputs: int, failed: tuple[str, ..
     assert end is not None
     assert (end.outcome, end.annotated, end.failed) == ("succeeded", inputs - len(failed), len(failed))
     assert end.inputs_listed == inputs
-    failures = [json.loads(line) for line in run.store.read(run.key("failures.jsonl")).splitlines()]
-    assert [row["json"] for row in failures] == list(failed)
+    assert [row["json"] for row in failure_rows(bucket, name)] == list(failed)
     assert not [key for key in private_keys(bucket) if key.startswith("_sam3/tmp/")]
-    check_audit(bucket, inputs, failed)
+
+
+def failure_rows(bucket: Bucket, name: str) -> list[dict[str, str]]:
+    """Failed inputs of a run with their reasons."""
+    run = the_run(bucket, name)
+    return [json.loads(line) for line in run.store.read(run.key("failures.jsonl")).splitlines()]
 
 
 def check_audit(bucket: Bucket, inputs: int, failed: tuple[str, ...]) -> None:

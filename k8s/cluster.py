@@ -150,7 +150,9 @@ class Cluster:
         except ApiException as exc:
             raise self._error(exc, permission) from exc
         except HTTPError as exc:
-            raise ClusterError(f"the API server {_host()} is out of reach: {exc}. Try again, or look at kubectl") from exc
+            raise ClusterError(
+                f"the API server {_host()} is out of reach: {exc}. Try again, or look at kubectl"
+            ) from exc
         except msgspec.DecodeError as exc:
             raise ClusterError(f"the answer of {_host()} is not that of an API server: {exc}. Look at kubectl") from exc
 

@@ -89,9 +89,7 @@ class Helm:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
         except FileNotFoundError as exc:
-            raise ConfigurationError(
-                "this needs the program helm, which is not on the PATH: install Helm 4"
-            ) from exc
+            raise ConfigurationError("this needs the program helm, which is not on the PATH: install Helm 4") from exc
         except subprocess.TimeoutExpired as exc:
             raise HelmError(
                 f"helm {arguments[0]} took longer than {_TIMEOUT_S:.0f} s; look with `helm history`"

@@ -196,4 +196,5 @@ def last_words(pod: Pod) -> str:
         told = [disruption, ended.message.strip().splitlines()[-1]]
     elif ended is not None:
         told.append(f"{ended.reason or 'ended'}, exit {ended.exit_code}")
-    return ": ".join(" ".join(part.split()) for part in told if part)
+    # An eviction is told twice in the same words, by the condition and by the pod.
+    return ": ".join(dict.fromkeys(" ".join(part.split()) for part in told if part))

@@ -63,7 +63,7 @@ NEW_JOB = b"""{
 OUT_OF_MEMORY = b"""{
   "apiVersion": "v1", "kind": "Pod",
   "metadata": {
-    "annotations": {"batch.kubernetes.io/job-completion-index": "3", "batch.kubernetes.io/job-index-failure-count": "1"},
+    "annotations": {"batch.kubernetes.io/job-completion-index": "3"},
     "creationTimestamp": "2026-01-31T09:12:03Z", "finalizers": ["batch.kubernetes.io/job-tracking"], "generation": 1,
     "labels": {"batch.kubernetes.io/job-completion-index": "3", "sam3-annotate/pool": "cpu"},
     "name": "night-sam3-annotate-cpu-e0edc924-3-7kq2d", "namespace": "garage",
@@ -107,7 +107,7 @@ EVICTED = b"""{
 }"""
 
 CREATING = b"""{
-  "metadata": {"creationTimestamp": "2026-01-31T09:12:03Z", "name": "night-sam3-annotate-doctor", "labels": null},
+  "metadata": {"creationTimestamp": "2026-01-31T09:12:03Z", "name": "night-sam3-annotate-doctor"},
   "spec": {"containers": [{"image": "registry.example/it", "name": "annotate"}]},
   "status": {
     "containerStatuses": [{"image": "registry.example/it", "imageID": "", "lastState": {}, "name": "annotate",

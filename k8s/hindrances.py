@@ -27,7 +27,7 @@ def find_hindrances(
     Args:
         pods: Workers of a release.
         events: Warnings about Jobs of the namespace.
-        jobs: Names of the Jobs of the release.
+        jobs: Names of the Jobs of the release that lack pods.
         node_of: Gives a node by name.
         now: The time.
     """

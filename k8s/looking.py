@@ -38,8 +38,9 @@ def look(cluster: Cluster, name: str, storage_options: Mapping[str, object]) -> 
     release = find_release(cluster, name)
     pods = list(cluster.pods(labels_of(name)))
     progress, trouble = _ask_storage(release, storage_options)
-    jobs = frozenset(job.metadata.name for job in release.jobs.values())
-    hindrances = find_hindrances(pods, _events(cluster), jobs, lambda node: _node(cluster, node), datetime.now(UTC))
+    # An event is kept for an hour: it is news only where there still are pods missing.
+    lacking = frozenset(job.metadata.name for job in release.jobs.values() if job.lacks_pods)
+    hindrances = find_hindrances(pods, _events(cluster), lacking, lambda node: _node(cluster, node), datetime.now(UTC))
     return judge(release, pods, progress, [*trouble, *hindrances])
 
 

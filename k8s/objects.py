@@ -100,6 +100,12 @@ class Job(_Object, frozen=True):
         """Whether it will start no pod any more."""
         return has_condition(self.status.conditions, "Complete") or has_condition(self.status.conditions, "Failed")
 
+    @property
+    def lacks_pods(self) -> bool:
+        """Whether it would start more pods if it could."""
+        left = self.spec.completions - self.status.succeeded - count_of(self.status.failed_indexes)
+        return not self.spec.suspend and not self.has_ended and self.status.active < min(self.spec.parallelism, left)
+
 
 class Waiting(_Object, frozen=True):
     """Why a container has not started."""

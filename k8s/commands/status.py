@@ -43,7 +43,8 @@ def status(release: str, namespace: str | None, kube_context: str | None, **flag
     options, is_waiting = read_storage_options(flags["output_storage_options"]), flags["watch"] or flags["wait"]
     cluster = Cluster(namespace, kube_context)
     shown = None
-    with suppress(KeyboardInterrupt):
+    # Who waits for the end must not take Ctrl-C for it.
+    with suppress() if flags["wait"] else suppress(KeyboardInterrupt):
         while True:
             found = _look(cluster, release, options, is_patient=shown is not None)
             if found is not None and (flags["watch"] or shown is None or found.state in _OVER):

@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import click
@@ -44,7 +44,7 @@ def status(release: str, namespace: str | None, kube_context: str | None, **flag
     cluster = Cluster(namespace, kube_context)
     shown = None
     # Who waits for the end must not take Ctrl-C for it.
-    with suppress() if flags["wait"] else suppress(KeyboardInterrupt):
+    with nullcontext() if flags["wait"] else suppress(KeyboardInterrupt):
         while True:
             found = _look(cluster, release, options, is_patient=shown is not None)
             if found is not None and (flags["watch"] or shown is None or found.state in _OVER):

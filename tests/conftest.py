@@ -9,11 +9,9 @@ import pytest
 from hypothesis import settings
 
 from export.demo_model.scenes import write_scenes
-from tests.processes import annotate
+from tests.processes import DATE, annotate
 
 pytest.register_assert_rewrite("tests.s3.data", "tests.cluster.places", "tests.cluster.release")
-
-DATE = "2026-01-31"
 
 # Shared machines are slow at times. CI draws the same examples every time; at a desk they differ.
 settings.register_profile("desk", deadline=None)

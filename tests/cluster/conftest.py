@@ -15,8 +15,7 @@ import pytest
 from tests.cluster.access import Cluster, open_cluster
 from tests.cluster.places import Place
 from tests.cluster.release import SECRET, Release
-from tests.conftest import DATE
-from tests.processes import annotate, results
+from tests.processes import quiet_results
 from tests.s3.data import make_inputs, upload
 
 COUNT = 320
@@ -53,13 +52,7 @@ def inputs(scenes: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="session")
 def quiet(inputs: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Outputs of an undisturbed run on this machine with as many threads."""
-    folder = tmp_path_factory.mktemp("quiet")
-    for key, data in inputs.items():
-        path = folder / "in" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    annotate(folder / "in", folder / "out", "--annotation_date", DATE, "--threads", "1").check_returncode()
-    return results(folder / "out")
+    return quiet_results(inputs, tmp_path_factory.mktemp("quiet"))
 
 
 @pytest.fixture(scope="session")

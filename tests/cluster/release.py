@@ -16,7 +16,7 @@ import yaml
 from tests.chart.rendering import CHART, Values, merged
 from tests.cluster.access import Cluster, Job, Pod, exit_code
 from tests.cluster.places import Place
-from tests.conftest import DATE
+from tests.processes import DATE
 
 NAME = "night"
 SECRET = "s3-keys"

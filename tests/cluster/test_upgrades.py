@@ -8,8 +8,7 @@ from tests.chart.rendering import merged
 from tests.cluster.access import Cluster, Pod, has_condition
 from tests.cluster.places import Place, check_complete, check_outputs
 from tests.cluster.release import NAME, Release, base_values, slow
-from tests.conftest import DATE
-from tests.processes import annotate, results
+from tests.processes import quiet_results
 
 ORIGINAL_LABELS = {"controller-uid", "batch.kubernetes.io/controller-uid", "job-name", "batch.kubernetes.io/job-name"}
 BYTE_CHANGING = ("--set", "annotation.confidenceThreshold=0.6", "--set", "selection.override=true")
@@ -18,14 +17,7 @@ BYTE_CHANGING = ("--set", "annotation.confidenceThreshold=0.6", "--set", "select
 @pytest.fixture(scope="module")
 def stricter(base: Place, inputs: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Outputs of a quiet run with a higher threshold."""
-    folder = tmp_path_factory.mktemp("stricter")
-    for key, data in inputs.items():
-        path = folder / "in" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    flags = ("--annotation_date", DATE, "--threads", "1", "--confidence_threshold", "0.6")
-    annotate(folder / "in", folder / "out", *flags).check_returncode()
-    return results(folder / "out")
+    return quiet_results(inputs, tmp_path_factory.mktemp("stricter"), "--confidence_threshold", "0.6")
 
 
 def names(release: Release) -> dict[str, str]:

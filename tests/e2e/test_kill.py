@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import DATE
-from tests.processes import annotate, results
+from tests.processes import DATE, annotate, results
 
 KILLED = Path(__file__).with_name("killed.py")
 MOMENTS = 24

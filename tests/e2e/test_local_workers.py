@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import DATE
-from tests.processes import annotate, results
+from tests.processes import DATE, annotate, results
 
 COUNT = 60
 

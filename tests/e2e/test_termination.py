@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from job.termination import LONGEST_BYTES, VARIABLE, write_termination_message
-from tests.conftest import DATE
 from tests.fakes import DEMO_ARTIFACT
-from tests.processes import running, wait_until
+from tests.processes import DATE, running, wait_until
 from tests.web import served
 
 TROUBLED = str(Path(__file__).parent / "troubled.py")

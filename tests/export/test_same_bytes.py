@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from job.artifact import Artifact
-from tests.conftest import DATE
-from tests.processes import annotate, results
+from tests.processes import DATE, annotate, results
 
 PRECISIONS = ["fp32", "int8"]
 NEAR_THRESHOLD, SCORE, PIXELS = 1e-3, 1e-3, 2

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import DATE
-from tests.processes import annotate, results
+from tests.processes import DATE, quiet_results, results
 from tests.s3.data import make_inputs, outputs, upload
 from tests.s3.fixtures import Bucket
 from tests.s3.workers import pods, run_to_end
@@ -26,13 +25,7 @@ def inputs(scenes: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def local(inputs: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("local")
-    for key, data in inputs.items():
-        path = folder / "in" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    annotate(folder / "in", folder / "out", *FLAGS).check_returncode()
-    return results(folder / "out")
+    return quiet_results(inputs, tmp_path_factory.mktemp("local"), "--workers", "2")
 
 
 def test_five_hundred_images(bucket: Bucket, inputs: dict[str, bytes], local: dict[str, bytes], tmp_path: Path) -> None:

@@ -17,9 +17,8 @@ import pytest
 
 from job.keys import mask_key
 from job.worker import KILLER_REASON
-from tests.conftest import DATE
 from tests.e2e.poisoned import POISON
-from tests.processes import annotate, results
+from tests.processes import quiet_results
 from tests.s3.data import (
     BROKEN,
     check_accounts,
@@ -51,13 +50,7 @@ def inputs(scenes: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def quiet(inputs: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Outputs of an undisturbed run on local disk with as many threads."""
-    folder = tmp_path_factory.mktemp("quiet")
-    for key, data in inputs.items():
-        path = folder / "in" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    annotate(folder / "in", folder / "out", "--annotation_date", DATE, "--threads", "1").check_returncode()
-    return results(folder / "out")
+    return quiet_results(inputs, tmp_path_factory.mktemp("quiet"))
 
 
 @pytest.fixture

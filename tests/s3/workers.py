@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.conftest import DATE
+from tests.processes import DATE
 from tests.s3.fixtures import Bucket
 from tests.s3.servers import S3Server
 

@@ -40,6 +40,7 @@ COUNT = 240
 INTERVAL_S = 0.5
 POOLS = {"gpu": 2, "cpu": 2}
 FLAGS = ("--journal_interval_s", str(INTERVAL_S), "--shard_size", "15")
+OVERRIDE = ("--override_previous_annotations",)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_a_long_kill_storm(tmp_path: Path, filled: Bucket, proxy: FaultProxy, qu
     while kills < 200:
         run = f"storm{rounds}"
         (tmp_path / run).mkdir()
-        storm = storm_through(tmp_path / run, filled, proxy, run, 25, 1.0, "--override_previous_annotations")
+        storm = storm_through(tmp_path / run, filled, proxy, run, 25, 1.0, *OVERRIDE, "--image_timeout_s", "20")
         assert outputs(filled) == quiet
         failed = {row["json"]: row["reason"] for row in failure_rows(filled, run)}
         assert all(KILLER_REASON in reason for key, reason in failed.items() if key != BROKEN)
@@ -118,7 +119,7 @@ def test_an_override_run_that_is_killed_does_each_image_once_but_for_one_interva
     tmp_path: Path, filled: Bucket, proxy: FaultProxy, quiet: dict[str, bytes]
 ) -> None:
     upload(filled, {key: data + b" " if key.endswith(".json") else data for key, data in quiet.items()}, "out")
-    storm = storm_through(tmp_path, filled, proxy, "storm", 15, 1.0, "--override_previous_annotations")
+    storm = storm_through(tmp_path, filled, proxy, "storm", 15, 1.0, *OVERRIDE)
     assert outputs(filled) == quiet
     check_complete(filled, "storm", COUNT + 1)
     times = Counter(seen.path for seen in proxy.log if seen.kind == "PUT" and seen.path.endswith(".npz"))

@@ -61,5 +61,6 @@ def _pool_line(name: str, pool: PoolStatus) -> str:
 
 
 def _failure_line(failure: PodFailure) -> str:
-    final = "failed for good" if failure.is_final else "will be tried again"
-    return f"Index {failure.index} of {failure.pool}, {final}: {failure.last_words} ({failure.pod})"
+    # Another pod may be at the index by now, or have done it.
+    final = "failed for good" if failure.is_final else "failed, not for good"
+    return f"Index {failure.index} of {failure.pool} {final}: {failure.last_words} ({failure.pod})"

@@ -1,4 +1,4 @@
-"""What a release is said to do: its state, its failures with last words, its screen."""
+"""What a release is said to do: its state, its pools, its failures with last words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from job.errors import ConfigurationError, TooManyFailedError, WorkerError
 from job.run_progress import RunProgress, State
 from k8s.commands.status import _raise_if_bad
 from k8s.objects import Job, count_of, indexes_of
-from k8s.screen import lines_of
 from k8s.status import SHOWN_FAILURES, judge, last_words
 from tests.k8s.objects import condition, ended, job, pod, release
 
@@ -81,6 +80,42 @@ def test_failures_final_ones_first_then_the_newest() -> None:
     assert not any(one.is_final for one in shown[1:])
 
 
+def test_nothing_is_tried_again_once_the_job_has_failed() -> None:
+    jobs = {"gpu": job("gpu", conditions=FAILED), "cpu": job("cpu", ready=1, failedIndexes="1-2")}
+    dead = [pod(index, "Failed", pool=pool, reason="Evicted") for pool in ("gpu", "cpu") for index in range(3)]
+    shown = judge(release(**jobs), dead, None, []).failures
+    assert {(one.pool, one.index) for one in shown if one.is_final} == {
+        ("gpu", 0), ("gpu", 1), ("gpu", 2), ("cpu", 1), ("cpu", 2),
+    }  # fmt: skip
+    assert {one.exit_code for one in shown} == {None}, "they had no container"
+
+
+def test_only_failed_workers_are_failures() -> None:
+    pods = [pod(0), pod(1, "Succeeded"), pod(2, "Pending"), pod(3, "Unknown"), pod(4, "Failed", pool="cpu")]
+    assert judge(release(gpu=job("gpu")), pods, None, []).failures == ()
+
+
+POOL_STATES: dict[str, Job] = {
+    "working": job("gpu", ready=1, active=2),
+    "waiting": job("gpu", ready=0, active=2),
+    "suspended": job("gpu", suspend=True),
+    "complete": job("gpu", conditions=(condition("SuccessCriteriaMet"),)),
+    "failed": job("gpu", ready=1, conditions=(condition("FailureTarget"), condition("Complete", "False"))),
+}
+
+
+@pytest.mark.parametrize(("state", "seen"), POOL_STATES.items(), ids=POOL_STATES)
+def test_the_state_of_a_pool(state: str, seen: Job) -> None:
+    assert judge(release(gpu=seen), [], None, []).pools["gpu"].state == state
+
+
+def test_pools_in_order_and_what_was_found_to_be_in_the_way() -> None:
+    found = judge(release(gpu=job("gpu"), cpu=job("cpu", conditions=FAILED)), [], None, iter(["one", "two"]))
+    assert list(found.pools) == ["cpu", "gpu"]
+    assert found.pools["cpu"].reason == "PodFailurePolicy: exit code 78"
+    assert found.warnings == ("one", "two")
+
+
 LAST_WORDS = {
     "of the worker": (
         {"containerStatuses": ended(78, message="noise\nArtifactError, exit 78: no model\n")},
@@ -91,6 +126,18 @@ LAST_WORDS = {
         {"conditions": [condition("DisruptionTarget", "True", "EvictionByEvictionAPI", "Eviction API: evicting")]},
         "Eviction API: evicting",
     ),
+    "of an eviction that the worker has seen": (
+        {
+            "conditions": [condition("DisruptionTarget", "True", "PreemptionByScheduler", "preempted by another")],
+            "containerStatuses": ended(75, message="InterruptedRunError, exit 75: stopped\n"),
+        },
+        "preempted by another: InterruptedRunError, exit 75: stopped",
+    ),
+    "of a disruption that did not come": (
+        {"conditions": [condition("DisruptionTarget", "False")], "containerStatuses": ended(70, message="no GPU")},
+        "no GPU",
+    ),
+    "none": ({"containerStatuses": ended(1, "", " \n")}, "ended, exit 1"),
     "of the kubelet": (
         {"reason": "Evicted", "message": 'Usage of EmptyDir volume "tmp"\nexceeds the limit'},
         'Evicted: Usage of EmptyDir volume "tmp" exceeds the limit',
@@ -117,25 +164,3 @@ def test_arguments_are_read_as_the_pod_sees_them() -> None:
         "s3://pictures/$(odd)",
     )
     assert found.environment == {"AWS_REGION": "eu-1"}
-
-
-def test_the_screen() -> None:
-    jobs = {"cpu": job("cpu", ready=2, active=2, completedIndexes="0-2", failed=1), "gpu": job("gpu", active=2)}
-    told = progress("working", planned=1000, done=250, failed=2, left=750, images_per_s=2.5, eta_s=300.0)
-    dead = pod(4, "Failed", pool="cpu", containerStatuses=ended(75, message="InterruptedRunError, exit 75: stopped"))
-    assert list(
-        lines_of(judge(release(**jobs), [dead], told, ["2 pods of pool gpu wait for a node: none has one"]))
-    ) == [
-        "Release night in namespace garage: working",
-        "Run     night-1a2b3c4d, into s3://pictures/$(odd)",
-        "Done    250 of 1000 (25.0 %), 2 failed",
-        "Rate    2.50 images/s, 0:05:00 to go",
-        "",
-        "POOL  STATE      PODS       INDEXES DONE   FAILED  PODS FAILED  JOB",
-        "cpu   working    2 of 2     3 of 8         0       1            night-cpu-0a1b2c3d",
-        "gpu   waiting    2 of 2     0 of 8         0       0            night-gpu-0a1b2c3d",
-        "",
-        "Index 4 of cpu, will be tried again: InterruptedRunError, exit 75: stopped (night-cpu-4)",
-        "",
-        "Warning: 2 pods of pool gpu wait for a node: none has one",
-    ]

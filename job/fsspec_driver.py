@@ -13,7 +13,7 @@ from fsspec.core import url_to_fs
 
 from job.errors import ObjectMissingError, ObjectRefusedError, UsageError
 from job.keys import ordered
-from job.object_store import Level
+from job.listing import Level
 from job.retry import TransientError
 from job.store import Fetched, StoredObject
 

@@ -10,7 +10,7 @@ from aiohttp import ClientError, ClientResponseError, ClientTimeout
 
 from job.errors import ConfigurationError, ObjectRefusedError, UsageError
 from job.fsspec_driver import FsspecDriver
-from job.object_store import Level
+from job.listing import Level
 from job.retry import RefusedError, TransientError
 from job.store import Fetched, StoredObject
 

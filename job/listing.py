@@ -12,15 +12,11 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from job.concurrent import map_in_threads
 from job.errors import ConfigurationError
 from job.keys import ordered
 from job.store import StoredObject
-
-if TYPE_CHECKING:
-    from job.object_store import Level
 
 _RANGES_AT_ONCE = 32
 _PAGES_AHEAD = 3
@@ -39,6 +35,21 @@ class Page:
 
 
 @dataclass(frozen=True)
+class Level:
+    """What lies directly in a folder.
+
+    Attributes:
+        objects: Ascending.
+        folders: Their names, ascending.
+        next_key: Where the listing of a folder of many goes on, or None at its end.
+    """
+
+    objects: tuple[StoredObject, ...]
+    folders: tuple[str, ...]
+    next_key: str | None = None
+
+
+@dataclass(frozen=True)
 class _Range:
     """Keys that begin with `prefix`, after `after`; flat when no folder was seen among them."""
 
@@ -48,7 +59,7 @@ class _Range:
 
 
 ListPage = Callable[[str, str], Page]
-ListLevel = Callable[[str, str], "Level"]
+ListLevel = Callable[[str, str], Level]
 
 
 def list_in_order(

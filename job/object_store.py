@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from job.errors import ObjectMissingError
 from job.keys import IMAGE_SUFFIXES, JSON_SUFFIX, MASK_SUFFIX, ordered
-from job.listing import Page, list_in_order
+from job.listing import Level, Page, list_in_order
 from job.retry import Retry
 from job.store import PRIVATE_FOLDER, Fetched, Guard, StoredObject
 
 _FAMILY = (JSON_SUFFIX, MASK_SUFFIX, *IMAGE_SUFFIXES)
-
-
-@dataclass(frozen=True)
-class Level:
-    """What lies directly in a folder.
-
-    Attributes:
-        objects: Ascending.
-        folders: Their names, ascending.
-        next_key: Where the listing of a folder of many goes on, or None at its end.
-    """
-
-    objects: tuple[StoredObject, ...]
-    folders: tuple[str, ...]
-    next_key: str | None = None
 
 
 class Driver(Protocol):

@@ -24,8 +24,7 @@ from botocore.exceptions import (
 from s3fs import S3FileSystem
 
 from job.errors import ObjectMissingError, ObjectRefusedError, UnstorableObjectError, UsageError
-from job.listing import LAST_CHARACTER, Page
-from job.object_store import Level
+from job.listing import LAST_CHARACTER, Level, Page
 from job.retry import RefusedError, TransientError
 from job.store import PRIVATE_FOLDER, Fetched, StoredObject
 

@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from job.listing import LAST_CHARACTER, Page
+from job.listing import LAST_CHARACTER, Level, Page
 from job.local_store import LocalStore
-from job.object_store import Level, ObjectStore
+from job.object_store import ObjectStore
 from job.plan import Selection, Sizing, make_plan
 from job.run import open_run
 from job.store import StoredObject

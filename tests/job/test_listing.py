@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from job.errors import ConfigurationError
 from job.keys import ordered
-from job.listing import Page, list_in_order
-from job.object_store import Level
+from job.listing import Level, Page, list_in_order
 from job.store import StoredObject
 
 parts = st.text(alphabet="ab./0é\U0001f600", min_size=1, max_size=3)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from job.clock import SYSTEM_CLOCK, Clock
-from job.errors import ObjectError, StorageError, UsageError
+from job.errors import CredentialsRefusedError, ObjectError, StorageError, UsageError
 from job.run import find_named
 from job.store import Store
 from k8s.cluster import Cluster, ClusterError
@@ -22,7 +22,8 @@ def wait_for_end(store: Store, run_name: str, clock: Clock = SYSTEM_CLOCK) -> No
     """Wait until the run has ended, however long storage is out of reach.
 
     Raises:
-        ConfigurationError: Storage refuses this user.
+        CredentialsRefusedError: Storage has refused this user since the start.
+        RunConflictError: The run is of another version.
     """
     while not _has_ended(store, run_name):
         clock.sleep(POLL_S)
@@ -33,6 +34,8 @@ def _has_ended(store: Store, run_name: str) -> bool:
         end = find_named(store, run_name).end()
     except UsageError:
         return False  # nobody has begun it
+    except CredentialsRefusedError:
+        raise
     except (StorageError, ObjectError) as exc:
         logger.warning("%s; will look again", exc)
         return False

@@ -1,0 +1,102 @@
+"""`suspend`, `resume`, `scale` and `cancel`, as far as they come without Helm: what they refuse, and whom they ask."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from job.cli import run as run_cli
+from job.errors import UsageError
+from k8s.commands.changes import _chosen
+from k8s.objects import Job
+from tests.k8s.api import Api
+from tests.k8s.objects import condition, job, release
+
+DONE = (condition("Complete"),)
+NO_HELM = "Error: this needs the program helm, which is not on the PATH: install Helm"
+
+
+class Terminal(io.StringIO):
+    """A person who has typed something."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def without_helm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def running(api: Api) -> None:
+    api.jobs = [job("gpu", active=2), job("cpu", conditions=DONE)]
+
+
+REFUSED: dict[str, tuple[list[str], str]] = {
+    "more pods than indexes": (
+        ["scale", "night", "--parallelism=9"],
+        "9 pods for the 8 indexes of pool gpu: give at most 8",
+    ),
+    "no number of pods": (["scale", "night", "--parallelism=-1"], "-1 is not in the range"),
+    "a pool of another chart": (["suspend", "night", "--pool=tpu"], "'tpu' is not one of 'gpu', 'cpu'"),
+    "no release to suspend": (["suspend", "day"], "namespace garage has no Jobs of a release day"),
+    "no release to resume": (["resume", "day", "-n", "garage"], "namespace garage has no Jobs of a release day"),
+    "no release to cancel": (["cancel", "day", "--yes"], "namespace garage has no Jobs of a release day"),
+    "nobody to ask": (["cancel", "night"], "nothing was removed: give --yes to remove without being asked"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSED.values(), ids=REFUSED)
+def test_refusals(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
+    assert run_cli(arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["suspend", "night"], ["resume", "night"], ["scale", "night", "--parallelism=8"], ["cancel", "night", "--yes"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_all_of_them_go_through_helm(api: Api, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert run_cli(arguments) == 78
+    assert NO_HELM in capsys.readouterr().err
+    assert api.patched == []
+
+
+def test_a_person_is_asked_before_anything_is_removed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert run_cli(["cancel", "night"]) == 0
+    shown = capsys.readouterr().out
+    assert "gpu: Job night-gpu-0a1b2c3d with 2 pods\ncpu: Job night-cpu-0a1b2c3d with 0 pods\n" in shown
+    assert "Remove release night from namespace garage? [y/N]" in shown
+    assert shown.endswith("Nothing was removed\n")
+
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    assert run_cli(["cancel", "night"]) == 78
+    assert NO_HELM in capsys.readouterr().err
+
+
+CHOSEN: dict[str, tuple[dict[str, Job], tuple[str, ...], list[str]]] = {
+    "all that have work left": ({"gpu": job("gpu"), "cpu": job("cpu", conditions=DONE)}, (), ["gpu"]),
+    "all, where none has": (
+        {"gpu": job("gpu", conditions=DONE), "cpu": job("cpu", conditions=DONE)},
+        (),
+        ["cpu", "gpu"],
+    ),
+    "one that was asked for": ({"gpu": job("gpu"), "cpu": job("cpu", conditions=DONE)}, ("cpu",), ["cpu"]),
+}
+
+
+@pytest.mark.parametrize(("jobs", "asked", "chosen"), CHOSEN.values(), ids=CHOSEN)
+def test_which_pools(jobs: dict[str, Job], asked: tuple[str, ...], chosen: list[str]) -> None:
+    assert _chosen(release(**jobs), asked) == chosen
+
+
+def test_a_pool_that_is_off() -> None:
+    with pytest.raises(UsageError, match="release night has no pool gpu: it has cpu"):
+        _chosen(release(cpu=job("cpu")), ("gpu",))

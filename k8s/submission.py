@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 PLAN_FIRST_INPUTS = 1_000_000
 """A listing of more takes minutes, in which index 0 of the `gpu` pool would hold a GPU."""
+_PLACES = ("input_top_dir", "out_top_dir", "model", "input_list")
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ def render(helm: Helm, chart: Chart) -> Release:
 
 
 def is_reachable(release: Release) -> bool:
-    """Whether all that a plan needs can be read from here: volumes can only be read by pods."""
-    return not any(argument.partition("=")[2].startswith("/volumes/") for argument in release.arguments)
+    """Whether all that a plan needs can be read from here: a path leads into a volume, which only pods can read."""
+    return not any(argument.startswith(tuple(f"--{place}=/" for place in _PLACES)) for argument in release.arguments)
 
 
 def next_pass(release: Release, options: StorageOptions) -> str | None:

@@ -136,7 +136,9 @@ def _sizes(rendered: Release, images: int | None, flags: Mapping[str, Any]) -> S
         raise UsageError(f"pool {', '.join(strangers)} is off in these values: leave it out, or turn it on")
     is_counted = images is not None
     if not is_counted and (speeds or flags["hours"] is not None or flags["max_cost"] is not None):
-        raise UsageError("the inputs lie on a volume, which only pods can read: give their number with --images")
+        raise UsageError(
+            "inputs, results or model lie on a volume, which only pods can read: give the number of inputs, --images"
+        )
     rates = {
         name: PoolRate(
             parallelism=rendered.jobs[name].spec.parallelism,

@@ -21,8 +21,10 @@ HERE = StorageOptions()
 
 
 def release_of(source: Path, target: Path, run: str = "night-1a2b3c4d", *flags: str) -> Release:
-    """A release whose workers were told of these folders."""
-    arguments = ["annotate", f"--input_top_dir={source}", f"--out_top_dir={target}", f"--run={run}", *flags]
+    """A release whose workers were told of these folders, as URLs."""
+    arguments = [
+        "annotate", f"--input_top_dir=file://{source}", f"--out_top_dir=file://{target}", f"--run={run}", *flags,
+    ]  # fmt: skip
     return release(cpu=job("cpu", args=arguments))
 
 
@@ -66,10 +68,25 @@ def test_work_is_counted_without_a_trace_and_planned_on_demand(scenes: Path, tmp
     assert read_plan(find_named(LocalStore(tmp_path / "out", "tester"), "night-1a2b3c4d")) == plan
 
 
-def test_volumes_can_only_be_read_by_pods() -> None:
-    assert is_reachable(release_of(Path("/data/in"), Path("/data/out")))
-    assert not is_reachable(release_of(Path("/volumes/pictures/in"), Path("/data/out")))
-    assert not is_reachable(release_of(Path("/data/in"), Path("/data/out"), "r-1", "--model=/volumes/models/sam3"))
+REACHABLE = ["--input_top_dir=s3://pictures/in", "--out_top_dir=s3://pictures/out", "--model_cache=/cache/models"]
+
+
+def test_urls_can_be_read_from_here() -> None:
+    secrets = ["--input_storage_options=/secrets/input/storage_options.json", "--include=/volumes/*"]
+    assert is_reachable(release(cpu=job("cpu", args=["annotate", *REACHABLE, *secrets, "--model=s3://models/sam3"])))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "--input_top_dir=/volumes/pictures/in",
+        "--out_top_dir=/mnt/results",
+        "--model=/volumes/models/sam3",
+        "--input_list=/mnt/list.csv",
+    ],
+)
+def test_paths_lead_into_volumes_that_only_pods_can_read(place: str) -> None:
+    assert not is_reachable(release(cpu=job("cpu", args=["annotate", *REACHABLE, place])))
 
 
 def test_the_workers_region_is_used_where_this_machine_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

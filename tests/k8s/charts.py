@@ -1,0 +1,39 @@
+"""Helm as a library: it renders as the program does, and has neither a cluster nor releases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import yaml  # type: ignore[import-untyped]
+
+from k8s.helm import Helm
+from tests.chart.rendering import Values, merged, render
+
+
+@dataclass(frozen=True)
+class LibraryHelm(Helm):
+    """What needs no cluster."""
+
+    def render(self, release: str, chart: str, arguments: Sequence[str]) -> str:
+        manifests = render(merged({}, *values_of(arguments)), name=release, namespace=self.namespace).manifests
+        return str(yaml.safe_dump_all(manifests))
+
+
+def values_of(arguments: Sequence[str]) -> Iterator[Values]:
+    """Values in the order in which Helm lays them over each other: files, --set-json, --set."""
+    yield from (_of_file(text) for text in _texts(arguments, "--values="))
+    yield from (helm_python.parse_set_json(text) for flag, text in pairwise(arguments) if flag == "--set-json")
+    yield from (helm_python.parse_set_string(text) for text in _texts(arguments, "--set="))
+
+
+def _texts(arguments: Sequence[str], prefix: str) -> list[str]:
+    return [text.removeprefix(prefix) for text in arguments if text.startswith(prefix)]
+
+
+def _of_file(path: str) -> dict[str, Any]:
+    return dict(yaml.safe_load(Path(path).read_text()) or {})

@@ -1,0 +1,200 @@
+"""What `submit` decides before anything is changed: rendered by the real chart, counted in a real folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import pytest
+
+from job.cli import run as run_cli
+from job.errors import UsageError
+from job.local_store import LocalStore
+from job.run import Run, RunEnd
+from k8s.commands.submit import PerPool, Submission, _chart, _check_cost, _lines, _prepare
+from k8s.helm import CHECKOUT_CHART
+from k8s.sizing import PoolSize, Sizes
+from k8s.submission import Chart, Work, render
+from tests.fakes import write_inputs
+from tests.k8s.charts import LibraryHelm
+
+HELM = LibraryHelm("garage")
+NOTHING_GIVEN: dict[str, Any] = {
+    "images_per_s": (),
+    "price_per_hour": (),
+    "hours": None,
+    "max_cost": None,
+    "images": None,
+    "input_storage_options": None,
+    "output_storage_options": None,
+}
+RATES = (("gpu", 60.0), ("cpu", 0.5))
+
+
+def prepared(places: dict[str, str], *single: str, **flags: Any) -> tuple[Submission, Chart, Work | None]:
+    """What becomes of `submit night --set …`."""
+    given = [f"--set={key}={value}" for key, value in places.items()] + [f"--set={one}" for one in single]
+    return _prepare(HELM, Chart("night", str(CHECKOUT_CHART), tuple(given)), NOTHING_GIVEN | flags)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, str]:
+    """Twelve inputs, and an output that is not there yet."""
+    write_inputs(tmp_path / "in", 12)
+    return {"input.url": f"file://{tmp_path}/in", "output.url": f"file://{tmp_path}/out"}
+
+
+VOLUMES = {"input.pvc.claimName": "pictures", "output.pvc.claimName": "results"}
+
+
+def end(places: dict[str, str], run: str) -> None:
+    folder = Path(places["output.url"].removeprefix("file://"))
+    Run(LocalStore(folder, "x"), run, None).write_end(RunEnd(outcome="succeeded", by="x"))  # type: ignore[arg-type]
+
+
+def test_the_work_is_counted_and_nothing_is_changed(places: dict[str, str], tmp_path: Path) -> None:
+    shown, chart, work = prepared(places)
+    assert work == Work(images=12, is_planned=False)
+    assert (shown.release, shown.namespace, shown.images) == ("night", "garage", 12)
+    assert shown.run.startswith("night-")
+    assert {name: (pool.completions, pool.parallelism) for name, pool in shown.sizes.pools.items()} == {
+        "gpu": (8, 2), "cpu": (8, 2),
+    }  # fmt: skip
+    assert not any("--set-json" in argument for argument in chart.arguments), "the values stay as they are"
+    assert not (tmp_path / "out").exists()
+
+
+def test_sizes_go_into_the_chart(places: dict[str, str]) -> None:
+    shown, chart, _ = prepared(places, images_per_s=RATES, images=100_000_000, hours=10.0)
+    pools = {name: (pool.completions, pool.parallelism) for name, pool in shown.sizes.pools.items()}
+    assert pools == {"gpu": (925, 47), "cpu": (39, 2)}
+    assert shown.sizes.hours == pytest.approx(9.847, abs=0.001)
+    jobs = render(HELM, chart).jobs
+    assert {name: (one.spec.completions, one.spec.parallelism) for name, one in jobs.items()} == pools
+
+
+def test_a_run_that_has_ended_is_followed_by_another_pass(places: dict[str, str]) -> None:
+    first = prepared(places)[0].run
+    end(places, first)
+    second, chart, work = prepared(places)
+    assert second.run == first.replace("night-", "night-2-")
+    assert render(HELM, chart).run == second.run
+    assert work == Work(images=12, is_planned=False)
+
+
+def test_the_name_of_the_next_pass_is_not_changed_behind_its_back(places: dict[str, str]) -> None:
+    end(places, prepared(places, "run.name=spring")[0].run)
+    with pytest.raises(UsageError, match=r"run spring-\w+ has ended: give another --set run.name, or leave it out"):
+        prepared(places, "run.name=spring")
+    assert prepared(places, "run.name=summer")[0].run.startswith("summer-")
+
+
+def test_other_options_are_another_run(places: dict[str, str]) -> None:
+    first = prepared(places)[0].run
+    end(places, first)
+    shown, _, work = prepared(places, "selection.limit=5")
+    assert re.fullmatch(r"night-[0-9a-f]{8}", shown.run)
+    assert shown.run != first
+    assert work == Work(images=5, is_planned=False)
+
+
+REFUSED: dict[str, tuple[list[str], dict[str, Any], str]] = {
+    "a rate of a pool that is off": (["pools.gpu.enabled=false"], {"images_per_s": RATES}, "pool gpu is off in these"),
+    "a price of a pool that is off": (["pools.cpu.enabled=false"], {"price_per_hour": (("cpu", 1.0),)}, "pool cpu is"),
+    "hours without a rate": ([], {"hours": 1.0, "images_per_s": RATES[:1]}, "what a pod of cpu does"),
+    "indexes given and computed": (
+        ["pools.gpu.completions=9"],
+        {"images_per_s": RATES},
+        "pools.gpu was set to 9 completions and 2 pods, --images_per_s and --hours make it 2 and 2: leave one of them",
+    ),
+}
+
+
+@pytest.mark.parametrize(("single", "flags", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_meant(places: dict[str, str], single: list[str], flags: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        prepared(places, *single, **flags)
+
+
+def test_volumes_are_not_looked_into() -> None:
+    shown, _, work = prepared(VOLUMES)
+    assert (shown.images, work, shown.sizes.hours) == (None, None, None)
+    shown, _, work = prepared(VOLUMES, images=1000, images_per_s=RATES)
+    assert (shown.images, work) == (1000, None)
+    assert shown.sizes.hours is not None
+
+
+@pytest.mark.parametrize(
+    "flags", [{"images_per_s": RATES}, {"hours": 1.0}, {"max_cost": 5.0}], ids=lambda flags: next(iter(flags))
+)
+def test_figures_need_the_number_of_inputs(flags: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"lie on a volume, .* give the number of inputs, --images"):
+        prepared(VOLUMES, **flags)
+
+
+PER_POOL = {"gpu=60": ("gpu", 60.0), "cpu=0.8": ("cpu", 0.8), "gpu=1e3": ("gpu", 1000.0), "cpu=0": ("cpu", 0.0)}
+
+
+@pytest.mark.parametrize(("text", "found"), PER_POOL.items(), ids=PER_POOL)
+def test_a_number_of_a_pool(text: str, found: tuple[str, float]) -> None:
+    assert PerPool().convert(text, None, None) == found
+
+
+@pytest.mark.parametrize("text", ["60", "gpu", "gpu=", "tpu=60", "gpu=many", "gpu=-1", "gpu=inf", "gpu=nan", "gpu=1=2"])
+def test_no_number_of_a_pool(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"is not a pool and a number, such as gpu=60 or cpu=0\.8"):
+        PerPool().convert(text, None, None)
+
+
+def submission(cost: float | None, images: int | None = 1_000_000) -> Submission:
+    gpu = PoolSize(completions=925, parallelism=47, images=images, pod_hours=462.8, cost=cost)
+    sizes = Sizes(pools={"gpu": gpu}, hours=None if images is None else 9.85, cost=cost)
+    return Submission(release="night", namespace="garage", run="night-1a2b3c4d", images=images, sizes=sizes)
+
+
+def test_what_it_may_cost() -> None:
+    _check_cost(submission(100.0), 100.0)
+    _check_cost(submission(0.0), 0.0)
+    with pytest.raises(UsageError, match=r"1,000,000 images cost 100\.01, --max_cost is 100\.00: nothing was changed"):
+        _check_cost(submission(100.01), 100.0)
+    with pytest.raises(UsageError, match="give --images_per_s and --price_per_hour for gpu"):
+        _check_cost(submission(None), 100.0)
+
+
+def test_the_table() -> None:
+    assert list(_lines(submission(1851.2))) == [
+        "Release night in namespace garage, run night-1a2b3c4d; inputs to do: 1,000,000",
+        "POOL    INDEXES   PODS          IMAGES    POD-HOURS         COST",
+        "gpu         925     47       1,000,000        462.8     1,851.20",
+        "At work for 9:51:00, 1,851.20 without what the storage costs",
+    ]
+
+
+def test_the_table_without_figures() -> None:
+    pools = {"cpu": PoolSize(completions=8, parallelism=2)}
+    shown = msgspec.structs.replace(submission(None, None), sizes=Sizes(pools=pools))
+    assert list(_lines(shown)) == [
+        "Release night in namespace garage, run night-1a2b3c4d; inputs to do: not counted",
+        "POOL    INDEXES   PODS          IMAGES    POD-HOURS         COST",
+        "cpu           8      2               -            -            -",
+        "No hours and no cost: give what a pod does and costs, --images_per_s POOL=N and --price_per_hour POOL=N",
+    ]
+
+
+def test_a_file_of_values_that_is_not_there() -> None:
+    flags = {"files": ("/nowhere/values.yaml",), "single": (), "chart": None}
+    with pytest.raises(UsageError, match="no such file of values: /nowhere"), _chart(HELM, "night", flags):
+        pass
+
+
+@pytest.mark.parametrize("flags", [["--images_per_s=60"], ["--hours=0"], ["--max_cost=-1"], ["--images=-1"]])
+def test_flags_that_cannot_be_meant(flags: list[str]) -> None:
+    assert run_cli(["submit", "night", "-n", "garage", *flags]) == 2
+
+
+def test_without_a_namespace_there_must_be_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert run_cli(["submit", "night", "--dry_run"]) == 78

@@ -88,7 +88,7 @@ class Helm:
         logger.debug("%s", " ".join(command))
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-        except FileNotFoundError as exc:
+        except (FileNotFoundError, PermissionError) as exc:
             raise ConfigurationError("this needs the program helm, which is not on the PATH: install Helm 4") from exc
         except subprocess.TimeoutExpired as exc:
             raise HelmError(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from job.errors import ConfigurationError, UsageError
+from job.errors import RunConflictError, UsageError
 from job.local_store import LocalStore
 from job.plan import read_plan
 from job.run import Run, RunEnd, find_named
-from k8s.helm import CHECKOUT_CHART, Helm, HelmError, ReleaseMissingError, find_chart
-from k8s.looking import storage_of
 from k8s.release import Release
 from k8s.submission import Chart, StorageOptions, find_work, is_reachable, make_plan, next_pass
+from tests.fakes import write_inputs
 from tests.k8s.objects import job, release
 
 HERE = StorageOptions()
@@ -53,6 +52,12 @@ def test_a_run_that_has_ended_is_followed_by_the_next(
     assert next_pass(release_of(tmp_path, tmp_path, run), HERE) == following
 
 
+def test_a_pass_whose_place_another_run_took_has_ended_too(tmp_path: Path) -> None:
+    superseded = RunEnd(outcome="superseded", by="x", superseded_by="other")
+    Run(LocalStore(tmp_path, "tester"), "night-1a2b3c4d", None).write_end(superseded)  # type: ignore[arg-type]
+    assert next_pass(release_of(tmp_path, tmp_path), HERE) == "night-2"
+
+
 def test_work_is_counted_without_a_trace_and_planned_on_demand(scenes: Path, tmp_path: Path) -> None:
     submitted = release_of(scenes, tmp_path / "out", "night-1a2b3c4d", "--supersede", "--limit=5", "--device=cuda")
     assert find_work(submitted, HERE).images == 5
@@ -89,16 +94,6 @@ def test_paths_lead_into_volumes_that_only_pods_can_read(place: str) -> None:
     assert not is_reachable(release(cpu=job("cpu", args=["annotate", *REACHABLE, place])))
 
 
-def test_the_workers_region_is_used_where_this_machine_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_REGION", raising=False)
-    with storage_of(release(cpu=job("cpu"))):
-        assert os.environ["AWS_REGION"] == "eu-1"
-    assert "AWS_REGION" not in os.environ
-    monkeypatch.setenv("AWS_REGION", "us-2")
-    with storage_of(release(cpu=job("cpu"))):
-        assert os.environ["AWS_REGION"] == "us-2"
-
-
 def test_computed_values_come_after_those_given() -> None:
     chart = Chart("night", "./chart", ("--values=a.yaml",)).with_values({"pools.gpu.completions": 8, "run.name": "x"})
     assert chart.arguments == (
@@ -106,33 +101,37 @@ def test_computed_values_come_after_those_given() -> None:
     )  # fmt: skip
 
 
-def test_the_chart_is_that_of_the_checkout_unless_given() -> None:
-    assert find_chart(None) == str(CHECKOUT_CHART)
-    assert find_chart("oci://registry.example/chart") == "oci://registry.example/chart"
+def test_what_is_done_is_not_counted(quiet_run: Path, scenes: Path, tmp_path: Path) -> None:
+    shutil.copytree(quiet_run, tmp_path / "out", ignore=shutil.ignore_patterns("_sam3"))
+    next((tmp_path / "out").rglob("*.npz")).unlink()
+    assert find_work(release_of(scenes, tmp_path / "out"), HERE).images == 1
 
 
-def test_without_helm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigurationError, match="needs the program helm"):
-        Helm("garage").uninstall("night")
+def test_the_plan_has_shards_for_every_index(tmp_path: Path) -> None:
+    write_inputs(tmp_path / "in", 40)
+    submitted = release_of(tmp_path / "in", tmp_path / "out")
+    make_plan(submitted, HERE, num_indexes=5)
+    plan = read_plan(find_named(LocalStore(tmp_path / "out", "tester"), submitted.run))
+    assert plan is not None
+    assert len(plan.shards) == 40
+    beats = list(LocalStore(tmp_path / "out", "tester").walk(f"_sam3/runs/{submitted.run}/workers"))
+    assert [beat.key.rpartition("/")[2].startswith("plan-00000-") for beat in beats] == [True]
 
 
-@pytest.mark.parametrize(
-    ("told", "error"),
-    [
-        ("Error: release: not found", ReleaseMissingError),
-        ("Error: values don't meet the specifications of the schema(s)", UsageError),
-        ("Error: kubernetes cluster unreachable: connection refused", HelmError),
-    ],
-)
-def test_what_helm_says_is_passed_on(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, told: str, error: type[Exception]
-) -> None:
-    program = tmp_path / "helm"
-    program.write_text(f'#!/bin/sh\necho "{told}" >&2\nexit 1\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(error, match=told.removeprefix("Error: ").partition("(")[0]):
-        Helm("garage").uninstall("night")
-    if error is ReleaseMissingError:
-        assert Helm("garage").given_values("night") is None
+def test_an_input_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such input folder"):
+        find_work(release_of(tmp_path / "in", tmp_path / "out"), HERE)
+
+
+def test_a_run_of_that_name_with_other_options(scenes: Path, tmp_path: Path) -> None:
+    make_plan(release_of(scenes, tmp_path / "out"), HERE, num_indexes=1)
+    with pytest.raises(RunConflictError, match="image_mode: the run has 'copy', asked for is 'none'"):
+        make_plan(release_of(scenes, tmp_path / "out", "night-1a2b3c4d", "--image_mode=none"), HERE, num_indexes=1)
+
+
+def test_options_of_this_machine_take_the_place_of_the_pods_secrets(scenes: Path, tmp_path: Path) -> None:
+    secret = "--input_storage_options=/secrets/input/storage_options.json"
+    submitted = release_of(scenes, tmp_path / "out", "night-1a2b3c4d", secret)
+    assert find_work(submitted, HERE).images == 10
+    with pytest.raises(UsageError, match="storage options /nowhere"):
+        find_work(submitted, StorageOptions(source="/nowhere.json"))

@@ -1,0 +1,103 @@
+"""The border to Helm: where the chart is, how the program is called, and what its errors become."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from job.errors import AnnotateError, ConfigurationError, UsageError
+from k8s import helm
+from k8s.helm import CHECKOUT_CHART, Helm, HelmError, ReleaseMissingError, find_chart
+
+Program = Callable[[str], Path]
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """A shell script that is the only helm on the PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+
+    def write(script: str) -> Path:
+        path = folder / "helm"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
+def test_the_chart_is_that_of_the_checkout_unless_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_chart(None) == str(CHECKOUT_CHART)
+    assert find_chart("oci://registry.example/chart") == "oci://registry.example/chart"
+    monkeypatch.setattr(helm, "CHECKOUT_CHART", tmp_path)
+    with pytest.raises(UsageError, match="give --chart, a folder, an archive or oci://"):
+        find_chart(None)
+
+
+def test_without_helm(program: Program) -> None:
+    with pytest.raises(ConfigurationError, match="needs the program helm, which is not on the PATH") as caught:
+        Helm("garage").uninstall("night")
+    assert caught.value.exit_code == 78
+
+
+def test_a_helm_that_this_user_may_not_run(program: Program) -> None:
+    program("exit 0").chmod(0o644)
+    with pytest.raises(ConfigurationError, match="needs the program helm"):
+        Helm("garage").uninstall("night")
+
+
+def test_what_it_is_called_with(program: Program) -> None:
+    called = program('printf "%s\\n" "$@" > "$0.called"').with_name("helm.called")
+    Helm("garage", "here").set("night", "./chart", {"pools.gpu.suspend": True, "run.name": "a,b"})
+    assert called.read_text().splitlines() == [
+        "upgrade", "night", "./chart", "--reuse-values", "--set-json", "pools.gpu.suspend=true", "--set-json",
+        'run.name="a,b"', "--namespace", "garage", "--kube-context", "here",
+    ]  # fmt: skip
+
+
+ERRORS: dict[str, tuple[str, type[AnnotateError], int]] = {
+    "no release": ("Error: uninstall: Release not loaded: night: release: not found", ReleaseMissingError, 2),
+    "schema": ("Error: values don't meet the specifications of the schema(s)", UsageError, 2),
+    "the chart's own words": ("Error: execution error at (jobs.yaml:1:3): pools: both are off", UsageError, 2),
+    "--set": ('Error: failed to parse --set data: key "x" has no value', UsageError, 2),
+    "no chart": ('Error: path "./chart" not found', UsageError, 2),
+    "no rights": ('Error: secrets is forbidden: User "me" cannot list resource', UsageError, 2),
+    "out of reach": ("Error: kubernetes cluster unreachable: connection refused", HelmError, 75),
+    "another at it": ("Error: UPGRADE FAILED: another operation is in progress", HelmError, 75),
+}
+
+
+@pytest.mark.parametrize(("told", "error", "code"), ERRORS.values(), ids=ERRORS)
+def test_what_helm_says_is_passed_on_in_one_line(
+    program: Program, told: str, error: type[AnnotateError], code: int
+) -> None:
+    program(f"echo working; echo {shlex.quote(told)} >&2; echo '  and more' >&2; exit 1")
+    with pytest.raises(AnnotateError) as caught:
+        Helm("garage").uninstall("night")
+    assert (type(caught.value), caught.value.exit_code) == (error, code)
+    assert str(caught.value) == f"helm uninstall: {told.removeprefix('Error: ')} and more"
+
+
+def test_a_release_that_is_not_installed_has_no_values(program: Program) -> None:
+    program("echo 'Error: release: not found' >&2; exit 1")
+    assert Helm("garage").given_values("night") is None
+    with pytest.raises(ReleaseMissingError):
+        Helm("garage").values("night")
+
+
+@pytest.mark.parametrize(("told", "values"), [("null", {}), ('{"run": {"name": "x"}}', {"run": {"name": "x"}})])
+def test_values_that_were_given(program: Program, told: str, values: object) -> None:
+    program(f"echo '{told}'")
+    assert Helm("garage").given_values("night") == values
+
+
+def test_a_helm_that_hangs(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helm, "_TIMEOUT_S", 0.2)
+    program("exec /bin/sleep 60")
+    with pytest.raises(HelmError, match="helm uninstall took longer than"):
+        Helm("garage").uninstall("night")

@@ -1,4 +1,4 @@
-"""Helm as a library: it renders as the program does, and has neither a cluster nor releases."""
+"""Helm as a library: it renders as the program does, and has at most one release."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ from tests.chart.rendering import Values, merged, render
 
 @dataclass(frozen=True)
 class LibraryHelm(Helm):
-    """What needs no cluster."""
+    """What needs no cluster.
+
+    Attributes:
+        installed: Values that were given for the release; None while it is not installed.
+    """
+
+    installed: Values | None = None
+
+    def given_values(self, release: str) -> Values | None:
+        return self.installed
 
     def render(self, release: str, chart: str, arguments: Sequence[str]) -> str:
         manifests = render(merged({}, *values_of(arguments)), name=release, namespace=self.namespace).manifests

@@ -39,6 +39,35 @@ def test_an_image_that_cannot_be_pulled_is_named() -> None:
     ]
 
 
+def test_each_pool_and_reason_is_a_sentence() -> None:
+    states = {"ErrImagePull": "not found", "InvalidImageName": "bad", "RunContainerError": "no such device"}
+    pods = [
+        pod(index, "Pending", pool=pool, containerStatuses=waiting(reason, message))
+        for pool in ("cpu", "gpu")
+        for index, (reason, message) in enumerate(states.items())
+    ]
+    assert found([*pods, *pods[:1]]) == [
+        "2 pods of pool cpu cannot start, ErrImagePull: image registry.example/it:1: not found",
+        "1 pod of pool cpu cannot start, InvalidImageName: image registry.example/it:1: bad",
+        "1 pod of pool cpu cannot start, RunContainerError: no such device",
+        "1 pod of pool gpu cannot start, ErrImagePull: image registry.example/it:1: not found",
+        "1 pod of pool gpu cannot start, InvalidImageName: image registry.example/it:1: bad",
+        "1 pod of pool gpu cannot start, RunContainerError: no such device",
+    ]
+
+
+def test_pods_on_their_way_are_no_news() -> None:
+    scheduled = condition("PodScheduled")
+    assert found([pod(0, "Pending", containerStatuses=waiting("ContainerCreating", ""), conditions=[scheduled])]) == []
+    assert found([pod(0), pod(1, "Succeeded"), pod(2, "Failed")]) == []
+
+
+def test_long_messages_are_cut_and_on_one_line() -> None:
+    (told,) = found([pod(0, "Pending", containerStatuses=waiting("CreateContainerError", "no\n" * 200))])
+    assert told.endswith("no no…")
+    assert len(told) == len("1 pod of pool gpu cannot start, CreateContainerError: ") + 300
+
+
 def test_a_secret_that_is_not_there() -> None:
     pods = [pod(0, "Pending", containerStatuses=waiting("CreateContainerConfigError", 'secret "keys" not found'))]
     assert found(pods) == ['1 pod of pool gpu cannot start, CreateContainerConfigError: secret "keys" not found']
@@ -52,20 +81,30 @@ def test_pods_that_do_not_go_name_their_dead_node() -> None:
     assert found([pod(0, deleted=time(1))], ready="Unknown") == [], "it may still answer"
 
 
+def test_a_node_that_is_gone_or_may_not_be_seen_looks_dead() -> None:
+    stuck = [pod(0, deleted=time(120)), pod(1, node="", deleted=time(120))]
+    (told,) = find_hindrances(stuck, [], OURS, lambda name: None, NOW)
+    assert told.startswith("node gpu-0 looks dead, and 1 pod on it")
+
+
 def test_a_silent_node_whose_pods_may_be_at_work() -> None:
     silent = [condition("Ready", "False"), condition("ContainersReady")]
     assert found([pod(0, conditions=silent)]) == ["node gpu-0 does not report; 1 pod on it may be at work all the same"]
+    assert found([pod(0, reason="NodeLost")]) == found([pod(0, conditions=silent)])
+    assert found([pod(0, conditions=silent, deleted=time(0))]) == [], "it is told of when it is late"
     busy = [condition("Ready", "False", "ContainersNotReady"), condition("ContainersReady", "False")]
     assert found([pod(0, conditions=busy)]) == []
 
 
-def test_jobs_that_may_not_create_pods_only_ours() -> None:
+def event(job: str, message: str, reason: str = "FailedCreate") -> Event:
+    return Event(involved_object=Reference(kind="Job", name=job), reason=reason, message=message)
+
+
+def test_jobs_that_may_not_create_pods_the_newest_reason_of_ours() -> None:
     events = [
-        Event(
-            involved_object=Reference(kind="Job", name=name),
-            reason="FailedCreate",
-            message="pods is forbidden: exceeded quota",
-        )
-        for name in ("night-gpu-0a1b2c3d", "another")
+        event("night-gpu-0a1b2c3d", "is forbidden: violates PodSecurity"),
+        event("night-gpu-0a1b2c3d", "is forbidden: exceeded quota"),
+        event("night-gpu-0a1b2c3d", "Job has reached the specified backoff limit", "BackoffLimitExceeded"),
+        event("another", "is forbidden"),
     ]
-    assert found([], events=events) == ["Job night-gpu-0a1b2c3d cannot create pods: pods is forbidden: exceeded quota"]
+    assert found([], events=events) == ["Job night-gpu-0a1b2c3d cannot create pods: is forbidden: exceeded quota"]

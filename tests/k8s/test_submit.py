@@ -18,6 +18,7 @@ from k8s.commands.submit import PerPool, Submission, _chart, _check_cost, _lines
 from k8s.helm import CHECKOUT_CHART
 from k8s.sizing import PoolSize, Sizes
 from k8s.submission import Chart, Work, render
+from tests.chart.rendering import Values
 from tests.fakes import write_inputs
 from tests.k8s.charts import LibraryHelm
 
@@ -182,6 +183,21 @@ def test_the_table_without_figures() -> None:
         "cpu           8      2               -            -            -",
         "No hours and no cost: give what a pod does and costs, --images_per_s POOL=N and --price_per_hour POOL=N",
     ]
+
+
+def test_what_is_installed_comes_before_what_is_given_now(places: dict[str, str], tmp_path: Path) -> None:
+    installed: Values = {"run": {"name": "night-2"}, "selection": {"limit": 7}}
+    file = tmp_path / "values.yaml"
+    file.write_text("selection: {limit: 5}")
+    single = tuple(f"{key}={value}" for key, value in places.items())
+    helm = LibraryHelm("garage", installed=installed)
+    with _chart(helm, "night", {"files": (str(file),), "single": single, "chart": None}) as chart:
+        shown, _, work = _prepare(helm, chart, NOTHING_GIVEN)
+        assert shown.run.startswith("night-2-")
+        assert work == Work(images=5, is_planned=False)
+        end(places, shown.run)
+        assert _prepare(helm, chart, NOTHING_GIVEN)[0].run.startswith("night-3-")
+    assert not Path(chart.arguments[0].removeprefix("--values=")).exists(), "values may hold what is nobody's business"
 
 
 def test_a_file_of_values_that_is_not_there() -> None:

@@ -18,7 +18,7 @@ from k8s.commands.submit import PerPool, Submission, _chart, _check_cost, _lines
 from k8s.helm import CHECKOUT_CHART
 from k8s.sizing import PoolSize, Sizes
 from k8s.submission import Chart, Work, render
-from tests.chart.rendering import Values
+from tests.chart.rendering import EXPORT, Values
 from tests.fakes import write_inputs
 from tests.k8s.charts import LibraryHelm
 
@@ -118,6 +118,13 @@ REFUSED: dict[str, tuple[list[str], dict[str, Any], str]] = {
 def test_what_cannot_be_meant(places: dict[str, str], single: list[str], flags: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         prepared(places, *single, **flags)
+
+
+def test_a_release_without_pools_is_not_submitted(tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_bytes(msgspec.json.encode(EXPORT))
+    with pytest.raises(UsageError, match="release night would have no pool: turn"):
+        _prepare(HELM, Chart("night", str(CHECKOUT_CHART), (f"--values={file}",)), NOTHING_GIVEN)
 
 
 def test_volumes_are_not_looked_into() -> None:

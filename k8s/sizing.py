@@ -82,8 +82,10 @@ def size(images: int, rates: Mapping[str, PoolRate], hours: float | None = None)
         hours: Grow or shrink the first pool so that the work ends in so many hours.
 
     Raises:
-        UsageError: `hours` without all rates.
+        UsageError: `hours` without all rates, or no time at all; no pool has a pod.
     """
+    if hours is not None and not 0 < hours < math.inf:
+        raise UsageError(f"--hours {hours} is no time: give a number above 0")
     if not all(rate.images_per_s for rate in rates.values()):
         if hours is not None:
             missing = ", ".join(name for name, rate in rates.items() if not rate.images_per_s)

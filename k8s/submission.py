@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +19,11 @@ from job.heartbeat import Heartbeat
 from job.options import new_attempt
 from job.plan import read_plan
 from job.planning import plan_now, refusals_are_configuration
-from job.run import Run
+from job.run import Run, list_runs
 from job.run_progress import read_progress
 from job.signals import ended_by_signals
 from job.storage import Address, read_storage_options
+from job.store import Store
 from k8s.helm import Helm
 from k8s.looking import storage_of
 from k8s.objects import COMPONENT_LABEL, POOL_LABEL, Job
@@ -107,20 +108,25 @@ def next_pass(release: Release, options: StorageOptions) -> str | None:
     with storage_of(release):
         store = Address(release.output_url, read_storage_options(options.target)).open(new_attempt())
         try:
-            if Run(store, release.run, None).end() is None:  # type: ignore[arg-type]  # its options are not asked for
+            if not _has_ended(store, release.run):
                 return None
-            stem, number = _counted(base)
-            while Run(store, f"{stem}-{number}-{pinned}", None).end() is not None:  # type: ignore[arg-type]
+            stem, number = _counted(base, list_runs(store))
+            while _has_ended(store, f"{stem}-{number}-{pinned}"):
                 number += 1
             return f"{stem}-{number}"
         finally:
             store.close()
 
 
-def _counted(base: str) -> tuple[str, int]:
-    """`night` to (night, 2), `night-2` to (night, 3)."""
+def _counted(base: str, runs: Iterable[str]) -> tuple[str, int]:
+    """`night` to (night, 2); `night-2` to (night, 3) if there was a `night`, else it is a name of its own."""
     stem, _, number = base.rpartition("-")
-    return (stem, int(number) + 1) if stem and number.isdecimal() and len(number) < 6 else (base, 2)
+    is_later = stem and number.isdecimal() and any(run.rpartition("-")[0] == stem for run in runs)
+    return (stem, int(number) + 1) if is_later else (base, 2)
+
+
+def _has_ended(store: Store, run: str) -> bool:
+    return Run(store, run, None).end() is not None  # type: ignore[arg-type]  # its options are not asked for
 
 
 def find_work(release: Release, options: StorageOptions) -> Work:

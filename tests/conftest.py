@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from export.demo_model.scenes import write_scenes
 from tests.processes import DATE, annotate
 
 pytest.register_assert_rewrite("tests.s3.data", "tests.cluster.places", "tests.cluster.release")
+
+# What a shell runs in the background ignores Ctrl-C, and so would the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Shared machines are slow at times. CI draws the same examples every time; at a desk they differ.
 settings.register_profile("desk", deadline=None)

@@ -181,7 +181,7 @@ def _check_cost(shown: Submission, most: float | None) -> None:
             "--max_cost needs to know what a pod of each pool does and costs: give --images_per_s and "
             f"--price_per_hour for {', '.join(shown.sizes.pools)}"
         )
-    if cost > most:
+    if not cost <= most:  # nor where that is no number
         raise UsageError(
             f"{shown.images:,} images cost {_money(cost)}, --max_cost is {_money(most)}: nothing was changed. Allow "
             "more, choose fewer images (--set selection.limit), or cheaper pods"

@@ -10,10 +10,10 @@ import pytest
 from job.errors import RunConflictError, UsageError
 from job.local_store import LocalStore
 from job.plan import read_plan
-from job.run import Run, RunEnd, find_named
+from job.run import RunEnd, find_named
 from k8s.release import Release
 from k8s.submission import Chart, StorageOptions, find_work, is_reachable, make_plan, next_pass
-from tests.fakes import write_inputs
+from tests.fakes import write_ended_run, write_inputs
 from tests.k8s.objects import job, release
 
 HERE = StorageOptions()
@@ -27,11 +27,6 @@ def release_of(source: Path, target: Path, run: str = "night-1a2b3c4d", *flags: 
     return release(cpu=job("cpu", args=arguments))
 
 
-def end(target: Path, *runs: str) -> None:
-    for name in runs:
-        Run(LocalStore(target, "tester"), name, None).write_end(RunEnd(outcome="succeeded", by="x"))  # type: ignore[arg-type]
-
-
 def test_a_run_that_has_not_ended_goes_on(tmp_path: Path) -> None:
     assert next_pass(release_of(tmp_path, tmp_path), HERE) is None
 
@@ -41,20 +36,22 @@ def test_a_run_that_has_not_ended_goes_on(tmp_path: Path) -> None:
     [
         ("night-1a2b3c4d", ["night-1a2b3c4d"], "night-2"),
         ("night-1a2b3c4d", ["night-1a2b3c4d", "night-2-1a2b3c4d"], "night-3"),
-        ("night-9-1a2b3c4d", ["night-9-1a2b3c4d"], "night-10"),
+        ("night-9-1a2b3c4d", ["night-1a2b3c4d", "night-9-1a2b3c4d"], "night-10"),
+        ("2026-01-31-1a2b3c4d", ["2026-01-31-1a2b3c4d"], "2026-01-31-2"),
+        ("2026-01-31-2-1a2b3c4d", ["2026-01-31-1a2b3c4d", "2026-01-31-2-1a2b3c4d"], "2026-01-31-3"),
         ("x-1a2b3c4d", ["x-1a2b3c4d", "x-2-99999999"], "x-2"),
     ],
 )
 def test_a_run_that_has_ended_is_followed_by_the_next(
     tmp_path: Path, run: str, ended: list[str], following: str
 ) -> None:
-    end(tmp_path, *ended)
+    for name in ended:
+        write_ended_run(tmp_path, name)
     assert next_pass(release_of(tmp_path, tmp_path, run), HERE) == following
 
 
 def test_a_pass_whose_place_another_run_took_has_ended_too(tmp_path: Path) -> None:
-    superseded = RunEnd(outcome="superseded", by="x", superseded_by="other")
-    Run(LocalStore(tmp_path, "tester"), "night-1a2b3c4d", None).write_end(superseded)  # type: ignore[arg-type]
+    write_ended_run(tmp_path, "night-1a2b3c4d", RunEnd(outcome="superseded", by="x", superseded_by="other"))
     assert next_pass(release_of(tmp_path, tmp_path), HERE) == "night-2"
 
 

@@ -12,14 +12,12 @@ import pytest
 
 from job.cli import run as run_cli
 from job.errors import UsageError
-from job.local_store import LocalStore
-from job.run import Run, RunEnd
 from k8s.commands.submit import PerPool, Submission, _chart, _check_cost, _lines, _prepare
 from k8s.helm import CHECKOUT_CHART
 from k8s.sizing import PoolSize, Sizes
 from k8s.submission import Chart, Work, render
 from tests.chart.rendering import EXPORT, Values
-from tests.fakes import write_inputs
+from tests.fakes import write_ended_run, write_inputs
 from tests.k8s.charts import LibraryHelm
 
 HELM = LibraryHelm("garage")
@@ -52,8 +50,7 @@ VOLUMES = {"input.pvc.claimName": "pictures", "output.pvc.claimName": "results"}
 
 
 def end(places: dict[str, str], run: str) -> None:
-    folder = Path(places["output.url"].removeprefix("file://"))
-    Run(LocalStore(folder, "x"), run, None).write_end(RunEnd(outcome="succeeded", by="x"))  # type: ignore[arg-type]
+    write_ended_run(Path(places["output.url"].removeprefix("file://")), run)
 
 
 def test_the_work_is_counted_and_nothing_is_changed(places: dict[str, str], tmp_path: Path) -> None:
@@ -202,6 +199,7 @@ def test_what_is_installed_comes_before_what_is_given_now(places: dict[str, str]
         shown, _, work = _prepare(helm, chart, NOTHING_GIVEN)
         assert shown.run.startswith("night-2-")
         assert work == Work(images=5, is_planned=False)
+        end(places, "night-1a2b3c4d")
         end(places, shown.run)
         assert _prepare(helm, chart, NOTHING_GIVEN)[0].run.startswith("night-3-")
     assert not Path(chart.arguments[0].removeprefix("--values=")).exists(), "values may hold what is nobody's business"

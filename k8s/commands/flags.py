@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import click
 
+from job.errors import UsageError
+
 Command = Callable[..., None]
+
+
+_RELEASE = re.compile(r"(?=.{1,53}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+"""Names that Helm allows (its `ValidateReleaseName`)."""
+
+
+def _check_release(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    if not _RELEASE.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is no name of a release: give one of at most 53 lower-case letters, digits, '-' and '.', with "
+            "a letter or a digit at both ends"
+        )
+    return name
 
 
 def release_flags(command: Command) -> Command:
     """Which release, and where."""
     options = (
-        click.argument("release"),
+        click.argument("release", callback=_check_release),
         click.option("-n", "--namespace", help="Namespace of the release. Default: that of the kubeconfig's context."),
         click.option("--kube_context", help="Context of the kubeconfig. Default: its current one."),
     )

@@ -133,7 +133,9 @@ def test_volumes_of_other_claims_are_other_runs() -> None:
 
 
 # The names that Helm allows to releases.
-RELEASE_NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?", fullmatch=True)
+RELEASE_NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?", fullmatch=True) | st.from_regex(
+    r"[a-z0-9]([-a-z0-9]{0,24}[a-z0-9])?\.[a-z0-9]([-a-z0-9]{0,24}[a-z0-9])?", fullmatch=True
+)
 
 
 @given(name=RELEASE_NAMES, values=st.sampled_from([ON_S3, ON_VOLUMES, EVERYTHING, EXPORT]))

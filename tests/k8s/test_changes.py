@@ -45,6 +45,9 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no release to suspend": (["suspend", "day"], "namespace garage has no Jobs of a release day"),
     "no release to resume": (["resume", "day", "-n", "garage"], "namespace garage has no Jobs of a release day"),
     "no release to cancel": (["cancel", "day", "--yes"], "namespace garage has no Jobs of a release day"),
+    "no name": (["suspend", "Night!"], "'Night!' is no name of a release: give one of at most 53 lower-case letters"),
+    "too long a name": (["cancel", "n" * 54, "--yes"], "is no name of a release"),
+    "a dot at the end": (["scale", "night.", "--parallelism=1"], "is no name of a release"),
     "nobody to ask": (["cancel", "night"], "nothing was removed: give --yes to remove without being asked"),
 }
 

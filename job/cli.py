@@ -141,4 +141,7 @@ def _summary(command: EntryPoint) -> str:
 
 
 def _found_commands() -> dict[str, EntryPoint]:
-    return {found.name: found for found in entry_points(group=COMMAND_GROUP)}
+    commands = {found.name: found for found in entry_points(group=COMMAND_GROUP)}
+    if not commands:
+        raise ConfigurationError(f"sam3-annotate is not installed for {sys.executable}: `pip install .` in a checkout")
+    return commands

@@ -119,7 +119,7 @@ def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) ->
     prompts = parse_prompts(flags["prompts"])
     date_text = _annotation_date(flags["annotation_date"])
     artifact, remote = open_model(flags)
-    input_list = _input_list(flags, folders.source)
+    input_list = _input_list(flags, folders)
     spec = RunSpec(
         input_url=folders.source.url,
         prompts=prompts,
@@ -209,12 +209,13 @@ def _share(flags: dict[str, Any]) -> tuple[int, int]:
     return index, num_indexes
 
 
-def _input_list(flags: dict[str, Any], source: Store) -> InputList | None:
+def _input_list(flags: dict[str, Any], folders: Folders) -> InputList | None:
     if flags["input_list"] is None:
         if flags["input_list_column"] is not None:
             raise UsageError("--input_list_column without --input_list: give the list too")
         return None
-    return open_input_list(flags["input_list"], flags["input_list_column"], source.url)
+    source, url = folders.addresses[0], folders.source.url
+    return open_input_list(flags["input_list"], flags["input_list_column"], source, url)
 
 
 def _endpoint(address: Address) -> object:

@@ -12,12 +12,13 @@ from job.annotating import annotate, list_planned
 from job.errors import UsageError
 from job.input_list import open_input_list
 from job.progress import Tally
+from job.storage import Address
 from tests.fakes import FakeSession, request_of, write_inputs
 from tests.processes import results
 
 
 def keys(path: Path, column: str | None = None, input_url: str = "s3://bucket/in") -> list[str]:
-    return list(open_input_list(str(path), column, input_url).json_keys())
+    return list(open_input_list(str(path), column, Address(input_url), input_url).json_keys())
 
 
 def test_keys_come_in_order_and_once(tmp_path: Path) -> None:
@@ -62,7 +63,21 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, column: str 
 
 def test_a_list_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
-        open_input_list(str(tmp_path / "none"), None, "")
+        open_input_list(str(tmp_path / "none"), None, Address(str(tmp_path)), "")
+
+
+@pytest.mark.parametrize("cut", [0, 7, -9], ids=["no gzip", "half a header", "no end"])
+def test_a_list_that_cannot_be_unpacked(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "list.gz"
+    path.write_bytes(gzip.compress(b"a.json\n" * 1000)[:cut] or b"a.json\n")
+    with pytest.raises(UsageError, match=r"--input_list .*/list\.gz cannot be read"):
+        keys(path)
+
+
+def test_a_list_beside_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("list").write_text("a.json\n")
+    assert list(open_input_list("list", None, Address("s3://bucket/in"), "s3://bucket/in").json_keys()) == ["a.json"]
 
 
 def test_annotate_does_what_is_listed_and_looks_for_the_rest_itself(tmp_path: Path, fake_session: FakeSession) -> None:
@@ -72,7 +87,7 @@ def test_annotate_does_what_is_listed_and_looks_for_the_rest_itself(tmp_path: Pa
     path = tmp_path / "list"
     path.write_text("00001.json\n00003.json\n00005.json\nnone.json\n")
     request = request_of(source, target, input_list_sha256="x")
-    request = replace(request, input_list=open_input_list(str(path), None, str(source)))
+    request = replace(request, input_list=open_input_list(str(path), None, Address(str(source)), str(source)))
     assert list(list_planned(request)) == ["00001.json", "00003.json", "00005.json", "none.json"]
     request = replace(request, options=replace(request.options, max_failed_fraction=1.0))
     end = annotate(request, Tally())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -18,10 +20,11 @@ from job.errors import (
     UnstorableObjectError,
     UsageError,
 )
+from job.input_list import open_input_list
 from job.object_store import ObjectStore
 from job.retry import Retry
 from job.s3_driver import S3Driver
-from job.storage import open_store
+from job.storage import Address, open_store
 from job.store import Store
 from tests.s3.fixtures import Bucket
 from tests.s3.proxy import FAULTS, Behaviour, FaultProxy, fault_proxy
@@ -165,6 +168,20 @@ def test_each_fault_is_lived_through(bucket: Bucket, proxy: FaultProxy, fault: s
         assert store.stat(f"p{number}") is not None
     assert {kind for name, kind in proxy.injected if name == fault} >= {"CREATE", "LIST"} or proxy.injected.total() >= 8
     assert proxy.injected.total() == sum(proxy.injected.values()) > 3
+
+
+def test_a_list_of_keys_is_read_through_faults_with_the_options_of_the_input(bucket: Bucket, proxy: FaultProxy) -> None:
+    wanted = [f"{number:05}.json" for number in range(20_000)]
+    text = gzip.compress("\n".join(reversed(wanted)).encode())
+    store_of(bucket, "lists").put("night+1 ?.gz", text)
+    source = Address(bucket.url("in"), proxy.server.options(read_timeout=0.5))
+    proxy.behaviour = Behaviour(fault_rate=0.5, faults=("error_503", "reset", "reset_midway"), kinds=("GET",))
+    found = open_input_list(bucket.url("lists/night+1 ?.gz"), None, source, source.url)
+    assert found.sha256 == hashlib.sha256(text).hexdigest()
+    assert list(found.json_keys()) == wanted
+    assert sum(proxy.injected.values()) >= 2
+    with pytest.raises(UsageError, match=r"--input_list s3://.*/none cannot be read"):
+        open_input_list(bucket.url("lists/none"), None, source, source.url)
 
 
 def test_an_outage_is_given_up_with_the_key_and_what_to_do(bucket: Bucket, proxy: FaultProxy) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from job.concurrent import iter_in_threads
 from job.journal import FAILED, read_history
-from job.run import Run, RunSpec, runs_of
+from job.run import Run, runs_of
 from job.shards import FailedInput
 from job.store import Store, read_if_there
 
@@ -81,9 +81,5 @@ def _runs_that_tell(target: Store) -> Iterator[tuple[Run, bool]]:
         end = run.end()
         has_table = end is not None and end.outcome != "superseded"
         yield run, has_table
-        if has_table and _is_of_everything(run.spec):
+        if has_table and run.spec.selects_all:
             done_whole.add(run.spec.input_url)
-
-
-def _is_of_everything(spec: RunSpec) -> bool:
-    return not (spec.include or spec.exclude or spec.input_list_sha256 or spec.limit)

@@ -22,7 +22,7 @@ from job.journal import ShardHistory, read_history
 from job.keys import key_problem, ordered, printable
 from job.liveness import Moved
 from job.pairing import ListedInput, PairingCounts, pair_listings
-from job.run import Run, check_not_over
+from job.run import Run, check_not_over, options_that_differ
 from job.store import PRIVATE_FOLDER, Store, read_if_there
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         inputs_listed: JSONs in the input.
         inputs_done: Of these, how many were done before and are not planned.
         images_without_json: Images that are no input.
+        other_options: Options that change bytes and that earlier runs, whose results are kept, had otherwise.
     """
 
     nonce: str
@@ -82,6 +83,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     inputs_listed: int
     inputs_done: int
     images_without_json: int
+    other_options: tuple[str, ...] = ()
 
     @property
     def inputs_planned(self) -> int:
@@ -141,6 +143,7 @@ def make_plan(run: Run, selection: Selection, sizing: Sizing) -> Plan:
         inputs_listed=selection.inputs_listed,
         inputs_done=selection.inputs_done,
         images_without_json=selection.counts.images_without_json,
+        other_options=options_that_differ(run) if selection.inputs_done else (),
     )
     run.store.flush()
     check_not_over(run)

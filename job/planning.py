@@ -48,7 +48,15 @@ def plan_now(run: Run, source: Store, options: WorkerOptions, input_list: InputL
     forced = supersede_older(run, attempt=options.attempt, sleep=options.clock.sleep, moved=moved)
     selection = Selection(run, source, forced, input_list, moved)
     sharing = options.num_indexes * options.workers
-    return make_plan(run, selection, Sizing(num_indexes=sharing, shard_size=options.shard_size))
+    plan = make_plan(run, selection, Sizing(num_indexes=sharing, shard_size=options.shard_size))
+    if plan.other_options:
+        logger.warning(
+            "%d inputs are annotated already and kept, though earlier runs had another %s "
+            "(--override_previous_annotations does them again)",
+            plan.inputs_done,
+            " and ".join(plan.other_options),
+        )
+    return plan
 
 
 @contextmanager

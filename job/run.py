@@ -23,6 +23,8 @@ HEARTBEAT_WATCH_S = 70.0
 """A worker beats every 30 s; one whose beat has not changed for this long is not at work."""
 QUIET_AFTER_END_S = 60.0
 """How old the end of a superseded run must be before its output is listed: its last puts have landed."""
+_CHANGING_BYTES = ("prompts", "confidence_threshold", "image_mode", "model_id", "checkpoint_sha256")
+"""Options of which an annotated input shows what they were; not its date, which each run has anew."""
 
 _T = TypeVar("_T")
 
@@ -65,6 +67,11 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     exclude: tuple[str, ...] = ()
     input_list_sha256: str = ""
     format_version: int = 1
+
+    @property
+    def selects_all(self) -> bool:
+        """Whether no input is left out."""
+        return not (self.include or self.exclude or self.input_list_sha256 or self.limit)
 
 
 class RunEnd(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -194,6 +201,21 @@ def runs_before(run: Run) -> list[Run]:
     """Older runs of the same output, youngest first."""
     names = list_runs(run.store)
     return _with_spec(run.store, names[: names.index(run.name)][::-1])
+
+
+def options_that_differ(run: Run) -> tuple[str, ...]:
+    """Options that change bytes and that older runs had otherwise, back to one that did everything again."""
+    found: set[str] = set()
+    for older in runs_before(run):
+        found.update(name for name in _CHANGING_BYTES if getattr(older.spec, name) != getattr(run.spec, name))
+        if older.spec.override and older.spec.selects_all and _has_succeeded(older):
+            break
+    return tuple(name for name in _CHANGING_BYTES if name in found)
+
+
+def _has_succeeded(run: Run) -> bool:
+    end = run.end()
+    return end is not None and end.outcome == "succeeded"
 
 
 def runs_of(store: Store) -> list[Run]:

@@ -54,6 +54,7 @@ class RunProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         eta_s: Seconds to the end at this rate, or None.
         pools: Processes by pool.
         last_errors: Of the workers, newest heartbeat first, at most five.
+        other_options: Options that change bytes and that earlier runs, whose results are kept, had otherwise.
     """
 
     run: str
@@ -68,6 +69,7 @@ class RunProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     eta_s: float | None = None
     pools: dict[str, PoolProgress] = {}
     last_errors: tuple[str, ...] = ()
+    other_options: tuple[str, ...] = ()
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -115,6 +117,7 @@ def read_progress(store: Store, run_name: str | None = None) -> RunProgress:
         images_per_s=round(rate, 3),
         eta_s=round(left / rate, 1) if rate and left else None,
         pools=_pools(seen),
+        other_options=plan.other_options if plan else (),
         last_errors=tuple(one.beat.last_error for one in seen if one.beat.last_error)[:5],
     )
 

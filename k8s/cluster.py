@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,6 +18,8 @@ from yaml import YAMLError
 from job.errors import ConfigurationError, InterruptedRunError
 from k8s.objects import Event, Job, Node, Pod
 
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where a pod finds who it is."""
 REQUEST_TIMEOUT_S = (10.0, 60.0)
 """To connect, and to read."""
 _PAGE = 500
@@ -37,7 +40,7 @@ class Cluster:
     """One namespace of a cluster."""
 
     def __init__(self, namespace: str | None = None, context: str | None = None) -> None:
-        """Find the cluster: by the pod's own service account inside of one, else by kubeconfig.
+        """Find the cluster as helm does: by kubeconfig, and by the pod's service account where there is none.
 
         Args:
             namespace: Default: that of the context.
@@ -168,15 +171,13 @@ class Cluster:
 
 def _load(context: str | None) -> str:
     """Read the configuration; returns its namespace."""
+    files = os.environ.get("KUBECONFIG") or None  # the package reads it when it is imported, once
+    is_in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
+    home = Path(os.environ.get("HOME", "/")) / ".kube" / "config"
     try:
-        if context is None:
-            try:
-                config.load_incluster_config()
-            except ConfigException:
-                pass
-            else:
-                return "default"
-        files = os.environ.get("KUBECONFIG") or None  # the package reads it when it is imported, once
+        if is_in_pod and files is None and context is None and not home.exists():
+            config.load_incluster_config()
+            return (SERVICE_ACCOUNT / "namespace").read_text().strip()
         config.load_kube_config(files, context)
         contexts, active = config.list_kube_config_contexts(files)
     except (ConfigException, OSError, YAMLError) as exc:

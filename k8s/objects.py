@@ -12,6 +12,7 @@ POOL_LABEL = "sam3-annotate/pool"
 RUN_LABEL = "sam3-annotate/run"
 INSTANCE_LABEL = "app.kubernetes.io/instance"
 COMPONENT_LABEL = "app.kubernetes.io/component"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
 class _Object(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -99,6 +100,11 @@ class Job(_Object, frozen=True):
     def has_ended(self) -> bool:
         """Whether it will start no pod any more."""
         return has_condition(self.status.conditions, "Complete") or has_condition(self.status.conditions, "Failed")
+
+    @property
+    def queue(self) -> str:
+        """Queue of Kueue that it is in, or empty; Kueue owns `suspend` then."""
+        return self.metadata.labels.get(QUEUE_LABEL, "")
 
     @property
     def lacks_pods(self) -> bool:

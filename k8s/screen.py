@@ -14,9 +14,10 @@ _STATES = {
     "superseded": "ended: another run has taken its place",
     "failed": "FAILED: no Job is left to go on",
     "suspended": "suspended: `sam3-annotate resume` goes on",
+    "queued": "queued: Kueue has not let it in yet",
     "starting": "starting: no pod is at work yet",
     "stalled": "STALLED: the Jobs have ended, the run has not; install it again to go on",
-    "ended_unseen": "the Jobs have ended; whether everything is done, the output tells",
+    "ended_unseen": "a Job is complete, so everything is done; whether inputs have failed, the output tells",
 }
 
 
@@ -47,6 +48,8 @@ def _progress_lines(progress: RunProgress) -> Iterator[str]:
     share = f" ({100 * progress.done / progress.planned:.1f} %)" if progress.planned else ""
     before = f"; {progress.inputs_done_before} were done before" if progress.inputs_done_before else ""
     yield f"Done    {progress.done} of {progress.planned}{share}, {progress.failed} failed{before}"
+    if progress.other_options:
+        yield f"Kept    what was done before, with another {' and '.join(progress.other_options)}"
     if progress.left and not progress.images_per_s:
         yield "Rate    not known yet: workers tell it every 30 s"
     elif progress.left:

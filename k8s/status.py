@@ -12,10 +12,10 @@ from k8s.objects import Job, Pod, count_of, has_condition, indexes_of
 from k8s.release import Release
 
 State = Literal[
-    "complete", "too_many_failed", "superseded", "failed", "suspended", "starting", "planning", "working", "stalled",
-    "ended_unseen",
+    "complete", "too_many_failed", "superseded", "failed", "suspended", "queued", "starting", "planning", "working",
+    "stalled", "ended_unseen",
 ]  # fmt: skip
-PoolState = Literal["working", "suspended", "complete", "failed", "waiting"]
+PoolState = Literal["working", "suspended", "queued", "complete", "failed", "waiting"]
 SHOWN_FAILURES = 20
 
 
@@ -24,7 +24,7 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes:
         job: Its name.
-        state: `waiting`: no pod of it runs.
+        state: `waiting`: no pod of it runs. `queued`: Kueue has not let it in.
         parallelism: Pods at a time, as asked for.
         pods: That run or wait.
         completions: Indexes.
@@ -73,8 +73,8 @@ class ReleaseStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         namespace: Where it is.
         run: Name of the run.
         output: Where the results go.
-        state: What the storage says, where it is known to have ended; else what is going on. `ended_unseen`: all Jobs
-            have ended and the storage could not be asked.
+        state: What the storage says, where it is known to have ended; else what is going on. `ended_unseen`: a Job
+            is complete, so that all is done, and the storage could not be asked.
         progress: What the storage says, None if it could not be asked.
         pools: By name.
         failures: Pods that have failed: final ones first, then the newest; at most 20.
@@ -139,7 +139,7 @@ def _pool_state(job: Job) -> PoolState:
     if has_condition(job.status.conditions, "Failed") or has_condition(job.status.conditions, "FailureTarget"):
         return "failed"
     if job.spec.suspend:
-        return "suspended"
+        return "queued" if job.queue else "suspended"
     return "working" if job.status.ready else "waiting"
 
 
@@ -147,12 +147,14 @@ def _state(pools: dict[str, PoolStatus], progress: RunProgress | None) -> State:
     if progress is not None and progress.state in {"succeeded", "too_many_failed", "superseded"}:
         return "complete" if progress.state == "succeeded" else progress.state
     states = {pool.state for pool in pools.values()}
+    if progress is None and "complete" in states:
+        return "ended_unseen"  # a pool that has gone through the whole list leaves nothing to the other
     if states <= {"failed", "complete"}:
         if "failed" in states:
             return "failed"
-        return "ended_unseen" if progress is None else "stalled"
-    if states <= {"failed", "complete", "suspended"}:
-        return "suspended"
+        return "stalled"
+    if states <= {"failed", "complete", "suspended", "queued"}:
+        return "queued" if "queued" in states else "suspended"
     if progress is None:
         return "working" if "working" in states else "starting"
     return "planning" if progress.state == "planning" else "working" if "working" in states else "starting"

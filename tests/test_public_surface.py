@@ -105,7 +105,7 @@ EXIT_CODES = {
 FIELDS: dict[type[msgspec.Struct], str] = {
     RunSpec: "input_url prompts confidence_threshold annotation_date image_mode override override_reviewed "
     "max_image_pixels limit model_id checkpoint_sha256 include exclude input_list_sha256 format_version",
-    Plan: "nonce shards inputs_listed inputs_done images_without_json",
+    Plan: "nonce shards inputs_listed inputs_done images_without_json other_options",
     PlannedShard: "name inputs forced",
     PlannedInput: "json image prior problem forced",
     ResultRow: "json result reason scores dropped hidden seconds mask_sha256 worker artifact precision provider",
@@ -113,7 +113,7 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     FailedInput: "json reason",
     Finding: "kind key detail",
     RunProgress: "run state inputs_listed inputs_done_before planned done failed left images_per_s eta_s pools "
-    "last_errors",
+    "last_errors other_options",
     PoolProgress: "alive left silent images_per_s",
     Beat: "attempt activity number annotated failed images_per_s last_error",
     ReleaseStatus: "release namespace run output state progress pools failures warnings",

@@ -55,6 +55,8 @@ def _lines(found: RunProgress) -> Iterator[str]:
     eta = "" if found.eta_s is None else f", {timedelta(seconds=round(found.eta_s))} to go"
     yield f"Run {found.run}: {found.state}"
     yield f"Inputs listed  {found.inputs_listed}, done before {found.inputs_done_before}, to do {found.planned}"
+    if found.other_options:
+        yield f"Kept           what was done before, with another {' and '.join(found.other_options)}"
     yield f"Done           {found.done}{share}, failed {found.failed}, left {found.left}"
     yield f"Rate           {found.images_per_s:.2f} images/s{eta}"
     yield from (_pool_line(name, pool) for name, pool in found.pools.items())

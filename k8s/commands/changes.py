@@ -24,6 +24,7 @@ def suspend(release: str, namespace: str | None, kube_context: str | None, **fla
     """Stop RELEASE, keeping its place: its pods end in order, and `resume` goes on with what is left."""
     found, helm = _find(release, namespace, kube_context)
     chosen = _chosen(found, flags["pools"])
+    _refuse_if_queued(found, chosen)
     helm.set(release, find_chart(flags["chart"]), {f"pools.{pool}.suspend": True for pool in chosen})
     click.echo(f"Suspended: {', '.join(chosen)} of {release}")
 
@@ -36,6 +37,7 @@ def resume(release: str, namespace: str | None, kube_context: str | None, **flag
     """Go on with RELEASE after `suspend`."""
     found, helm = _find(release, namespace, kube_context)
     chosen = _chosen(found, flags["pools"])
+    _refuse_if_queued(found, chosen)
     values = helm.values(release)
     by_janitor = [
         pool for pool in chosen if found.jobs[pool].spec.suspend and not values["pools"][pool].get("suspend", False)
@@ -92,6 +94,15 @@ def _find(release: str, namespace: str | None, context: str | None) -> tuple[Rel
     set_up_logging("WARNING", "text")
     cluster = Cluster(namespace, context)
     return find_release(cluster, release), Helm(cluster.namespace, context)
+
+
+def _refuse_if_queued(found: Release, chosen: Iterable[str]) -> None:
+    queues = sorted({found.jobs[pool].queue for pool in chosen} - {""})
+    if queues:
+        raise UsageError(
+            f"release {found.name} is in queue {', '.join(queues)} of Kueue, which stops and starts its Jobs: stop its "
+            "workloads there (spec.active: false), or `sam3-annotate cancel`, which keeps its place too"
+        )
 
 
 def _chosen(found: Release, pools: Iterable[str]) -> list[str]:

@@ -79,8 +79,9 @@ def test_the_janitor_reads_the_output_where_it_is() -> None:
         (GPU_ONLY, False),
         (merged(GPU_ONLY, at("janitor.mode", "always")), True),
         (at("janitor.mode", "never"), False),
+        (at("kueue.queueName", "night-shift"), False),
     ],
-    ids=["both pools", "one pool", "always", "never"],
+    ids=["both pools", "one pool", "always", "never", "kueue"],
 )
 def test_when_there_is_a_janitor(values: Values, is_there: bool) -> None:
     assert bool(list(render(merged(ON_S3, values)).of("Job", "janitor"))) is is_there
@@ -214,6 +215,7 @@ def test_notes_fit_the_values(values: Values, text: str, is_there: bool) -> None
         (merged(ON_S3, at("output.pvc.claimName", "results")), "output: has a url and a pvc"),
         (merged(ON_S3, at("pools.gpu.parallelism", 9)), "9 pods at a time for 8 indexes"),
         (merged(ON_S3, at("kueue.queueName", "q"), at("pools.gpu.suspend", True)), "Kueue owns that field"),
+        (merged(ON_S3, at("kueue.queueName", "q"), at("janitor.mode", "always")), "a janitor sets; leave it at auto"),
         (merged(ON_VOLUMES, at("pools.gpu.model.uri", "s3://a/b")), "has a uri and a pvc"),
         (merged(ON_S3, at("selection.inputList.column", "key")), "has a column and no url"),
         (merged(ON_S3, at("s3.ca", {"configMap": "a", "secret": "b"})), "has a configMap and a secret"),

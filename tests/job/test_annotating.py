@@ -24,6 +24,7 @@ from job.options import WorkerOptions, new_attempt
 from job.plan import Selection, Sizing, make_plan
 from job.progress import Tally
 from job.run import Run, RunEnd, list_runs, open_run
+from job.run_progress import read_progress
 from job.shards import KILLS_BEFORE_CARE
 from job.supersede import refuse_if_others_work, supersede_older
 from tests.fakes import FakeSession, JumpingClock, request_of, spec_of, write_inputs
@@ -74,6 +75,23 @@ def test_every_input_gets_image_mask_and_annotation(source: Path, target: Path) 
     with np.load(target / "00003.npz") as arrays:
         assert arrays["mask"].shape == (30, 40)
     assert (tally.annotated, tally.failed, tally.skipped) == (5, 0, 0)
+
+
+def test_results_of_other_options_are_kept_with_a_warning(
+    source: Path, target: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def planned(name: str, **options: object) -> tuple[str, ...]:
+        annotate(request_of(source, target, run_name=name, **options), Tally())
+        return read_progress(LocalStore(target, "x"), name).other_options
+
+    assert planned("first", annotation_date="2026-02-01") == ()
+    assert planned("same", limit=3) == ()
+    assert "another" not in caplog.text
+    assert planned("other", confidence_threshold=0.5, prompts=("car",)) == ("prompts", "confidence_threshold")
+    assert "5 inputs are annotated already and kept, though earlier runs had another prompts and" in caplog.text
+    assert planned("everything", confidence_threshold=0.5, override=True) == (), "nothing is kept"
+    assert planned("part", confidence_threshold=0.6, override=True, limit=1) == ()
+    assert planned("last", confidence_threshold=0.5) == ("confidence_threshold",), "of the part; all others are gone"
 
 
 def test_a_second_run_does_only_what_is_new(source: Path, target: Path, session: FakeSession) -> None:

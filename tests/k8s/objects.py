@@ -49,6 +49,7 @@ def job(
     *,
     args: Sequence[str] = ARGS,
     suspend: bool = False,
+    queue: str = "",
     conditions: tuple[dict[str, Any], ...] = (),
     **status: Any,
 ) -> Job:
@@ -60,7 +61,7 @@ def job(
             "name": f"night-{pool}-0a1b2c3d",
             "namespace": "garage",
             "uid": "1",
-            "labels": labels(pool),
+            "labels": labels(pool, **({"kueue.x-k8s.io/queue-name": queue} if queue else {})),
             "creationTimestamp": time(3600),
             "managedFields": [{"manager": "helm"}],
         },

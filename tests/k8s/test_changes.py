@@ -58,6 +58,13 @@ def test_refusals(capsys: pytest.CaptureFixture[str], arguments: list[str], word
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["suspend", "resume"])
+def test_what_kueue_owns_is_left_to_it(api: Api, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    api.jobs = [job("gpu", suspend=True, queue="night-shift"), job("cpu", queue="night-shift")]
+    assert run_cli([command, "night", "--pool=gpu"]) == 2
+    assert "release night is in queue night-shift of Kueue, which stops and starts" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["suspend", "night"], ["resume", "night"], ["scale", "night", "--parallelism=8"], ["cancel", "night", "--yes"]],

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from kubernetes import client
+from kubernetes.config import incluster_config
 
 from job.errors import AnnotateError, ConfigurationError
 from k8s.cluster import Cluster, ClusterError
@@ -118,6 +120,46 @@ def test_namespace_and_context(api: Api) -> None:
     assert Cluster("other").namespace == "other"
     assert Cluster(context="here").namespace == "garage"
     assert Cluster(context="there").namespace == "default"
+
+
+@pytest.fixture
+def in_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of namespace night, with a service account and no kubeconfig."""
+    for name, text in {"token": "secret", "ca.crt": "certificates", "namespace": "night\n"}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr("k8s.cluster.SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.mark.usefixtures("in_a_pod")
+def test_in_a_pod_it_is_the_pods_own_cluster_and_namespace() -> None:
+    assert Cluster().namespace == "night"
+    assert client.Configuration.get_default_copy().host == "https://10.0.0.1:443"
+    assert Cluster("other").namespace == "other"
+
+
+@pytest.mark.usefixtures("in_a_pod")
+def test_in_a_pod_a_kubeconfig_goes_first_as_it_does_for_helm(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Cluster().namespace == "garage"
+    assert Cluster(context="there").namespace == "default"
+    monkeypatch.delenv("KUBECONFIG")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", "~/.kube/config")
+    (tmp_path / ".kube").mkdir()
+    (tmp_path / ".kube" / "config").write_text(api.kubeconfig.read_text())
+    assert Cluster().namespace == "garage"
+
+
+@pytest.mark.usefixtures("in_a_pod")
+def test_a_pod_without_a_service_account(tmp_path: Path) -> None:
+    (tmp_path / "token").unlink()
+    with pytest.raises(ConfigurationError, match="no cluster: Service token file does not exist"):
+        Cluster()
 
 
 CONFIGURATIONS = {

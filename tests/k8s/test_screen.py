@@ -66,6 +66,13 @@ PROGRESS: dict[str, tuple[RunProgress, list[str]]] = {
         progress(planned=10**6, left=10**6, images_per_s=4.0, eta_s=250000.4),
         ["Done    0 of 1000000 (0.0 %), 0 failed", "Rate    4.00 images/s, 2 days, 21:26:40 to go"],
     ),
+    "over results of others": (
+        progress(planned=3, inputs_done_before=5, other_options=("prompts", "model_id")),
+        [
+            "Done    0 of 3 (0.0 %), 0 failed; 5 were done before",
+            "Kept    what was done before, with another prompts and model_id",
+        ],
+    ),
     "all done": (progress(planned=3, done=3, images_per_s=1.0), ["Done    3 of 3 (100.0 %), 0 failed"]),
 }
 

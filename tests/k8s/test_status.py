@@ -31,6 +31,7 @@ STATES: dict[str, tuple[dict[str, Job], RunProgress | None]] = {
     "working": ({"cpu": job("cpu", ready=1), "gpu": job("gpu", active=1)}, progress("working")),
     "stalled": ({"cpu": job("cpu", conditions=COMPLETE)}, progress("stalled")),
     "ended_unseen": ({"cpu": job("cpu", conditions=COMPLETE)}, None),
+    "queued": ({"cpu": job("cpu", suspend=True, queue="night"), "gpu": job("gpu", suspend=True, queue="night")}, None),
 }
 
 
@@ -40,6 +41,20 @@ def test_what_the_storage_says_goes_before_what_jobs_say(
 ) -> None:
     jobs, told = seen
     assert judge(release(**jobs), [], told, []).state == state
+
+
+UNSEEN = {
+    "the janitor was there": job("gpu", suspend=True),
+    "the janitor comes soon": job("gpu", active=2),
+    "it could not go on": job("gpu", conditions=FAILED),
+}
+
+
+@pytest.mark.parametrize("other", UNSEEN.values(), ids=UNSEEN)
+def test_one_pool_that_is_complete_is_the_end_of_both(other: Job) -> None:
+    found = judge(release(cpu=job("cpu", conditions=COMPLETE), gpu=other), [], None, [])
+    assert found.state == "ended_unseen"
+    _raise_if_bad(found)
 
 
 EXITS: dict[str, type[Exception] | None] = {
@@ -99,6 +114,7 @@ POOL_STATES: dict[str, Job] = {
     "working": job("gpu", ready=1, active=2),
     "waiting": job("gpu", ready=0, active=2),
     "suspended": job("gpu", suspend=True),
+    "queued": job("gpu", suspend=True, queue="night"),
     "complete": job("gpu", conditions=(condition("SuccessCriteriaMet"),)),
     "failed": job("gpu", ready=1, conditions=(condition("FailureTarget"), condition("Complete", "False"))),
 }

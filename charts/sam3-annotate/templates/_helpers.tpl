@@ -77,9 +77,10 @@ app.kubernetes.io/managed-by: {{ quote .Release.Service }}
 {{- toJson $pools }}
 {{- end }}
 
+{{/* Not with Kueue, which owns what it would set: a Job that is let in when all is done ends within a minute. */}}
 {{- define "sam3-annotate.hasJanitor" -}}
 {{- $pools := include "sam3-annotate.enabledPools" . | fromJsonArray }}
-{{- if or (and (eq .Values.janitor.mode "auto") (eq (len $pools) 2)) (and (eq .Values.janitor.mode "always") $pools) -}}
+{{- if or (and (eq .Values.janitor.mode "auto") (eq (len $pools) 2) (not .Values.kueue.queueName)) (and (eq .Values.janitor.mode "always") $pools) -}}
 true
 {{- end }}
 {{- end }}

@@ -23,6 +23,9 @@
 {{- fail (printf "pools.%s.suspend with kueue.queueName: Kueue owns that field; stop the workload in Kueue" $pool) }}
 {{- end }}
 {{- end }}
+{{- if and (eq .Values.janitor.mode "always") .Values.kueue.queueName }}
+{{- fail "janitor.mode: always with kueue.queueName: Kueue owns the field that a janitor sets; leave it at auto" }}
+{{- end }}
 {{- range $pool := list "gpu" "cpu" }}
 {{- $model := (index $.Values.pools $pool).model }}
 {{- if and $model.uri $model.pvc.claimName }}

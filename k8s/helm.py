@@ -66,6 +66,15 @@ class Helm:
         except ReleaseMissingError:
             return None
 
+    def installed_version(self, release: str) -> str:
+        """Version of the chart that a release was installed from."""
+        return str(msgspec.json.decode(self._run("get", "metadata", release, "--output", "json"))["version"])
+
+    def version_of(self, chart: str) -> str:
+        """Version of a chart, wherever it is."""
+        told = self._run("show", "chart", chart)
+        return next((line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("version:")), "")
+
     def set(self, release: str, chart: str, changes: Mapping[str, object]) -> None:
         """Change values of a release and keep the others."""
         self._run("upgrade", release, chart, "--reuse-values", *_set_flags(changes))
@@ -112,6 +121,8 @@ def _error(command: str, told: str) -> Exception:
     sentence = " ".join(told.replace("Error: ", "").split())
     if "release: not found" in sentence:
         return ReleaseMissingError(f"helm {command}: {sentence}")
+    if "want string" in sentence:
+        sentence += ". A text that looks like a number is given by --set_string KEY=VALUE, or in quotes in a file"
     if any(word in sentence for word in _FOR_THE_USER):
         return UsageError(f"helm {command}: {sentence}")
     return HelmError(f"helm {command}: {sentence}")

@@ -5,7 +5,7 @@ With n images left and pools of p pods that do r images/s each and cost c an hou
     hours      = n / 3600 / sum(p r)        both pools work until nothing is left
     pod-hours  = p hours                    of a pool
     cost       = sum(c pod-hours)
-    indexes    = pod-hours / 0.5            at least p, at most 5,000
+    indexes    = pod-hours / 0.5            at least p, at most 5,000; those of its Job, for a pool that has one
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ class PoolRate:
 
     Attributes:
         parallelism: Pods at a time.
-        completions: Indexes, for a pool without a rate.
+        completions: Indexes, for a pool without a rate or with a Job.
         images_per_s: Of one pod, measured; None if it is not known.
         price_per_hour: Of one pod, in any currency; None if it is not known.
+        has_job: Whether it is at work on these images: another number of indexes would throw its pods away.
     """
 
     parallelism: int
     completions: int
     images_per_s: float | None = None
     price_per_hour: float | None = None
+    has_job: bool = False
 
 
 class PoolSize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,7 +81,7 @@ def size(images: int, rates: Mapping[str, PoolRate], hours: float | None = None)
     Args:
         images: That are left to do.
         rates: Of each pool, the one to grow for `hours` first.
-        hours: Grow or shrink the first pool so that the work ends in so many hours.
+        hours: Grow or shrink the first pool so that the work ends in so many hours, as far as its Job has indexes.
 
     Raises:
         UsageError: `hours` without all rates, or no time at all; no pool has a pod.
@@ -113,14 +115,15 @@ def _grown(images: int, rates: Mapping[str, PoolRate], hours: float) -> dict[str
     first, *others = rates
     done_by_others = sum(rates[name].parallelism * (rates[name].images_per_s or 0) for name in others)
     wanted = images / hours / 3600 - done_by_others
-    return {first: max(1, math.ceil(wanted / (rates[first].images_per_s or 1)))}
+    pods = max(1, math.ceil(wanted / (rates[first].images_per_s or 1)))
+    return {first: min(pods, rates[first].completions) if rates[first].has_job else pods}
 
 
 def _pool_size(rate: PoolRate, pods: int, hours: float, images: float) -> PoolSize:
     pod_hours = pods * hours
     by_work = min(MOST_INDEXES, math.floor(pod_hours / LEAST_INDEX_HOURS))
     return PoolSize(
-        completions=max(1, pods, by_work),
+        completions=rate.completions if rate.has_job else max(1, pods, by_work),
         parallelism=pods,
         images=round(images),
         pod_hours=pod_hours,

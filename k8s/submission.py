@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -24,9 +24,10 @@ from job.run_progress import read_progress
 from job.signals import ended_by_signals
 from job.storage import Address, read_storage_options
 from job.store import Store
+from k8s.cluster import Cluster
 from k8s.helm import Helm
 from k8s.looking import storage_of
-from k8s.objects import COMPONENT_LABEL, POOL_LABEL, Job
+from k8s.objects import COMPONENT_LABEL, POOL_LABEL, Job, has_condition
 from k8s.release import Release
 
 logger = logging.getLogger(__name__)
@@ -44,11 +45,13 @@ class Chart:
         release: Its name.
         location: Of the chart.
         arguments: Of helm: files of values and single ones.
+        installed: Those of the arguments that are the values of the installed release; none if there is none.
     """
 
     release: str
     location: str
     arguments: tuple[str, ...]
+    installed: tuple[str, ...] = ()
 
     def with_values(self, values: Mapping[str, object]) -> Chart:
         """The same with these values too."""
@@ -57,7 +60,7 @@ class Chart:
             for key, value in values.items()
             for flag in ("--set-json", f"{key}={msgspec.json.encode(value).decode()}")
         ]
-        return Chart(self.release, self.location, (*self.arguments, *flags))
+        return replace(self, arguments=(*self.arguments, *flags))
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,17 @@ class Work:
     Attributes:
         images: Inputs to do.
         is_planned: Whether the run has its plan.
+        follows_end: Whether it is another pass, after one that has ended.
     """
 
     images: int
     is_planned: bool
+    follows_end: bool = False
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether another pass would only find that nothing is left."""
+        return self.follows_end and not self.is_planned and self.images == 0
 
 
 def render(helm: Helm, chart: Chart) -> Release:
@@ -97,13 +107,28 @@ def render(helm: Helm, chart: Chart) -> Release:
     return Release(chart.release, helm.namespace, pools)
 
 
+def run_at_work(helm: Helm, chart: Chart) -> str | None:
+    """Name of the run that the installed release works on; None if there is none."""
+    if not chart.installed:
+        return None
+    try:
+        return render(helm, replace(chart, arguments=chart.installed)).run
+    except UsageError:  # an export, or of another version of the chart
+        return None
+
+
 def is_reachable(release: Release) -> bool:
     """Whether all that a plan needs can be read from here: a path leads into a volume, which only pods can read."""
     return not any(argument.startswith(tuple(f"--{place}=/" for place in _PLACES)) for argument in release.arguments)
 
 
 def next_pass(release: Release, options: StorageOptions) -> str | None:
-    """First part of the run's name for another pass, if this run has ended; None to go on with it."""
+    """First part of the run's name for another pass, if this run has ended; None to go on with it.
+
+    Where the output is a volume nobody can tell from here; see `check_jobs_can_go_on`.
+    """
+    if release.has_output_on_volume:
+        return None
     base, _, pinned = release.run.rpartition("-")
     with storage_of(release):
         store = Address(release.output_url, read_storage_options(options.target)).open(new_attempt())
@@ -127,6 +152,29 @@ def _counted(base: str, runs: Iterable[str]) -> tuple[str, int]:
 
 def _has_ended(store: Store, run: str) -> bool:
     return Run(store, run, None).end() is not None  # type: ignore[arg-type]  # its options are not asked for
+
+
+def check_jobs_can_go_on(cluster: Cluster, release: Release) -> None:
+    """A Job that has ended starts nothing any more, however often it is installed.
+
+    Raises:
+        UsageError: The Jobs of these values have ended, or one of them has gone through all of the run.
+    """
+    found = [cluster.job(job.metadata.name) for job in release.jobs.values()]
+    jobs = [job for job in found if job is not None]
+    is_done = any(has_condition(job.status.conditions, "Complete") for job in jobs)
+    if not is_done and (len(jobs) < len(found) or not all(job.has_ended for job in jobs)):
+        return
+    names = ", ".join(job.metadata.name for job in jobs)
+    if is_done and release.has_output_on_volume:
+        raise UsageError(
+            f"run {release.run} has been gone through ({names}): for another pass give another name, --set run.name=…"
+        )
+    raise UsageError(
+        f"{names} {'has' if len(jobs) == 1 else 'have'} ended, and run {release.run} has not: nothing would start. See "
+        f"`sam3-annotate status {release.name}`, mend it, then `sam3-annotate cancel {release.name}` and submit again: "
+        "the run keeps its place"
+    )
 
 
 def find_work(release: Release, options: StorageOptions) -> Work:

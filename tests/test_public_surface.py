@@ -67,7 +67,7 @@ FLAGS = {
     "submit": (
         submit,
         "--chart --dry_run --hours --images --images_per_s --input_storage_options --kube_context --max_cost "
-        "--namespace --output_storage_options --price_per_hour --set --values -f -n -o",
+        "--namespace --output_storage_options --price_per_hour --set --set_string --values -f -n -o",
     ),
     "status": (status, "--kube_context --namespace --output_storage_options --wait --watch -n -o"),
     "logs": (logs, "--all --follow --index --kube_context --namespace --pool --tail -f -n"),

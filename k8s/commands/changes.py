@@ -25,7 +25,7 @@ def suspend(release: str, namespace: str | None, kube_context: str | None, **fla
     found, helm = _find(release, namespace, kube_context)
     chosen = _chosen(found, flags["pools"])
     _refuse_if_queued(found, chosen)
-    helm.set(release, find_chart(flags["chart"]), {f"pools.{pool}.suspend": True for pool in chosen})
+    helm.set(release, _chart(helm, release, flags["chart"]), {f"pools.{pool}.suspend": True for pool in chosen})
     click.echo(f"Suspended: {', '.join(chosen)} of {release}")
 
 
@@ -47,7 +47,7 @@ def resume(release: str, namespace: str | None, kube_context: str | None, **flag
             f"{', '.join(by_janitor)} of {release} was not suspended by a person: the janitor does it when run "
             f"{found.run} has ended. For another pass: sam3-annotate submit, or helm upgrade with another run.name"
         )
-    helm.set(release, find_chart(flags["chart"]), {f"pools.{pool}.suspend": False for pool in chosen})
+    helm.set(release, _chart(helm, release, flags["chart"]), {f"pools.{pool}.suspend": False for pool in chosen})
     click.echo(f"Resumed: {', '.join(chosen)} of {release}")
 
 
@@ -67,7 +67,8 @@ def scale(release: str, namespace: str | None, kube_context: str | None, **flags
         most = found.jobs[pool].spec.completions
         if parallelism > most:
             raise UsageError(f"{parallelism} pods for the {most} indexes of pool {pool}: give at most {most}")
-    helm.set(release, find_chart(flags["chart"]), {f"pools.{pool}.parallelism": parallelism for pool in chosen})
+    changes = {f"pools.{pool}.parallelism": parallelism for pool in chosen}
+    helm.set(release, _chart(helm, release, flags["chart"]), changes)
     click.echo(f"{parallelism} pods at a time: {', '.join(chosen)} of {release}")
 
 
@@ -94,6 +95,18 @@ def _find(release: str, namespace: str | None, context: str | None) -> tuple[Rel
     set_up_logging("WARNING", "text")
     cluster = Cluster(namespace, context)
     return find_release(cluster, release), Helm(cluster.namespace, context)
+
+
+def _chart(helm: Helm, release: str, given: str | None) -> str:
+    """The chart that the release was installed from; another would change more than was asked for."""
+    chart = find_chart(given)
+    installed, here = helm.installed_version(release), helm.version_of(chart)
+    if installed != here:
+        raise UsageError(
+            f"release {release} was installed from version {installed} of the chart, {chart} is {here}: give that one "
+            "by --chart, or have the release go on with this one by `sam3-annotate submit`"
+        )
+    return chart
 
 
 def _refuse_if_queued(found: Release, chosen: Iterable[str]) -> None:

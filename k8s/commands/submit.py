@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ from k8s.submission import (
     Chart,
     StorageOptions,
     Work,
+    check_jobs_can_go_on,
     find_work,
     is_reachable,
     make_plan,
     next_pass,
     render,
+    run_at_work,
 )
 
 logger = logging.getLogger(__name__)
@@ -75,6 +78,7 @@ class PerPool(click.ParamType[tuple[str, float]]):
 @chart_flag
 @click.option("-f", "--values", "files", multiple=True, help="File of chart values; repeatable, the last one wins.")
 @click.option("--set", "single", multiple=True, metavar="KEY=VALUE", help="One chart value; repeatable.")
+@click.option("--set_string", "texts", multiple=True, metavar="KEY=VALUE", help="One that is text, as in run.name=1.")
 @click.option("--images_per_s", type=PerPool(), multiple=True, help="What one pod does, as measured: gpu=60.")
 @click.option("--price_per_hour", type=PerPool(), multiple=True, help="What one pod costs, in any currency: gpu=4.")
 @click.option("--hours", type=click.FloatRange(0, min_open=True), help="Give the first pool the pods for this time.")
@@ -91,14 +95,19 @@ def submit(release: str, namespace: str | None, kube_context: str | None, **flag
     is long, and calls helm. A run that has ended is followed by another pass.
     """
     set_up_logging("WARNING", "text")
-    helm = Helm(namespace or Cluster(None, kube_context).namespace, kube_context)
+    cluster = Cluster(namespace, kube_context)
+    helm = Helm(cluster.namespace, kube_context)
     with _chart(helm, release, flags) as chart:
         shown, final, work = _prepare(helm, chart, flags)
         _check_cost(shown, flags["max_cost"])
         if flags["output"] == "text":
             click.echo("\n".join(_lines(shown)))
-        if not flags["dry_run"]:
-            _install(helm, final, work, _options(flags), flags["output"])
+        if work is not None and work.is_nothing:
+            click.echo("Nothing to do: every input is annotated. Nothing was installed", err=True)
+        else:
+            check_jobs_can_go_on(cluster, render(helm, final))
+            if not flags["dry_run"]:
+                _install(helm, final, work, _options(flags), flags["output"])
         if flags["output"] == "json":
             click.echo(msgspec.json.encode(shown))
 
@@ -106,16 +115,16 @@ def submit(release: str, namespace: str | None, kube_context: str | None, **flag
 def _prepare(helm: Helm, chart: Chart, flags: Mapping[str, Any]) -> tuple[Submission, Chart, Work | None]:
     """Look at everything, and size the pools; changes nothing."""
     rendered, options = render(helm, chart), _options(flags)
+    following = next_pass(rendered, options)
+    if following is not None:
+        chart = chart.with_values({"run.name": following})
+        rendered = render(helm, chart)
+        _check_pass(rendered, following)
     work = None
     if flags["images"] is None and is_reachable(rendered):
-        following = next_pass(rendered, options)
-        if following is not None:
-            chart = chart.with_values({"run.name": following})
-            rendered = render(helm, chart)
-            _check_pass(rendered, following)
-        work = find_work(rendered, options)
+        work = replace(find_work(rendered, options), follows_end=following is not None)
     images = flags["images"] if work is None else work.images
-    sizes = _sizes(rendered, images, flags)
+    sizes = _sizes(rendered, images, flags, has_jobs=run_at_work(helm, chart) == rendered.run)
     computed = {
         f"pools.{name}.{what}": getattr(pool, what)
         for name, pool in sizes.pools.items()
@@ -129,11 +138,17 @@ def _prepare(helm: Helm, chart: Chart, flags: Mapping[str, Any]) -> tuple[Submis
     return shown, chart, work
 
 
-def _sizes(rendered: Release, images: int | None, flags: Mapping[str, Any]) -> Sizes:
+def _sizes(rendered: Release, images: int | None, flags: Mapping[str, Any], *, has_jobs: bool) -> Sizes:
     speeds, prices = dict(flags["images_per_s"]), dict(flags["price_per_hour"])
     strangers = sorted((set(speeds) | set(prices)) - set(rendered.jobs))
     if strangers:
         raise UsageError(f"pool {', '.join(strangers)} is off in these values: leave it out, or turn it on")
+    missing = [name for name in rendered.jobs if not speeds.get(name)]
+    if speeds and missing:
+        raise UsageError(
+            f"--images_per_s does not tell what a pod of {', '.join(missing)} does: give it for each pool, such as "
+            f"{missing[0]}=0.8, or turn the pool off (--set pools.{missing[0]}.enabled=false)"
+        )
     is_counted = images is not None
     if not is_counted and (speeds or flags["hours"] is not None or flags["max_cost"] is not None):
         raise UsageError(
@@ -145,6 +160,7 @@ def _sizes(rendered: Release, images: int | None, flags: Mapping[str, Any]) -> S
             completions=rendered.jobs[name].spec.completions,
             images_per_s=speeds.get(name) or None,
             price_per_hour=prices.get(name),
+            has_job=has_jobs,
         )
         for name in ("gpu", "cpu")
         if name in rendered.jobs
@@ -212,8 +228,10 @@ def _chart(helm: Helm, release: str, flags: Mapping[str, Any]) -> Iterator[Chart
             path = Path(folder) / "values.json"
             path.write_bytes(msgspec.json.encode(given))
             files = (str(path), *files)
-        arguments = [f"--values={file}" for file in files] + [f"--set={one}" for one in flags["single"]]
-        yield Chart(release, find_chart(flags["chart"]), tuple(arguments))
+        arguments = [f"--values={file}" for file in files]
+        installed = tuple(arguments[:1]) if given else ()
+        arguments += [f"--set={one}" for one in flags["single"]] + [f"--set-string={one}" for one in flags["texts"]]
+        yield Chart(release, find_chart(flags["chart"]), tuple(arguments), installed)
 
 
 def _options(flags: Mapping[str, Any]) -> StorageOptions:

@@ -11,6 +11,7 @@ from typing import Any
 import helm_python
 import yaml  # type: ignore[import-untyped]
 
+from job.errors import UsageError
 from k8s.helm import Helm
 from tests.chart.rendering import Values, merged, render
 
@@ -29,19 +30,28 @@ class LibraryHelm(Helm):
         return self.installed
 
     def render(self, release: str, chart: str, arguments: Sequence[str]) -> str:
-        manifests = render(merged({}, *values_of(arguments)), name=release, namespace=self.namespace).manifests
+        try:
+            manifests = render(merged({}, *values_of(arguments)), name=release, namespace=self.namespace).manifests
+        except helm_python.HelmError as exc:
+            raise UsageError(str(exc)) from exc
         return str(yaml.safe_dump_all(manifests))
 
 
 def values_of(arguments: Sequence[str]) -> Iterator[Values]:
-    """Values in the order in which Helm lays them over each other: files, --set-json, --set."""
+    """Values in the order in which Helm lays them over each other: files, --set-json, --set, --set-string."""
     yield from (_of_file(text) for text in _texts(arguments, "--values="))
     yield from (helm_python.parse_set_json(text) for flag, text in pairwise(arguments) if flag == "--set-json")
     yield from (helm_python.parse_set_string(text) for text in _texts(arguments, "--set="))
+    yield from (_as_text(text) for text in _texts(arguments, "--set-string="))
 
 
 def _texts(arguments: Sequence[str], prefix: str) -> list[str]:
     return [text.removeprefix(prefix) for text in arguments if text.startswith(prefix)]
+
+
+def _as_text(text: str) -> Values:
+    key, _, value = text.partition("=")
+    return dict(helm_python.parse_set_json(f'{key}="{value}"'))
 
 
 def _of_file(path: str) -> dict[str, Any]:

@@ -58,6 +58,34 @@ def test_refusals(capsys: pytest.CaptureFixture[str], arguments: list[str], word
     assert words in capsys.readouterr().err
 
 
+HELM_OF = """#!/bin/sh
+echo "$@" >> "$0.called"
+case "$1 $2" in
+    "get metadata") echo '{{"version": "{installed}"}}' ;;
+    "get values") echo '{{"pools": {{"gpu": {{"suspend": true}}}}}}' ;;
+    "show chart") echo 'version: 0.1.0' ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("arguments", [["suspend"], ["resume"], ["scale", "--parallelism=8"]], ids=" ".join)
+def test_only_the_chart_that_was_installed_changes_a_release(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    helm = tmp_path / "helm"
+    helm.write_text(HELM_OF.format(installed="0.0.9"))
+    helm.chmod(0o755)
+    command = [arguments[0], "night", *arguments[1:], "--chart=./mine"]
+    assert run_cli(command) == 2
+    told = capsys.readouterr().err
+    assert "release night was installed from version 0.0.9 of the chart, ./mine is 0.1.0: give that one by" in told
+    helm.write_text(HELM_OF.format(installed="0.1.0"))
+    assert run_cli(command) == 0
+    called = (tmp_path / "helm.called").read_text().splitlines()
+    assert [line.split()[0] for line in called].count("upgrade") == 1
+    assert called[-1].startswith("upgrade night ./mine --reuse-values --set-json pools.gpu.")
+
+
 @pytest.mark.parametrize("command", ["suspend", "resume"])
 def test_what_kueue_owns_is_left_to_it(api: Api, capsys: pytest.CaptureFixture[str], command: str) -> None:
     api.jobs = [job("gpu", suspend=True, queue="night-shift"), job("cpu", queue="night-shift")]

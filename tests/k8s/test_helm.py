@@ -96,6 +96,21 @@ def test_values_that_were_given(program: Program, told: str, values: object) -> 
     assert Helm("garage").given_values("night") == values
 
 
+def test_versions_of_charts(program: Program) -> None:
+    program("""case "$1 $2" in
+        "get metadata") echo '{"name": "night", "chart": "sam3-annotate", "version": "0.2.0"}' ;;
+        "show chart") printf 'apiVersion: v2\\nname: x\\nversion: 0.3.0-rc.1\\nappVersion: 1\\n' ;;
+    esac""")
+    assert Helm("garage").installed_version("night") == "0.2.0"
+    assert Helm("garage").version_of("oci://registry.example/chart") == "0.3.0-rc.1"
+
+
+def test_a_number_where_text_is_wanted_is_told_how_to_be_given(program: Program) -> None:
+    program("""echo "Error: values don't meet the schema(s): at '/run/name': got number, want string" >&2; exit 1""")
+    with pytest.raises(UsageError, match=r"want string\. A text that looks like a number is given by --set_string KEY"):
+        Helm("garage").render("night", "./chart", ())
+
+
 def test_a_helm_that_hangs(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(helm, "_TIMEOUT_S", 0.2)
     program("exec /bin/sleep 60")

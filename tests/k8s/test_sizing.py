@@ -51,6 +51,14 @@ def test_a_hundred_million_images() -> None:
     assert found.pools["gpu"].completions == 925
 
 
+def test_a_pool_with_a_job_keeps_its_indexes() -> None:
+    gpu = PoolRate(parallelism=10, completions=40, images_per_s=60.0, has_job=True)
+    assert size(100_000_000, {"gpu": gpu}).pools["gpu"].completions == 40
+    found = size(100_000_000, {"gpu": gpu}, hours=1)
+    assert (found.pools["gpu"].parallelism, found.pools["gpu"].completions) == (40, 40)
+    assert found.hours == pytest.approx(11.57, abs=0.01), "it is told when it takes longer than asked for"
+
+
 def test_without_a_rate_the_values_stay() -> None:
     found = size(1000, {"gpu": PoolRate(2, 8, 60.0), "cpu": PoolRate(3, 9)})
     assert (found.hours, found.cost) == (None, None)

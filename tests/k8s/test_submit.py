@@ -12,13 +12,18 @@ import pytest
 
 from job.cli import run as run_cli
 from job.errors import UsageError
+from k8s.cluster import Cluster
 from k8s.commands.submit import PerPool, Submission, _chart, _check_cost, _lines, _prepare
 from k8s.helm import CHECKOUT_CHART
+from k8s.objects import Job
+from k8s.release import Release
 from k8s.sizing import PoolSize, Sizes
-from k8s.submission import Chart, Work, render
-from tests.chart.rendering import EXPORT, Values
+from k8s.submission import Chart, Work, check_jobs_can_go_on, render
+from tests.chart.rendering import EXPORT, Values, merged
 from tests.fakes import write_ended_run, write_inputs
+from tests.k8s.api import Api
 from tests.k8s.charts import LibraryHelm
+from tests.k8s.objects import condition, job, release
 
 HELM = LibraryHelm("garage")
 NOTHING_GIVEN: dict[str, Any] = {
@@ -80,7 +85,26 @@ def test_a_run_that_has_ended_is_followed_by_another_pass(places: dict[str, str]
     second, chart, work = prepared(places)
     assert second.run == first.replace("night-", "night-2-")
     assert render(HELM, chart).run == second.run
-    assert work == Work(images=12, is_planned=False)
+    assert work == Work(images=12, is_planned=False, follows_end=True)
+    assert not work.is_nothing
+
+
+def test_another_pass_in_which_nothing_is_left(places: dict[str, str], tmp_path: Path) -> None:
+    empty = places | {"input.url": f"file://{tmp_path}/empty"}
+    write_inputs(tmp_path / "empty", 0)
+    first, _, work = prepared(empty)
+    assert work is not None
+    assert not work.is_nothing, "whoever installs before the first inputs are there means it"
+    end(empty, first.run)
+    _, _, work = prepared(empty)
+    assert work is not None
+    assert work.is_nothing
+
+
+def test_the_number_of_inputs_does_not_hide_an_end(places: dict[str, str]) -> None:
+    end(places, prepared(places)[0].run)
+    shown, _, work = prepared(places, images=5)
+    assert (shown.run.startswith("night-2-"), shown.images, work) == (True, 5, None)
 
 
 def test_the_name_of_the_next_pass_is_not_changed_behind_its_back(places: dict[str, str]) -> None:
@@ -101,6 +125,8 @@ def test_other_options_are_another_run(places: dict[str, str]) -> None:
 
 REFUSED: dict[str, tuple[list[str], dict[str, Any], str]] = {
     "a rate of a pool that is off": (["pools.gpu.enabled=false"], {"images_per_s": RATES}, "pool gpu is off in these"),
+    "a rate of one pool of two": ([], {"images_per_s": RATES[:1]}, "what a pod of cpu does: give it for each pool"),
+    "a rate of nothing": ([], {"images_per_s": (("gpu", 60.0), ("cpu", 0.0))}, "what a pod of cpu does: give it"),
     "a price of a pool that is off": (["pools.cpu.enabled=false"], {"price_per_hour": (("cpu", 1.0),)}, "pool cpu is"),
     "hours without a rate": ([], {"hours": 1.0, "images_per_s": RATES[:1]}, "what a pod of cpu does"),
     "indexes given and computed": (
@@ -195,18 +221,72 @@ def test_what_is_installed_comes_before_what_is_given_now(places: dict[str, str]
     file.write_text("selection: {limit: 5}")
     single = tuple(f"{key}={value}" for key, value in places.items())
     helm = LibraryHelm("garage", installed=installed)
-    with _chart(helm, "night", {"files": (str(file),), "single": single, "chart": None}) as chart:
+    with _chart(helm, "night", {"files": (str(file),), "single": single, "texts": (), "chart": None}) as chart:
         shown, _, work = _prepare(helm, chart, NOTHING_GIVEN)
         assert shown.run.startswith("night-2-")
         assert work == Work(images=5, is_planned=False)
+        assert chart.installed == chart.arguments[:1]
         end(places, "night-1a2b3c4d")
         end(places, shown.run)
         assert _prepare(helm, chart, NOTHING_GIVEN)[0].run.startswith("night-3-")
     assert not Path(chart.arguments[0].removeprefix("--values=")).exists(), "values may hold what is nobody's business"
 
 
+def test_a_run_at_work_keeps_its_indexes(places: dict[str, str]) -> None:
+    nested = {"input": {"url": places["input.url"]}, "output": {"url": places["output.url"]}}
+    helm = LibraryHelm("garage", installed=merged(nested, {"pools": {"gpu": {"completions": 40}}}))
+    flags = NOTHING_GIVEN | {"images_per_s": RATES, "images": 100_000_000, "hours": 10.0}
+    with _chart(helm, "night", {"files": (), "single": (), "texts": (), "chart": None}) as chart:
+        pools = _prepare(helm, chart, flags)[0].sizes.pools
+    assert {name: (one.completions, one.parallelism) for name, one in pools.items()} == {"gpu": (40, 40), "cpu": (8, 2)}
+    single = ("annotation.confidenceThreshold=0.5",)
+    with _chart(helm, "night", {"files": (), "single": single, "texts": (), "chart": None}) as chart:
+        pools = _prepare(helm, chart, flags)[0].sizes.pools
+    assert (pools["gpu"].completions, pools["gpu"].parallelism) == (925, 47), "another run has other Jobs anyway"
+
+
+def test_text_that_looks_like_a_number() -> None:
+    texts = ("run.name=20260131", "input.url=s3://pictures/in", "output.url=s3://pictures/out")
+    with _chart(HELM, "night", {"files": (), "single": (), "texts": texts, "chart": None}) as chart:
+        assert render(HELM, chart).run.startswith("20260131-")
+
+
+SUBMITTED = release(gpu=job("gpu"), cpu=job("cpu"))
+ON_VOLUME = release(cpu=job("cpu", args=["annotate", "--out_top_dir=/volumes/results", "--run=night-1a2b3c4d"]))
+DONE, FAILED = (condition("Complete"),), (condition("Failed"),)
+GOES_ON: dict[str, tuple[Release, list[Job]]] = {
+    "nothing is installed": (SUBMITTED, []),
+    "at work": (SUBMITTED, [job("gpu", ready=1), job("cpu")]),
+    "one pool has failed": (SUBMITTED, [job("gpu", ready=1), job("cpu", conditions=FAILED)]),
+    "one pool has failed, one is new": (SUBMITTED, [job("cpu", conditions=FAILED)]),
+    "suspended": (ON_VOLUME, [job("cpu", suspend=True)]),
+}
+STUCK: dict[str, tuple[Release, list[Job], str]] = {
+    "both have failed": (
+        SUBMITTED,
+        [job("gpu", conditions=FAILED), job("cpu", conditions=FAILED)],
+        r"night-gpu-0a1b2c3d, night-cpu-0a1b2c3d have ended, and run .*: nothing would start.*`sam3-annotate cancel n",
+    ),
+    "done, and suspended by the janitor": (SUBMITTED, [job("gpu", suspend=True), job("cpu", conditions=DONE)], "would"),
+    "done on a volume": (ON_VOLUME, [job("cpu", conditions=DONE)], r"another pass give another name, --set run\.name"),
+}
+
+
+@pytest.mark.parametrize(("submitted", "jobs"), GOES_ON.values(), ids=GOES_ON)
+def test_jobs_that_go_on(api: Api, submitted: Release, jobs: list[Job]) -> None:
+    api.jobs = jobs
+    check_jobs_can_go_on(Cluster(), submitted)
+
+
+@pytest.mark.parametrize(("submitted", "jobs", "words"), STUCK.values(), ids=STUCK)
+def test_jobs_that_start_nothing_any_more(api: Api, submitted: Release, jobs: list[Job], words: str) -> None:
+    api.jobs = jobs
+    with pytest.raises(UsageError, match=words):
+        check_jobs_can_go_on(Cluster(), submitted)
+
+
 def test_a_file_of_values_that_is_not_there() -> None:
-    flags = {"files": ("/nowhere/values.yaml",), "single": (), "chart": None}
+    flags = {"files": ("/nowhere/values.yaml",), "single": (), "texts": (), "chart": None}
     with pytest.raises(UsageError, match="no such file of values: /nowhere"), _chart(HELM, "night", flags):
         pass
 

@@ -94,6 +94,8 @@ WRONG: dict[str, Any] = {
     "annotation.date": "tomorrow",
     "annotation.imageMode": "move",
     "worker.logLevel": "LOUD",
+    "worker.imageTimeoutSeconds": 0.5,
+    "worker.imageTimeoutSeconds ": "0.9",
     "janitor.mode": True,
     "export.pool": "tpu",
     "metrics.port": 80,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.chart.rendering import merged
+from tests.chart.rendering import CHART, merged
 from tests.cluster.access import Cluster
 from tests.cluster.places import check_complete
 from tests.cluster.release import NAME, Release, base_values, slow
@@ -50,6 +52,14 @@ def neutral(text: str, release: Release) -> str:
     return text
 
 
+def newer_chart(folder: Path) -> str:
+    copy = folder / "chart"
+    shutil.copytree(CHART, copy)
+    text = (copy / "Chart.yaml").read_text()
+    (copy / "Chart.yaml").write_text(re.sub(r"(?m)^version: .*", "version: 99.0.0", text))
+    return str(copy)
+
+
 def test_a_release_from_submit_to_cancel(
     cluster: Cluster, release: Release, quiet: dict[str, bytes], call: Call
 ) -> None:
@@ -66,6 +76,11 @@ def test_a_release_from_submit_to_cancel(
     assert told["sizes"]["pools"]["cpu"]["completions"] == release.job("cpu").spec.completions
     release.wait_for_images(30)
     assert "321" in call("status", keep="status-working")
+    jobs = {job.metadata.name for job in release.all_jobs()}
+    assert f"run {release.run};" in call("submit", *FIGURES)
+    assert {job.metadata.name for job in release.all_jobs()} == jobs, "no pod is thrown away"
+    refused = call("suspend", "--chart", newer_chart(release.folder), code=2)
+    assert "was installed from version" in refused
     lines = call("logs", "--pool", "cpu", "--tail", "4", keep="logs").splitlines()
     assert lines
     assert all(line.startswith("cpu-0 {") for line in lines)

@@ -142,6 +142,8 @@ def _place(path: str, source: Address) -> tuple[Address, str]:
     """Folder and name; the query of a web address belongs to the name."""
     head, query = _without_query(path)
     folder, slash, name = head.rpartition("/")
+    if not name:
+        raise UsageError(f"--input_list {path} is a folder: give a file with one key a line, or a CSV")
     options = source.options if get_protocol(path) == get_protocol(source.url) else {}
     return Address(folder + slash if slash else ".", options), name + query
 

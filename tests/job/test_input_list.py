@@ -62,8 +62,9 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, column: str 
 
 
 def test_a_list_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
-        open_input_list(str(tmp_path / "none"), None, Address(str(tmp_path)), "")
+    for path, words in {"none": "cannot be read", ".": "cannot be read", "folder/": "is a folder"}.items():
+        with pytest.raises(UsageError, match=words):
+            open_input_list(f"{tmp_path}/{path}", None, Address(str(tmp_path)), "")
 
 
 @pytest.mark.parametrize("cut", [0, 7, -9], ids=["no gzip", "half a header", "no end"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TypeVar
 
-from job.errors import AnnotateError, ConfigurationError, UsageError
+from job.errors import AnnotateError, ConfigurationError, StorageError, UsageError
 from job.options import new_attempt
 from job.run_progress import RunProgress, read_progress
 from job.storage import Address
@@ -20,6 +21,8 @@ from k8s.status import ReleaseStatus, judge
 
 STORAGE_WAIT_S = 30.0
 """The layer that retries is patient for minutes; who looks is not."""
+
+_T = TypeVar("_T")
 
 
 def look(cluster: Cluster, name: str, storage_options: Mapping[str, object]) -> ReleaseStatus:
@@ -48,23 +51,37 @@ def _ask_storage(release: Release, options: Mapping[str, object]) -> tuple[RunPr
     if release.has_output_on_volume:
         what = f"the output is a volume ({release.output_url}), which only pods can read: progress is that of the Jobs"
         return None, [what]
-    answers: list[RunProgress | None] = []
-    errors: list[str] = []
+    try:
+        with storage_of(release):
+            return answer_in_time(lambda: _read_progress(release, options)), []
+    except AnnotateError as exc:
+        return None, [f"the output {release.output_url} cannot be read from here: {exc}"]
 
-    def ask() -> None:
+
+def answer_in_time(ask: Callable[[], _T]) -> _T:
+    """What the storage says, for somebody who looks.
+
+    Raises:
+        StorageError: It says nothing for 30 s.
+        AnnotateError: What `ask` raises.
+    """
+    answers: list[_T] = []
+    errors: list[AnnotateError] = []
+
+    def run() -> None:
         try:
-            answers.append(_read_progress(release, options))
+            answers.append(ask())
         except AnnotateError as exc:
-            errors.append(str(exc))
+            errors.append(exc)
 
-    asking = threading.Thread(target=ask, name="storage", daemon=True)
-    with storage_of(release):
-        asking.start()
-        asking.join(STORAGE_WAIT_S)
-    if answers:
-        return answers[0], []
-    why = errors[0] if errors else f"no answer for {STORAGE_WAIT_S:.0f} s"
-    return None, [f"the output {release.output_url} cannot be read from here: {why}"]
+    asking = threading.Thread(target=run, name="storage", daemon=True)
+    asking.start()
+    asking.join(STORAGE_WAIT_S)
+    if errors:
+        raise errors[0]
+    if not answers:
+        raise StorageError(f"no answer for {STORAGE_WAIT_S:.0f} s")
+    return answers[0]
 
 
 def _read_progress(release: Release, options: Mapping[str, object]) -> RunProgress | None:

@@ -26,7 +26,7 @@ from job.storage import Address, read_storage_options
 from job.store import Store
 from k8s.cluster import Cluster
 from k8s.helm import Helm
-from k8s.looking import storage_of
+from k8s.looking import answer_in_time, storage_of
 from k8s.objects import COMPONENT_LABEL, POOL_LABEL, Job, has_condition
 from k8s.release import Release
 
@@ -122,25 +122,37 @@ def is_reachable(release: Release) -> bool:
     return not any(argument.startswith(tuple(f"--{place}=/" for place in _PLACES)) for argument in release.arguments)
 
 
-def next_pass(release: Release, options: StorageOptions) -> str | None:
+def next_pass(release: Release, options: StorageOptions, *, is_patient: bool = True) -> str | None:
     """First part of the run's name for another pass, if this run has ended; None to go on with it.
 
     Where the output is a volume nobody can tell from here; see `check_jobs_can_go_on`.
+
+    Args:
+        release: Whose run.
+        options: As storage is reached from here.
+        is_patient: Whether to try for minutes; else for half of one.
+
+    Raises:
+        StorageError: The output is out of reach.
     """
     if release.has_output_on_volume:
         return None
-    base, _, pinned = release.run.rpartition("-")
     with storage_of(release):
-        store = Address(release.output_url, read_storage_options(options.target)).open(new_attempt())
-        try:
-            if not _has_ended(store, release.run):
-                return None
-            stem, number = _counted(base, list_runs(store))
-            while _has_ended(store, f"{stem}-{number}-{pinned}"):
-                number += 1
-            return f"{stem}-{number}"
-        finally:
-            store.close()
+        return _following(release, options) if is_patient else answer_in_time(lambda: _following(release, options))
+
+
+def _following(release: Release, options: StorageOptions) -> str | None:
+    base, _, pinned = release.run.rpartition("-")
+    store = Address(release.output_url, read_storage_options(options.target)).open(new_attempt())
+    try:
+        if not _has_ended(store, release.run):
+            return None
+        stem, number = _counted(base, list_runs(store))
+        while _has_ended(store, f"{stem}-{number}-{pinned}"):
+            number += 1
+        return f"{stem}-{number}"
+    finally:
+        store.close()
 
 
 def _counted(base: str, runs: Iterable[str]) -> tuple[str, int]:

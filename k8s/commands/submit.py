@@ -14,7 +14,7 @@ from typing import Any
 import click
 import msgspec
 
-from job.errors import UsageError
+from job.errors import AnnotateError, UsageError
 from job.logs import set_up_logging
 from k8s.cluster import Cluster
 from k8s.commands.flags import chart_flag, release_flags
@@ -115,7 +115,7 @@ def submit(release: str, namespace: str | None, kube_context: str | None, **flag
 def _prepare(helm: Helm, chart: Chart, flags: Mapping[str, Any]) -> tuple[Submission, Chart, Work | None]:
     """Look at everything, and size the pools; changes nothing."""
     rendered, options = render(helm, chart), _options(flags)
-    following = next_pass(rendered, options)
+    following = _next_pass(rendered, options, is_needed=flags["images"] is None)
     if following is not None:
         chart = chart.with_values({"run.name": following})
         rendered = render(helm, chart)
@@ -136,6 +136,17 @@ def _prepare(helm: Helm, chart: Chart, flags: Mapping[str, Any]) -> tuple[Submis
         _check_sizes(render(helm, chart), sizes)
     shown = Submission(release=chart.release, namespace=helm.namespace, run=rendered.run, images=images, sizes=sizes)
     return shown, chart, work
+
+
+def _next_pass(rendered: Release, options: StorageOptions, *, is_needed: bool) -> str | None:
+    """Who gives the number of inputs may be where storage is out of reach."""
+    if is_needed:
+        return next_pass(rendered, options)
+    try:
+        return next_pass(rendered, options, is_patient=False)
+    except AnnotateError as exc:
+        logger.warning("The output cannot be read from here (%s): going on with run %s", exc, rendered.run)
+        return None
 
 
 def _sizes(rendered: Release, images: int | None, flags: Mapping[str, Any], *, has_jobs: bool) -> Sizes:

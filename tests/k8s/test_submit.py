@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,22 @@ def test_the_name_of_the_next_pass_is_not_changed_behind_its_back(places: dict[s
     with pytest.raises(UsageError, match=r"run spring-\w+ has ended: give another --set run.name, or leave it out"):
         prepared(places, "run.name=spring")
     assert prepared(places, "run.name=summer")[0].run.startswith("summer-")
+
+
+def test_who_gives_the_number_of_inputs_needs_no_storage(
+    places: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
+    first, released = prepared(places)[0].run, threading.Event()
+    monkeypatch.setattr("k8s.looking.STORAGE_WAIT_S", 0.2)
+    monkeypatch.setattr("k8s.submission.list_runs", lambda store: [released.wait(30)][:0])
+    end(places, first)
+    try:
+        shown, _, work = prepared(places, images=5)
+    finally:
+        released.set()
+    assert (shown.run, shown.images, work) == (first, 5, None)
+    assert f"cannot be read from here (no answer for 0 s): going on with run {first}" in caplog.text
 
 
 def test_other_options_are_another_run(places: dict[str, str]) -> None:

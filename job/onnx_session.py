@@ -15,6 +15,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from job.errors import ArtifactError, ConfigurationError, DeviceError
+from job.integer_kernels import require_exact_integers
 from job.session import Grounding, SessionInfo, TextFeatures, padded_batch, split_by_image
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class OnnxSession:
         self._provider = CUDA_PROVIDER if device == "cuda" else CPU_PROVIDER
         self._options = _session_options(threads if device == "cpu" else 1)
         self.check_installation(device)
+        if artifact.manifest.precision == "int8":
+            require_exact_integers(self._options)
         if device == "cuda":
             ort.preload_dlls()
         self._info = SessionInfo(

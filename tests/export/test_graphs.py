@@ -22,6 +22,7 @@ from export.reference import read_reference
 from export.sam3_runtime import quiet
 from job.artifact import Artifact, file_entry, open_artifact
 from job.errors import ConfigurationError, DeviceError
+from job.integer_kernels import require_exact_integers
 from job.session import TextFeatures
 from job.sessions import open_session
 from job.text import stored_text_features, text_features_for
@@ -37,6 +38,7 @@ def load(artifact: Artifact, name: str) -> Graph:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    require_exact_integers(options)
     session = ort.InferenceSession(str(artifact.path(f"{name}.onnx")), options, providers=["CPUExecutionProvider"])
     names = [x.name for x in session.get_inputs()]
     return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))

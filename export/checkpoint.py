@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from export.sam3_runtime import quiet, require_sam3, running_on, vocabulary_path
-from job.artifact import file_entry
 from job.errors import ConfigurationError, UsageError
+from job.model.artifact import file_entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

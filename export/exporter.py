@@ -10,17 +10,18 @@ import msgspec
 import numpy as np
 import torch
 
-from export.graphs import graphs_of, image_side
-from export.onnx_export import write_onnx
-from export.parity import describe
-from export.pictures import drawn_pictures, pictures_of
+from export.graphs.graphs import graphs_of, image_side
+from export.graphs.modules import MEAN, STD
+from export.graphs.onnx_writer import write_onnx
+from export.graphs.torchscript_writer import write_torchscript
+from export.parity.metrics import describe
+from export.parity.pictures import drawn_pictures, pictures_of
+from export.parity.verify import REFERENCE_PICTURES, Verifier
 from export.sam3_runtime import quiet, running_on
 from export.staging import staged_folder
 from export.tokenizer import write_tokenizer
-from export.torchscript_export import write_torchscript
-from export.verify import REFERENCE_PICTURES, Verifier
-from export.wrappers import MEAN, STD
-from job.artifact import (
+from job.errors import ConfigurationError
+from job.model.artifact import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     Artifact,
@@ -32,18 +33,17 @@ from job.artifact import (
     encode_manifest,
     file_entry,
 )
-from job.errors import ConfigurationError
-from job.session import TextFeatures
-from job.sessions import open_session, runtime_of
-from job.text import TEXT_FEATURES_NAME, TOKENIZER_NAME
+from job.model.loader import open_session, runtime_of
+from job.model.prompts import TEXT_FEATURES_NAME, TOKENIZER_NAME
+from job.model.session import TextFeatures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from export.checkpoint import Original
-    from job.artifact import ParityFigures
-    from job.options import Device
+    from job.model.artifact import ParityFigures
+    from job.run.options import Device
 
 DEFAULT_PROMPTS = ("car", "license plate", "person")
 _WRITERS = {"onnx": write_onnx, "torchscript": write_torchscript}

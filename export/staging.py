@@ -8,8 +8,8 @@ import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from job.artifact import MANIFEST_NAME
 from job.errors import StorageError, UsageError
+from job.model.artifact import MANIFEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

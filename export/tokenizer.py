@@ -1,7 +1,7 @@
 """The tokenizer of sam3's text encoder as a `tokenizer.json` that needs neither torch nor sam3.
 
-It has to give the tokens that sam3's `SimpleTokenizer` gives for text that `job.text` has cleaned. Three things
-are not in the vocabulary file and are written down here: which characters the original's regular expression
+It has to give the tokens that sam3's `SimpleTokenizer` gives for text that `job.model.prompts` has cleaned. Three
+things are not in the vocabulary file and are written down here: which characters the original's regular expression
 takes for letters and digits (its case folding and its version of Unicode differ from those of the `tokenizers`
 library, so the classes are spelled out), that words end in a mark, and that the two special tokens are ordinary
 words when they stand in a prompt.

@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 from yaml import YAMLError
 
 from job.errors import ConfigurationError, InterruptedRunError
-from k8s.objects import Event, Job, Node, Pod
+from k8s.api_objects import Event, Job, Node, Pod
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds who it is."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from job.clock import SYSTEM_CLOCK, Clock
 from job.errors import CredentialsRefusedError, ObjectError, StorageError, UsageError
-from job.run import find_named
-from job.store import Store
+from job.run.run import find_named
+from job.storage.store import Store
+from job.system.clock import SYSTEM_CLOCK, Clock
 from k8s.cluster import Cluster, ClusterError
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from job.errors import UsageError
+from k8s.api_objects import COMPONENT_LABEL, INSTANCE_LABEL, POOL_LABEL, Job
 from k8s.cluster import Cluster
-from k8s.objects import COMPONENT_LABEL, INSTANCE_LABEL, POOL_LABEL, Job
 
 _WHERE_STORAGE_IS = {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"}
 

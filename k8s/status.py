@@ -7,8 +7,8 @@ from typing import Literal
 
 import msgspec
 
-from job.run_progress import RunProgress
-from k8s.objects import Job, Pod, count_of, has_condition, indexes_of
+from job.tools.progress import RunProgress
+from k8s.api_objects import Job, Pod, count_of, has_condition, indexes_of
 from k8s.release import Release
 
 State = Literal[

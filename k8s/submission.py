@@ -11,23 +11,23 @@ from typing import Any
 import msgspec
 import yaml
 
-from job.annotating import Request, begin_run, list_planned
-from job.commands.annotate import annotate
-from job.commands.requests import open_folders, plan_request
+from job.cli.annotate import annotate
+from job.cli.requests import open_folders, plan_request
 from job.errors import UsageError
-from job.heartbeat import Heartbeat
-from job.options import new_attempt
-from job.plan import read_plan
-from job.planning import plan_now, refusals_are_configuration
-from job.run import Run, list_runs
-from job.run_progress import read_progress
-from job.signals import ended_by_signals
-from job.storage import Address, read_storage_options
-from job.store import Store
+from job.plan.plan import read_plan
+from job.plan.planner import plan_now, refusals_are_configuration
+from job.run.heartbeat import Heartbeat
+from job.run.options import new_attempt
+from job.run.run import Run, list_runs
+from job.storage.open import Address, read_storage_options
+from job.storage.store import Store
+from job.system.signals import ended_by_signals
+from job.tools.progress import read_progress
+from job.worker.runner import Request, begin_run, list_planned
+from k8s.api_objects import COMPONENT_LABEL, POOL_LABEL, Job, has_condition
 from k8s.cluster import Cluster
 from k8s.helm import Helm
-from k8s.looking import answer_in_time, storage_of
-from k8s.objects import COMPONENT_LABEL, POOL_LABEL, Job, has_condition
+from k8s.observe import answer_in_time, storage_of
 from k8s.release import Release
 
 logger = logging.getLogger(__name__)

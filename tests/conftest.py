@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from export.demo_model.scenes import write_scenes
+from export.demo_model.scenes.scenes import write_scenes
 from tests.processes import DATE, annotate
 
 pytest.register_assert_rewrite("tests.s3.data", "tests.cluster.places", "tests.cluster.release")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from job.annotating import Request
-from job.artifact import Artifact, open_artifact
-from job.local_store import LocalStore
-from job.options import WorkerOptions
-from job.run import RunEnd, RunSpec, open_run
-from job.session import Grounding, SessionInfo, TextFeatures
+from job.model.artifact import Artifact, open_artifact
+from job.model.session import Grounding, SessionInfo, TextFeatures
+from job.run.options import WorkerOptions
+from job.run.run import RunEnd, RunSpec, open_run
+from job.storage.local import LocalStore
+from job.worker.runner import Request
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

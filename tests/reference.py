@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from job.session import Grounding
+from job.model.session import Grounding
 
 Mask = NDArray[np.bool_]
 

@@ -9,29 +9,29 @@ import click
 import msgspec
 import pytest
 
-from export.commands import export, verify
+from export.cli import export, verify
 from job import errors
-from job.artifact import FileEntry, GraphSpec, Manifest, ParityFigures, TensorSpec, Tolerance
-from job.audit import Finding
-from job.commands.annotate import annotate
-from job.commands.audit import audit
-from job.commands.clean import clean
-from job.commands.doctor import doctor
-from job.commands.plan import plan
-from job.commands.progress import progress
-from job.commands.show import show
-from job.heartbeat import Beat
-from job.journal import ResultRow
-from job.plan import Plan, PlannedInput, PlannedShard
-from job.run import RunEnd, RunSpec
-from job.run_progress import PoolProgress, RunProgress
-from job.shards import FailedInput, Marker
+from job.cli.annotate import annotate
+from job.cli.audit import audit
+from job.cli.clean import clean
+from job.cli.doctor import doctor
+from job.cli.plan import plan
+from job.cli.progress import progress
+from job.cli.show import show
+from job.model.artifact import FileEntry, GraphSpec, Manifest, ParityFigures, TensorSpec, Tolerance
+from job.plan.plan import Plan, PlannedInput, PlannedShard
+from job.run.heartbeat import Beat
+from job.run.journal import ResultRow
+from job.run.run import RunEnd, RunSpec
+from job.tools.audit import Finding
+from job.tools.progress import PoolProgress, RunProgress
+from job.worker.shards import FailedInput, Marker
 from k8s import cluster, helm
-from k8s.commands.changes import cancel, resume, scale, suspend
-from k8s.commands.janitor import janitor
-from k8s.commands.logs import logs
-from k8s.commands.status import status
-from k8s.commands.submit import Submission, submit
+from k8s.cli.janitor import janitor
+from k8s.cli.lifecycle import cancel, resume, scale, suspend
+from k8s.cli.logs import logs
+from k8s.cli.status import status
+from k8s.cli.submit import Submission, submit
 from k8s.sizing import PoolSize, Sizes
 from k8s.status import PodFailure, PoolStatus, ReleaseStatus
 from tests.fakes import DEMO_ARTIFACT
@@ -163,7 +163,9 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_worker_loads_neither_torch_nor_the_exporter() -> None:
-    code = "import sys, job.commands.annotate, job.onnx_session; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    code = (
+        "import sys, job.cli.annotate, job.model.onnx_session; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    )
     loaded = set(python(code).stdout.split())
     assert "onnxruntime" in loaded
     assert not loaded & {"torch", "torchvision", "sam3", "export", "kubernetes", "onnx", "scipy"}
@@ -171,8 +173,8 @@ def test_the_worker_loads_neither_torch_nor_the_exporter() -> None:
 
 def test_help_loads_no_command() -> None:
     code = (
-        "import sys; from job.cli import run; run(['--help']); "
-        "print(sorted(m for m in sys.modules if m.startswith(('job.commands', 'export', 'onnxruntime', 'numpy'))))"
+        "import sys; from job.cli.main import run; run(['--help']); "
+        "print(sorted(m for m in sys.modules if m.startswith(('job.cli', 'export', 'onnxruntime', 'numpy'))))"
     )
     completed = python(code)
     assert completed.stdout.splitlines()[-1] == "[]"
@@ -180,7 +182,7 @@ def test_help_loads_no_command() -> None:
 
 
 def test_a_command_whose_extra_is_not_installed_is_one_sentence() -> None:
-    without_torch = "import sys; sys.modules['torch'] = None; from job.cli import run; "
+    without_torch = "import sys; sys.modules['torch'] = None; from job.cli.main import run; "
     completed = python(without_torch + "sys.exit(run(['export', '--checkpoint', 'demo', '--out', '/nowhere/model']))")
     assert completed.returncode == 78
     assert completed.stderr == (
@@ -189,7 +191,7 @@ def test_a_command_whose_extra_is_not_installed_is_one_sentence() -> None:
 
 
 def test_a_model_is_verified_on_a_machine_without_torch() -> None:
-    code = "import sys; sys.modules['torch'] = None; from job.cli import run; sys.exit(run(['verify', {!r}]))"
+    code = "import sys; sys.modules['torch'] = None; from job.cli.main import run; sys.exit(run(['verify', {!r}]))"
     completed = python(code.format(str(DEMO_ARTIFACT)))
     assert completed.returncode == 0, completed.stderr
     assert "CPUExecutionProvider" in completed.stdout

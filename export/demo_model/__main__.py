@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from export.demo_model.scenes import HELD_OUT_SEED, PLAY_SEED, write_scenes
+from export.demo_model.scenes.scenes import HELD_OUT_SEED, PLAY_SEED, write_scenes
 
 
 @click.group()
@@ -36,10 +36,10 @@ def scenes(folder: Path, count: int, seed: int) -> None:
 def train(folder: Path, initial: Path | None, count: int, seed: int, processes: int, **schedule: Any) -> None:
     """Train into a folder, from a seed or a checkpoint; go on from what is there."""
     from export.demo_model.architecture import DemoConfig
-    from export.demo_model.dataset import CacheOptions, render_cache
-    from export.demo_model.learner import LearnerOptions
-    from export.demo_model.training import FROM_CHECKPOINT, FROM_SEED, TrainingOptions
-    from export.demo_model.training import train as run
+    from export.demo_model.scenes.dataset import CacheOptions, render_cache
+    from export.demo_model.training.learner import LearnerOptions
+    from export.demo_model.training.training import FROM_CHECKPOINT, FROM_SEED, TrainingOptions
+    from export.demo_model.training.training import train as run
 
     click.echo(f"drawing {count} scenes")
     render_cache(folder / "cache", CacheOptions(scenes=count, seed=seed, shards=processes))

@@ -15,14 +15,14 @@ from export.demo_model.figures import (
     pairwise_box_iou,
     pairwise_mask_iou,
 )
-from export.demo_model.scenes import CLASS_NAMES, HELD_OUT_SEED, Scene, draw_scene
+from export.demo_model.scenes.scenes import CLASS_NAMES, HELD_OUT_SEED, Scene, draw_scene
 from export.sam3_runtime import quiet, running_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from export.demo_model.scenes import SceneObject
+    from export.demo_model.scenes.scenes import SceneObject
 
 _SIZES_WH = ((640, 360), (640, 480), (854, 480), (1280, 720))
 _UNKNOWN_WORDS = ("dog", "bicycle", "wooden chair")

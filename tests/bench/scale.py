@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from job.listing import LAST_CHARACTER, Level, Page
-from job.local_store import LocalStore
-from job.object_store import ObjectStore
-from job.plan import Selection, Sizing, make_plan
-from job.run import open_run
-from job.store import StoredObject
+from job.plan.plan import Selection, Sizing, make_plan
+from job.run.run import open_run
+from job.storage.listing import LAST_CHARACTER, Level, Page
+from job.storage.local import LocalStore
+from job.storage.object_store import ObjectStore
+from job.storage.store import StoredObject
 from tests.fakes import spec_of
 
 KEYS_IN_A_FOLDER = 10_000

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from export.demo_model.scenes import write_scenes
+from export.demo_model.scenes.scenes import write_scenes
 from tests.processes import annotate
 
 COUNT = 20

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from job.journal import read_history_rows
-from job.run import Run, RunEnd, heartbeats
-from job.shards import marked_shards, read_marker
+from job.run.journal import read_history_rows
+from job.run.run import Run, RunEnd, heartbeats
+from job.worker.shards import marked_shards, read_marker
 from tests.s3.data import BROKEN, findings_of, outputs, store_of, the_run
 from tests.s3.fixtures import Bucket
 

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from job.shards import marked_shards, read_marker
+from job.worker.shards import marked_shards, read_marker
 from tests.chart.rendering import Values, merged
 from tests.cluster.access import Cluster, has_condition
 from tests.cluster.release import Release, base_values, only
@@ -17,7 +17,7 @@ COUNT = 40
 POISON = b"poison"
 CRASH = f"""
 import ctypes
-from job import stages
+from job.pipeline import stages
 
 decode = stages.decode_for_model
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from job.journal import read_history
-from job.shards import marked_shards
+from job.run.journal import read_history
+from job.worker.shards import marked_shards
 from tests.chart.rendering import Values, merged
 from tests.cluster.access import OUT_OF_SERVICE, Cluster, Pod, has_condition
 from tests.cluster.places import check_complete

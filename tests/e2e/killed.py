@@ -13,7 +13,7 @@ import sys
 import threading
 from typing import Any
 
-from job.cli import main
+from job.cli.main import main
 
 _lock = threading.Lock()
 _count = 0

@@ -7,8 +7,8 @@ import signal
 import sys
 from typing import Any
 
-from job import stages
-from job.cli import main
+from job.cli.main import main
+from job.pipeline import stages
 
 POISON = b"poison"
 """A picture that ends with this kills."""

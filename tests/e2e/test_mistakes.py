@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from job.cli import run as run_cli
+from job.cli.main import run as run_cli
 from tests.processes import annotate, frozen, results
 
 WITHOUT_ROOTS_RIGHT_TO_READ = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
@@ -213,7 +213,7 @@ def test_no_json_at_all_is_a_warning_and_no_error(tmp_path: Path) -> None:
 
 
 def test_a_checkout_that_was_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("job.cli.entry_points", lambda group: ())
+    monkeypatch.setattr("job.cli.main.entry_points", lambda group: ())
     for arguments in (["--help"], ["annotate"]):
         assert run_cli(arguments) == 78
         assert "sam3-annotate is not installed for " in capsys.readouterr().err

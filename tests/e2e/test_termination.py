@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from job.termination import LONGEST_BYTES, VARIABLE, write_termination_message
+from job.cli.termination_message import LONGEST_BYTES, VARIABLE, write_termination_message
 from tests.fakes import DEMO_ARTIFACT
 from tests.processes import DATE, running, wait_until
 from tests.web import served

@@ -9,8 +9,12 @@ import sys
 import time
 from typing import Any
 
-from job import building, heartbeat, liveness, shards, stages, worker
-from job.cli import main
+from job.cli.main import main
+from job.pipeline import stages
+from job.run import heartbeat
+from job.telemetry import liveness
+from job.worker import factory as building
+from job.worker import shards, worker
 
 LONG_S = 60
 

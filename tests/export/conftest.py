@@ -7,16 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Before anything imports torch: see export/commands.py.
+# Before anything imports torch: see export/cli.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 from click.testing import CliRunner, Result
 
 from export.checkpoint import Original, load_original
-from export.commands import export, verify
+from export.cli import export, verify
 from export.sam3_runtime import quiet
-from job.artifact import Artifact, open_artifact
+from job.model.artifact import Artifact, open_artifact
 
 # Scenes with at least 200 instances of every class among them.
 MANY_SCENES, FEW_SCENES = 180, 12

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from export.staging import staged_folder
-from job.artifact import MANIFEST_NAME
 from job.errors import StorageError, UsageError
+from job.model.artifact import MANIFEST_NAME
 
 
 def write_model(folder: Path, text: str) -> None:
@@ -79,7 +79,7 @@ def test_what_fails_halfway_leaves_the_old_model(
 @pytest.mark.parametrize(("graph_format", "largest_file"), [("onnx", 1 << 20), ("torchscript", 2 << 20)])
 def test_a_disk_that_takes_no_more_is_one_clear_error(tmp_path: Path, graph_format: str, largest_file: int) -> None:
     program = (
-        "import resource, sys; from export.commands import export; from job.errors import StorageError\n"
+        "import resource, sys; from export.cli import export; from job.errors import StorageError\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file}))\n"
         "try: export.main(sys.argv[1:], standalone_mode=False)\n"
         "except StorageError as exc: sys.exit(f'storage: {exc}')"

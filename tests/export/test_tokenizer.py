@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from export.checkpoint import Original
-from job.artifact import Artifact
-from job.text import PromptTokenizer
+from job.model.artifact import Artifact
+from job.model.prompts import PromptTokenizer
 
 PRINTABLE = [c for c in map(chr, range(0x110000)) if c.isprintable()]
 ANYTHING = [c for c in map(chr, range(0x110000)) if not 0xD800 <= ord(c) < 0xE000]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import job.building
+import job.worker.factory
 from tests.fakes import FakeSession
 
 
@@ -12,5 +12,5 @@ from tests.fakes import FakeSession
 def fake_session(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
     """Let `annotate` open a session that answers at once instead of loading a model."""
     session = FakeSession()
-    monkeypatch.setattr(job.building, "open_session", lambda artifact, **options: session)
+    monkeypatch.setattr(job.worker.factory, "open_session", lambda artifact, **options: session)
     return session

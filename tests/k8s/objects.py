@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from k8s.objects import Job, Pod
+from k8s.api_objects import Job, Pod
 from k8s.release import Release
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

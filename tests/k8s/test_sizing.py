@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.errors import UsageError
-from k8s.commands.submit import Submission, _check_cost
+from k8s.cli.submit import Submission, _check_cost
 from k8s.sizing import LEAST_INDEX_HOURS, MOST_INDEXES, PoolRate, size
 
 rates = st.builds(

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from job.errors import ConfigurationError, TooManyFailedError, WorkerError
-from job.run_progress import RunProgress, State
-from k8s.commands.status import _raise_if_bad
-from k8s.objects import Job, count_of, indexes_of
+from job.tools.progress import RunProgress, State
+from k8s.api_objects import Job, count_of, indexes_of
+from k8s.cli.status import _raise_if_bad
 from k8s.status import SHOWN_FAILURES, judge, last_words
 from tests.k8s.objects import condition, ended, job, pod, release
 

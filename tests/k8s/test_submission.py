@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from job.errors import RunConflictError, UsageError
-from job.local_store import LocalStore
-from job.plan import read_plan
-from job.run import RunEnd, find_named
+from job.plan.plan import read_plan
+from job.run.run import RunEnd, find_named
+from job.storage.local import LocalStore
 from k8s.release import Release
 from k8s.submission import Chart, StorageOptions, find_work, is_reachable, make_plan, next_pass
 from tests.fakes import write_ended_run, write_inputs

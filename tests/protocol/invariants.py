@@ -8,10 +8,10 @@ from functools import cached_property
 
 import msgspec
 
-from job.journal import FAILED, ResultRow, Row
-from job.plan import Plan
-from job.run import RunEnd
-from job.shards import Marker
+from job.plan.plan import Plan
+from job.run.journal import FAILED, ResultRow, Row
+from job.run.run import RunEnd
+from job.worker.shards import Marker
 from tests.protocol.explorer import Outcome
 from tests.protocol.process import mask_digest, tag_of
 from tests.protocol.world import MOST_GHOST_S, Event

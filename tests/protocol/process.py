@@ -19,25 +19,25 @@ from typing import Any, Literal, TypeVar
 
 import pytest
 
-import job.annotating
-import job.concurrent
-import job.plan
-import job.run
-from job.annotating import Request, annotate
-from job.budget import ResidentBudget
+import job.plan.plan
+import job.run.run
+import job.system.threads
+import job.worker.runner
 from job.errors import InputError
-from job.flow import POLL_S, Ticket
-from job.heartbeat import EndWatch, Heartbeat
-from job.journal import ANNOTATED, SKIPPED, ResultRow
-from job.lookup import look_up
-from job.options import WorkerOptions
-from job.plan import PlannedInput
-from job.progress import Tally
-from job.run import Run, RunSpec
-from job.stages import Annotator, Places
-from job.store import Fetched
-from job.values import Encoded, Taken
-from job.worker import Provenance, Worker
+from job.pipeline.executor import POLL_S, Ticket
+from job.pipeline.items import Encoded, Taken
+from job.pipeline.memory import ResidentBudget
+from job.pipeline.stages import Annotator, Places
+from job.plan.lookup import look_up
+from job.plan.plan import PlannedInput
+from job.run.heartbeat import EndWatch, Heartbeat
+from job.run.journal import ANNOTATED, SKIPPED, ResultRow
+from job.run.options import WorkerOptions
+from job.run.run import Run, RunSpec
+from job.storage.store import Fetched
+from job.telemetry.progress_bar import Tally
+from job.worker.runner import Request, annotate
+from job.worker.worker import Provenance, Worker
 from tests.protocol.world import Actor, World, WorldStore
 
 CAPACITY = 2
@@ -165,7 +165,7 @@ def mask_digest(npz: bytes) -> str:
 
 
 class _SequentialFlow:
-    """Stands for `job.flow.Flow`: one image after the other, each `IMAGE_S` long."""
+    """Stands for `job.pipeline.executor.Flow`: one image after the other, each `IMAGE_S` long."""
 
     def __init__(self, run: Run, source: WorldStore, clock: _ActorClock) -> None:
         self._run, self._source, self._clock = run, source, clock
@@ -266,13 +266,13 @@ def simulated(world: World) -> Iterator[None]:
     nonces = count()
     logging.disable(logging.CRITICAL)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job.run, "time", SimpleNamespace(time=lambda: world.now_s))
-        patch.setattr(job.plan, "secrets", SimpleNamespace(token_hex=lambda size: f"{next(nonces):0{2 * size}x}"))
-        patch.setattr(job.concurrent, "ThreadPoolExecutor", _InlineExecutor)
-        patch.setattr(job.annotating, "check_session", lambda *arguments: None)
-        patch.setattr(job.annotating, "return_freed_memory", lambda: None)
-        patch.setattr(job.annotating, "build_worker", _build_worker)
-        patch.setattr(job.annotating, "Heartbeat", _SteppedHeartbeat)
+        patch.setattr(job.run.run, "time", SimpleNamespace(time=lambda: world.now_s))
+        patch.setattr(job.plan.plan, "secrets", SimpleNamespace(token_hex=lambda size: f"{next(nonces):0{2 * size}x}"))
+        patch.setattr(job.system.threads, "ThreadPoolExecutor", _InlineExecutor)
+        patch.setattr(job.worker.runner, "check_session", lambda *arguments: None)
+        patch.setattr(job.worker.runner, "return_freed_memory", lambda: None)
+        patch.setattr(job.worker.runner, "build_worker", _build_worker)
+        patch.setattr(job.worker.runner, "Heartbeat", _SteppedHeartbeat)
         try:
             yield
         finally:

@@ -8,11 +8,11 @@ from itertools import product
 
 import pytest
 
-import job.heartbeat
-import job.plan
-import job.shards
-import job.supersede
-from job.journal import ShardHistory
+import job.plan.plan
+import job.plan.takeover
+import job.run.heartbeat
+import job.worker.shards
+from job.run.journal import ShardHistory
 from tests.protocol.campaign import Scenario
 from tests.protocol.explorer import Cue, Outcome
 from tests.protocol.invariants import Rest
@@ -158,23 +158,23 @@ def test_the_same_seed_is_the_same_story() -> None:
 
 PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "nobody waits for the last puts": (
-        lambda patch: patch.setattr(job.supersede, "QUIET_AFTER_END_S", 0.0),
+        lambda patch: patch.setattr(job.plan.takeover, "QUIET_AFTER_END_S", 0.0),
         "two runs 2 s apart, override 11, supersede 1",
     ),
     "nobody looks for the end": (
-        lambda patch: patch.setattr(job.heartbeat, "LOOK_INTERVAL_S", 1e9),
+        lambda patch: patch.setattr(job.run.heartbeat, "LOOK_INTERVAL_S", 1e9),
         "two runs 2 s apart, override 11, supersede 1",
     ),
     "rows of earlier attempts are forgotten": (
-        lambda patch: patch.setattr(job.shards, "read_history", lambda run, shard: ShardHistory()),
+        lambda patch: patch.setattr(job.worker.shards, "read_history", lambda run, shard: ShardHistory()),
         "one process overrides",
     ),
     "interrupted overrides are forgotten": (
-        lambda patch: patch.setattr(job.supersede, "interrupted_work", lambda runs: frozenset()),
+        lambda patch: patch.setattr(job.plan.takeover, "interrupted_work", lambda runs: frozenset()),
         "a chain of three runs",
     ),
     "two planners both win": (
-        lambda patch: patch.setattr(job.plan, "read_plan", lambda run: None),
+        lambda patch: patch.setattr(job.plan.plan, "read_plan", lambda run: None),
         "two pools meet",
     ),
 }

@@ -14,8 +14,8 @@ from enum import Enum, auto
 from typing import TypeVar
 
 from job.errors import AnnotateError, InterruptedRunError, ObjectMissingError, StorageError
-from job.keys import ordered
-from job.store import Fetched, Guard, StoredObject
+from job.storage.keys import ordered
+from job.storage.store import Fetched, Guard, StoredObject
 
 PAGE = 4
 BEAT_S = 30.0
@@ -243,7 +243,7 @@ class Actor:
 
 
 class WorldStore:
-    """A process's view of one folder of the world; see `job.store.Store`."""
+    """A process's view of one folder of the world; see `job.storage.store.Store`."""
 
     def __init__(self, world: World, actor: Actor, root: str) -> None:
         self._world, self.actor, self._root = world, actor, f"{root}/"

@@ -7,13 +7,13 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from job.audit import AuditCounts, Finding
-from job.audit_deep import audit
-from job.journal import ANNOTATED, FAILED
-from job.object_store import ObjectStore
-from job.run import Run, find_named, newest_run
-from job.s3_driver import S3Driver
-from job.shards import marked_shards, read_marker
+from job.run.journal import ANNOTATED, FAILED
+from job.run.run import Run, find_named, newest_run
+from job.storage.object_store import ObjectStore
+from job.storage.s3 import S3Driver
+from job.tools.audit import AuditCounts, Finding
+from job.tools.audit_deep import audit
+from job.worker.shards import marked_shards, read_marker
 from tests.s3.fixtures import Bucket
 
 BROKEN = "broken.json"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from export.places import local_output
-from job.artifact import open_artifact
-from job.download import download
+from export.locations import local_output
 from job.errors import ArtifactError, ObjectMissingError, UsageError
-from job.model_cache import open_remote_model
-from job.storage import open_store
+from job.model.artifact import open_artifact
+from job.model.cache import open_remote_model
+from job.storage.download import download
+from job.storage.open import open_store
 from tests.fakes import DEMO_ARTIFACT
 from tests.s3.fixtures import Bucket
 from tests.s3.servers import S3Server

@@ -10,9 +10,9 @@ from itertools import chain
 
 import pytest
 
-from job.plan import Selection, Sizing, make_plan
-from job.run import open_run
-from job.store import PRIVATE_FOLDER
+from job.plan.plan import Selection, Sizing, make_plan
+from job.run.run import open_run
+from job.storage.store import PRIVATE_FOLDER
 from tests.fakes import spec_of
 from tests.s3.data import store_of
 from tests.s3.fixtures import Bucket

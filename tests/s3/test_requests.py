@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-import job.building
-from job.annotating import Request, annotate
+import job.worker.factory
 from job.errors import InterruptedRunError
-from job.options import WorkerOptions, new_attempt
-from job.progress import Tally
-from job.storage import open_store
+from job.run.options import WorkerOptions, new_attempt
+from job.storage.open import open_store
+from job.telemetry.progress_bar import Tally
+from job.worker.runner import Request, annotate
 from tests.fakes import FakeSession, demo_artifact, spec_of, write_inputs
 from tests.s3.data import upload
 from tests.s3.fixtures import Bucket
@@ -167,5 +167,5 @@ def rate_of(request: Request, count: int) -> float:
 @pytest.fixture
 def use_session(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
     session = FakeSession()
-    monkeypatch.setattr(job.building, "open_session", lambda artifact, **options: session)
+    monkeypatch.setattr(job.worker.factory, "open_session", lambda artifact, **options: session)
     return session

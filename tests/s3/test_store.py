@@ -20,12 +20,12 @@ from job.errors import (
     UnstorableObjectError,
     UsageError,
 )
-from job.input_list import open_input_list
-from job.object_store import ObjectStore
-from job.retry import Retry
-from job.s3_driver import S3Driver
-from job.storage import Address, open_store
-from job.store import Store
+from job.plan.input_list import open_input_list
+from job.storage.object_store import ObjectStore
+from job.storage.open import Address, open_store
+from job.storage.retry import Retry
+from job.storage.s3 import S3Driver
+from job.storage.store import Store
 from tests.s3.fixtures import Bucket
 from tests.s3.proxy import FAULTS, Behaviour, FaultProxy, fault_proxy
 from tests.s3.servers import S3Server

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from job.keys import mask_key
-from job.worker import KILLER_REASON
+from job.storage.keys import mask_key
+from job.worker.worker import KILLER_REASON
 from tests.e2e.poisoned import POISON
 from tests.processes import quiet_results
 from tests.s3.data import (

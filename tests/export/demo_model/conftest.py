@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.demo_model.dataset import Cache, CacheOptions, render_cache
+from export.demo_model.scenes.dataset import Cache, CacheOptions, render_cache
 
 
 @pytest.fixture(scope="package", autouse=True)

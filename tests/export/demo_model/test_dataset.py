@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.demo_model.dataset import Cache, CacheOptions, render_cache, sample_of, zoomed
-from export.demo_model.scenes import CLASS_NAMES, Scene, draw_scene
+from export.demo_model.scenes.dataset import Cache, CacheOptions, render_cache, sample_of, zoomed
+from export.demo_model.scenes.scenes import CLASS_NAMES, Scene, draw_scene
 
 
 def test_cache_holds_what_the_options_say(small_cache: Cache) -> None:

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.demo_model.boxes import cxcywh_to_xyxy, overlaps
-from export.demo_model.dense import dense_box_loss
-from export.demo_model.losses import dice_loss, mask_losses, score_loss
-from export.demo_model.matching import Matches, match
+from export.demo_model.training.boxes import cxcywh_to_xyxy, overlaps
+from export.demo_model.training.dense import dense_box_loss
+from export.demo_model.training.losses import dice_loss, mask_losses, score_loss
+from export.demo_model.training.matching import Matches, match
 
 UNIT = st.floats(0.0625, 0.9375, width=32)
 BOXES = st.lists(st.tuples(UNIT, UNIT, UNIT, UNIT), min_size=1, max_size=5).map(torch.tensor)

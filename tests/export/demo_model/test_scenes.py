@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.demo_model.drawing import Canvas
-from export.demo_model.prompts import UNKNOWN_WORDS, WORDS
-from export.demo_model.scenes import CLASS_NAMES, draw_scene, write_scenes
+from export.demo_model.scenes.drawing import Canvas
+from export.demo_model.scenes.prompts import UNKNOWN_WORDS, WORDS
+from export.demo_model.scenes.scenes import CLASS_NAMES, draw_scene, write_scenes
 
 SEEDS = range(30)
 
@@ -110,7 +110,7 @@ def test_canvas_refuses_more_objects_than_a_layer_can_tell_apart() -> None:
 
 
 def test_scenes_need_neither_torch_nor_sam3() -> None:
-    code = "import sys, export.demo_model.scenes; sys.exit(bool({'torch', 'sam3', 'scipy'} & set(sys.modules)))"
+    code = "import sys, export.demo_model.scenes.scenes; sys.exit(bool({'torch', 'sam3', 'scipy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -19,14 +19,14 @@ from export.demo_model.architecture import (
     read_checkpoint,
     save_checkpoint,
 )
-from export.demo_model.batches import BatchOptions, draw_batch
-from export.demo_model.dataset import Cache
 from export.demo_model.evaluation import EvaluationOptions, evaluate
-from export.demo_model.gradients import SharedMean
-from export.demo_model.grounding import trainable_on_cpu
-from export.demo_model.learner import Learner, LearnerOptions
-from export.demo_model.prompts import UNKNOWN_WORDS, WORDS
-from export.demo_model.training import CHECKPOINT, Stage, TrainingOptions, rate_at, stage_at, train
+from export.demo_model.scenes.dataset import Cache
+from export.demo_model.scenes.prompts import UNKNOWN_WORDS, WORDS
+from export.demo_model.training.batches import BatchOptions, draw_batch
+from export.demo_model.training.gradients import SharedMean
+from export.demo_model.training.grounding import trainable_on_cpu
+from export.demo_model.training.learner import Learner, LearnerOptions
+from export.demo_model.training.training import CHECKPOINT, Stage, TrainingOptions, rate_at, stage_at, train
 from job.errors import ConfigurationError
 
 SMALL = DemoConfig(

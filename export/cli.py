@@ -1,0 +1,162 @@
+"""`sam3-annotate export` and `sam3-annotate verify`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from job.errors import UsageError, WorkerError
+from job.model.artifact import open_artifact
+from job.model.loader import check_runtime, default_device, open_session, runtime_of
+from job.plan.planner import refusals_are_configuration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from job.model.artifact import Artifact, GraphFormat, ParityFigures, Precision
+    from job.model.session import Session
+    from job.run.options import Device
+
+DEMO_IMAGES, OFFICIAL_IMAGES = 60, 6
+
+# torch's threads wait for work asleep: busy waiting made two of them six times slower next to other programs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _verification_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option(
+            "--images",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            help="Folder of pictures to compare on. Default: drawn scenes.",
+        ),
+        click.option(
+            "--image_count",
+            type=click.IntRange(1),
+            help=f"Pictures to compare on. Default: {OFFICIAL_IMAGES}, {DEMO_IMAGES} for the demo model.",
+        ),
+        click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda if there is one, else cpu."),
+        click.option("--threads", type=click.IntRange(1), help="CPU threads of the model. Default: all."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.option(
+    "--checkpoint", required=True, help="Path or URL of sam3.pt, `hub` to download it, or `demo` for the embedded toy."
+)
+@click.option("--out", required=True, help="Folder or URL of the model.")
+@click.option("--format", "graph_format", type=click.Choice(["onnx", "torchscript"]), default="onnx", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True)
+@_verification_options
+def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **verification: Any) -> None:
+    """Turn a SAM 3 checkpoint into a model that `annotate` runs, and check that both agree."""
+    if (graph_format, precision) == ("torchscript", "int8"):
+        raise UsageError("--precision int8 is made for ONNX Runtime: give --format onnx, or another precision")
+    from export.checkpoint import load_original
+    from export.exporter import ExportRequest, export_artifact
+    from export.locations import local_checkpoint, local_output
+
+    device = _device(verification["device"], graph_format, precision)
+    _check_device(device, graph_format)
+    with refusals_are_configuration(is_planner=True), local_output(out) as folder:
+        with local_checkpoint(checkpoint) as path:
+            original = load_original(path)
+        request = ExportRequest(
+            out=folder,
+            format=graph_format,
+            precision=precision,
+            images=verification["images"],
+            image_count=_image_count(verification["image_count"], original.is_demo),
+            device=device,
+            threads=verification["threads"],
+        )
+        export_artifact(original, request)
+        written = open_artifact(folder)
+    megabytes = sum(entry.size for entry in written.manifest.files.values()) / 1e6
+    click.echo(f"{out}: {written.manifest.model_id}, {graph_format} {precision}, {megabytes:.1f} MB")
+    click.echo(f"--model {out} --model_digest {written.digest}")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--checkpoint", help="Compare with this one (see `export`). Default: with the answers stored in the model."
+)
+@click.option("--model_digest", help="Digest that the model must have; TorchScript needs it.")
+@_verification_options
+def verify(folder: Path, checkpoint: str | None, model_digest: str | None, **verification: Any) -> None:
+    """Check that a model answers on this machine as the original does."""
+    artifact = open_artifact(folder, model_digest)
+    device = _device(verification["device"], artifact.manifest.format, artifact.manifest.precision)
+    figures = (
+        _verify_stored(artifact, device, verification)
+        if checkpoint is None
+        else _verify_original(artifact, checkpoint, device, verification)
+    )
+    from export.parity.metrics import describe
+
+    for each in figures:
+        click.echo(describe(each))
+    if not all(each.passed for each in figures):
+        raise WorkerError(f"model {folder} does not answer as the original does on this machine's {device}")
+
+
+def _verify_stored(artifact: Artifact, device: Device, flags: dict[str, Any]) -> tuple[ParityFigures, ...]:
+    if flags["images"] is not None:
+        raise UsageError("--images needs --checkpoint: without the original there is nothing to compare them with")
+    from export.parity.self_check import compare_with_reference
+
+    return (compare_with_reference(artifact, _session(artifact, device, flags["threads"])),)
+
+
+def _verify_original(
+    artifact: Artifact, checkpoint: str, device: Device, flags: dict[str, Any]
+) -> tuple[ParityFigures, ...]:
+    from export.checkpoint import load_original
+    from export.locations import local_checkpoint
+    from export.parity.pictures import pictures_of
+    from export.parity.verify import Verifier
+
+    _check_device(device, artifact.manifest.format)
+    with refusals_are_configuration(is_planner=True), local_checkpoint(checkpoint) as path:
+        original = load_original(path)
+    if original.checkpoint_sha256 != artifact.manifest.checkpoint_sha256:
+        raise UsageError(
+            f"{artifact.folder} was made from the checkpoint {artifact.manifest.checkpoint_sha256}, "
+            f"--checkpoint {checkpoint} is {original.checkpoint_sha256}: give the one it was made from"
+        )
+    pictures = pictures_of(flags["images"], _image_count(flags["image_count"], original.is_demo))
+    session = _session(artifact, device, flags["threads"])
+    return Verifier(original, device).compare(artifact, session, pictures)
+
+
+def _session(artifact: Artifact, device: Device, threads: int | None) -> Session:
+    runtime = runtime_of(artifact.manifest.format)
+    return open_session(artifact, device=device, batch_size=1, threads=threads, runtime=runtime)
+
+
+def _device(wanted: Device | None, graph_format: GraphFormat, precision: Precision) -> Device:
+    if wanted is not None:
+        return wanted
+    if precision == "int8":
+        return "cpu"
+    choice = default_device(runtime_of(graph_format))
+    click.echo(f"No --device given: {choice.device} because {choice.reason}")
+    return choice.device
+
+
+def _check_device(device: Device, graph_format: GraphFormat) -> None:
+    """Before an hour of work: the original needs torch on it, and the artifact what runs its graphs."""
+    from job.model.torch_session import check_device
+
+    check_runtime(device, runtime_of(graph_format))
+    check_device(device)
+
+
+def _image_count(wanted: int | None, is_demo: bool) -> int:
+    return wanted or (DEMO_IMAGES if is_demo else OFFICIAL_IMAGES)

@@ -1,0 +1,1 @@
+"""Synthetic garage scenes: drawing, and the data set made of them."""

@@ -1,0 +1,14 @@
+"""What the demo model is asked for: several words for each class, and words for what it does not know."""
+
+from __future__ import annotations
+
+from export.demo_model.scenes.cars import CAR, PLATE
+from export.demo_model.scenes.people import PERSON
+
+# The first word of a class is the class's name; a word's chance is its share of the list.
+WORDS = {
+    CAR: ("car", "car", "car", "car", "car", "vehicle", "automobile", "cars"),
+    PLATE: ("license plate", "license plate", "license plate", "license plate", "number plate", "licence plate"),
+    PERSON: ("person", "person", "person", "person", "people", "human", "pedestrian"),
+}
+UNKNOWN_WORDS = ("dog", "traffic cone", "tree", "bicycle", "red apple", "big wooden chair", "fire", "elephant")

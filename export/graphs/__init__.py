@@ -1,0 +1,1 @@
+"""The graphs of an artifact: modules that export, and the writers of ONNX and TorchScript."""

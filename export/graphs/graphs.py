@@ -1,0 +1,89 @@
+"""The graphs of an artifact, ready for an exporter: module, example inputs, names and shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from export.graphs.half_precision import use_half_precision
+from export.graphs.modules import Grounding, ImageEncoder, TextEncoder, exportable_copy, grid_side
+from job.model.artifact import TensorSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from job.model.artifact import Precision
+
+# Sizes of the dynamic dimensions in example inputs. All differ, so that no exporter takes two for one; none is 1,
+# which exporters treat as a constant.
+EXAMPLE_SIZES = {"batch": 2, "prompts": 3}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph; its name is the stem of its file."""
+
+    name: str
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def examples(self) -> tuple[Tensor, ...]:
+        """Inputs of the right types and shapes, all zero."""
+        return tuple(_example(spec) for spec in self.inputs)
+
+    def dynamic_dimensions(self) -> tuple[dict[int, str], ...]:
+        """By input, the names of the dimensions that have one."""
+        return tuple(
+            {axis: size for axis, size in enumerate(spec.shape) if isinstance(size, str)} for spec in self.inputs
+        )
+
+
+def graphs_of(model: Any, precision: Precision) -> tuple[Graph, Graph, Graph]:
+    """Give the image encoder, the grounding and the text encoder of a `Sam3Image`.
+
+    Args:
+        model: Float32; stays as it is, the graphs share its weights where they can.
+        precision: For fp16, the first two compute mostly in float16. The text encoder runs once a prompt and
+            stays exact. int8 starts from float32 and is made by `export.graphs.quantize`.
+    """
+    side = grid_side(model)
+    exportable = exportable_copy(model)
+    if precision == "fp16":
+        use_half_precision(exportable)
+    kind = "float16" if precision == "fp16" else "float32"
+    length = int(model.backbone.language_backbone.context_length)
+    width, queries = int(model.hidden_dim), int(model.transformer.decoder.num_queries)
+    maps = tuple(
+        TensorSpec(name=f"feature_{i}", dtype=kind, shape=("batch", width, side * scale, side * scale))
+        for i, scale in enumerate((4, 2, 1))
+    )
+    text = (
+        TensorSpec(name="text_features", dtype="float32", shape=("prompts", length, width)),
+        TensorSpec(name="text_mask", dtype="bool", shape=("prompts", length)),
+    )
+    answers = (
+        TensorSpec(name="scores", dtype="float32", shape=("batch", "prompts", queries)),
+        TensorSpec(name="selected", dtype="int64", shape=("selected", 3)),
+        TensorSpec(name="mask_logits", dtype="float32", shape=("selected", side * 4, side * 4)),
+    )
+    pixels = TensorSpec(name="pixels", dtype="uint8", shape=("batch", *(image_side(model),) * 2, 3))
+    threshold = TensorSpec(name="score_threshold", dtype="float32", shape=())
+    tokens = TensorSpec(name="token_ids", dtype="int64", shape=("prompts", length))
+    return (
+        Graph("image_encoder", ImageEncoder(exportable).eval(), (pixels,), maps),
+        Graph("grounding", Grounding(exportable).eval(), (*maps, *text, threshold), answers),
+        Graph("text_encoder", TextEncoder(exportable).eval(), (tokens,), text),
+    )
+
+
+def image_side(model: Any) -> int:
+    """Side of the square picture that the model sees, in pixels."""
+    return grid_side(model) * int(model.backbone.vision_backbone.trunk.patch_embed.proj.kernel_size[0])
+
+
+def _example(spec: TensorSpec) -> Tensor:
+    shape = [EXAMPLE_SIZES[size] if isinstance(size, str) else size for size in spec.shape]
+    return torch.zeros(shape, dtype=getattr(torch, spec.dtype))

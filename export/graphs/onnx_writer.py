@@ -1,0 +1,123 @@
+"""Graphs to ONNX files: export, strip what tells of this machine, store weights small where nothing is lost."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from onnx_ir import convenience
+
+from export.graphs.quantize import QUANTISED_SCOPES, quantise
+from export.sam3_runtime import quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from export.graphs.graphs import Graph
+    from job.model.artifact import Precision
+
+# The first with an `Attention` operator, which ONNX Runtime runs fused.
+OPSET = 23
+SMALLEST_HALVED = 64
+LARGEST_SINGLE_FILE = 512 * 1024 * 1024
+
+
+def write_onnx(graph: Graph, folder: Path, precision: Precision) -> str:
+    """Export a graph.
+
+    Weights of large graphs go to a second file beside it, with `.data` appended.
+
+    Returns:
+        Name of the graph's file.
+    """
+    model = to_ir(graph)
+    if precision == "int8" and graph.name in QUANTISED_SCOPES:
+        quantise(model, QUANTISED_SCOPES[graph.name])
+    strip(model)
+    halve_lossless(model)
+    name = f"{graph.name}.onnx"
+    size = sum(x.const_value.nbytes for x in model.graph.initializers.values() if x.const_value is not None)
+    ir.save(model, folder / name, external_data=f"{name}.data" if size > LARGEST_SINGLE_FILE else None)
+    return name
+
+
+def to_ir(graph: Graph) -> ir.Model:
+    """Export with the dynamic dimensions and names of the graph's description."""
+    dimensions = {name: torch.export.Dim(name, min=1, max=4096) for name in ("batch", "prompts")}
+    shapes = tuple({axis: dimensions[name] for axis, name in x.items()} for x in graph.dynamic_dimensions())
+    with quiet(), _silent_logger("onnxscript"), torch.no_grad():
+        program = torch.onnx.export(
+            graph.module,
+            graph.examples(),
+            input_names=[x.name for x in graph.inputs],
+            output_names=[x.name for x in graph.outputs],
+            dynamic_shapes=shapes,
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    model: ir.Model = program.model
+    for value, spec in zip(model.graph.outputs, graph.outputs, strict=True):
+        value.shape = ir.Shape(spec.shape)
+    return model
+
+
+def strip(model: ir.Model) -> None:
+    """Remove stack traces, module names and doc strings; they hold paths of this machine."""
+    _clear(model, model.graph, *model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values())
+    for node in model.graph.all_nodes():
+        _clear(node, *node.outputs)
+
+
+def halve_lossless(model: ir.Model) -> None:
+    """Store weights as float16 that no bit is lost of; ONNX Runtime casts them back when it loads."""
+    casts = []
+    for name, value in list(model.graph.initializers.items()):
+        half = _as_half(value.const_value)
+        if half is None:
+            continue
+        stored = ir.Value(
+            name=f"{name}.half", type=ir.TensorType(ir.DataType.FLOAT16), shape=value.shape, const_value=half
+        )
+        cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT})
+        restored = cast.outputs[0]
+        restored.name, restored.shape, restored.type = f"{name}.cast", value.shape, value.type
+        convenience.replace_all_uses_with(value, restored)
+        model.graph.initializers.pop(name)
+        model.graph.register_initializer(stored)
+        casts.append(cast)
+    if casts:
+        model.graph.insert_before(model.graph[0], casts)
+
+
+def _as_half(tensor: Any) -> ir.TensorProtocol | None:
+    if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < SMALLEST_HALVED:
+        return None
+    full = tensor.numpy()
+    with np.errstate(over="ignore"):
+        half = full.astype(np.float16)
+    return ir.Tensor(half) if np.array_equal(half.astype(np.float32), full) else None
+
+
+def _clear(*things: Any) -> None:
+    for thing in things:
+        thing.metadata_props.clear()
+        thing.doc_string = None
+
+
+@contextmanager
+def _silent_logger(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,100 @@
+"""Checkpoint and model at URLs: both pass through a temporary folder of this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from job.errors import ConfigurationError, ObjectMissingError, ObjectRefusedError, UsageError
+from job.model.artifact import MANIFEST_NAME
+from job.model.cache import local_path, remote_url
+from job.run.options import new_attempt
+from job.storage.download import download
+from job.storage.open import open_store
+from job.storage.store import first_writes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from job.storage.store import Store
+
+NAMED_CHECKPOINTS = {"demo", "hub"}
+_STEMS = {"image_encoder", "grounding", "text_encoder", "text_features", "tokenizer", "reference"}
+"""Of an artifact's files: what an export that was ended in the middle may have left."""
+_PROBE = "image_encoder.probe"
+
+
+@contextmanager
+def local_checkpoint(checkpoint: str) -> Iterator[str]:
+    """Give what `load_original` takes; a checkpoint at a URL is here for the length of the block.
+
+    Raises:
+        UsageError: There is none at that URL.
+        ConfigurationError: It may not be read.
+    """
+    url = None if checkpoint in NAMED_CHECKPOINTS else remote_url(checkpoint)
+    if url is None:
+        yield checkpoint if checkpoint in NAMED_CHECKPOINTS else str(local_path(checkpoint))
+        return
+    folder, _, name = url.rpartition("/")
+    with tempfile.TemporaryDirectory(prefix="sam3-checkpoint-") as scratch:
+        path = Path(scratch) / name
+        click.echo(f"Fetching {url} …")
+        try:
+            download(open_store(folder, new_attempt()), name, path)
+        except ObjectMissingError as exc:
+            raise UsageError(
+                f"--checkpoint {url}: no such file. Give `hub`, `demo`, or path or URL of a sam3.pt"
+            ) from exc
+        except ObjectRefusedError as exc:
+            raise ConfigurationError(
+                f"--checkpoint {url} may not be read: {exc}. Check the credentials and what they may do"
+            ) from exc
+        yield str(path)
+
+
+@contextmanager
+def local_output(out: str) -> Iterator[Path]:
+    """Give the folder to export to; a model for a URL is put there when the block ends well, its manifest last.
+
+    Raises:
+        UsageError: There is a model or something else at that URL.
+        ConfigurationError: It may not be written.
+    """
+    url = remote_url(out)
+    if url is None:
+        yield local_path(out)
+        return
+    store = open_store(url, new_attempt())
+    _check_target(store)
+    with tempfile.TemporaryDirectory(prefix="sam3-export-") as scratch:
+        folder = Path(scratch) / "model"
+        yield folder
+        click.echo(f"Storing {url} …")
+        for path in sorted(folder.iterdir()):
+            if path.name != MANIFEST_NAME:
+                store.put_file(path.name, path)
+        if not store.create(MANIFEST_NAME, (folder / MANIFEST_NAME).read_bytes()):
+            raise _taken(url)
+
+
+def _check_target(store: Store) -> None:
+    """Look, and write something, before the hour that an export takes."""
+    with first_writes(store):
+        found = [item.key for item in islice(store.walk(), len(_STEMS) * 4)]
+        if MANIFEST_NAME in found:
+            raise _taken(store.url)
+        foreign = [key for key in found if key.partition(".")[0] not in _STEMS]
+        if foreign:
+            raise UsageError(f"--out {store.url} holds something else, such as {foreign[0]}: give another folder")
+        store.put(_PROBE, b"")
+        store.delete(_PROBE)
+
+
+def _taken(url: str) -> UsageError:
+    return UsageError(f"--out {url} holds a model, which others may be reading: give another folder")

@@ -1,0 +1,94 @@
+"""The original at work: sam3's own processor, asked what the artifact will be asked."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from export.graphs.graphs import image_side
+from export.parity.metrics import Answer
+from export.sam3_runtime import quiet, running_on
+from job.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from PIL import Image
+
+
+class OriginalSide:
+    """Sam3's processor for a list of prompts."""
+
+    def __init__(self, model: Any, prompts: tuple[str, ...], threshold: float, device: str) -> None:
+        with quiet():
+            from sam3.model.sam3_image_processor import Sam3Processor
+            from torchvision.transforms import v2
+        with _device_errors(device):
+            self._model = model.to(device)
+        self._prompts = prompts
+        self._device = device
+        self._processor = Sam3Processor(
+            model, resolution=image_side(model), device=device, confidence_threshold=threshold
+        )
+        # ToDtype and Resize, then ToDtype and Normalize.
+        steps = self._processor.transform.transforms
+        self._resize, self._processor.transform = v2.Compose(steps[:2]), v2.Compose(steps[2:])
+        self._to_image = v2.functional.to_image
+
+    def resize(self, picture: Image.Image) -> NDArray[np.uint8]:
+        """Resize an upright RGB picture as the processor does: to uint8 (S, S, 3)."""
+        resized: NDArray[np.uint8] = (
+            self._resize(self._to_image(picture).to(self._device)).cpu().permute(1, 2, 0).numpy()
+        )
+        return resized
+
+    def answer(self, pixels: NDArray[np.uint8], size_hw: tuple[int, int]) -> Answer:
+        """Answer for resized pixels (S, S, 3) that stand for a picture of the given size."""
+        image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        with _device_errors(self._device), running_on(self._device), quiet(), self._recorded() as recorded:
+            state = self._processor.set_image(image)
+            state["original_height"], state["original_width"] = size_hw
+            masks: list[NDArray[np.bool_]] = []
+            for prompt in self._prompts:
+                state = self._processor.set_text_prompt(prompt, state)
+                masks.extend(state["masks"][:, 0].cpu().numpy())
+        scores = np.stack([_scores(output) for output in recorded])
+        selected = np.argwhere(scores > np.float32(self._processor.confidence_threshold))
+        return Answer(scores=scores, selected=selected, masks=tuple(masks))
+
+    @contextmanager
+    def _recorded(self) -> Iterator[list[dict[str, Any]]]:
+        """Note the model's outputs: the processor forgets which queries its masks came from."""
+        outputs: list[dict[str, Any]] = []
+
+        def recording(**arguments: Any) -> dict[str, Any]:
+            outputs.append(type(self._model).forward_grounding(self._model, **arguments))
+            return outputs[-1]
+
+        self._model.forward_grounding = recording
+        try:
+            yield outputs
+        finally:
+            del self._model.forward_grounding
+
+
+@contextmanager
+def _device_errors(device: str) -> Iterator[None]:
+    """A GPU that fails, or is full, is no defect of ours."""
+    try:
+        yield
+    except RuntimeError as exc:
+        if device == "cpu":
+            raise
+        raise DeviceError(f"--device {device}: torch failed: {exc}") from exc
+
+
+def _scores(output: dict[str, Any]) -> NDArray[np.float32]:
+    """Scores of all queries, computed as the processor does: (Q,)."""
+    presence = output["presence_logit_dec"].sigmoid().unsqueeze(1)
+    scores: NDArray[np.float32] = (output["pred_logits"].sigmoid() * presence).squeeze(-1)[0].cpu().numpy()
+    return scores

@@ -1,0 +1,51 @@
+"""Pictures to verify with: a folder's, or scenes drawn for the purpose."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageOps
+
+from job.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+# Far from the seeds that the demo model was trained with.
+_FIRST_SEED = 7_000_000
+
+
+def pictures_of(folder: Path | None, number: int) -> Iterator[Image.Image]:
+    """Upright RGB pictures.
+
+    Args:
+        folder: Where to look for image files, in order of their names, or None to draw scenes.
+        number: How many at most.
+
+    Raises:
+        UsageError: The folder has no picture.
+    """
+    if folder is None:
+        return drawn_pictures(number)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)[:number]
+    if not paths:
+        raise UsageError(f"--images {folder} has no {', '.join(_SUFFIXES)}")
+    return (_read(path) for path in paths)
+
+
+def drawn_pictures(number: int) -> Iterator[Image.Image]:
+    """Draw scenes of cars, plates and persons, the same ones every time."""
+    from export.demo_model.scenes.scenes import draw_scene
+
+    return (draw_scene(seed).image for seed, _ in zip(count(_FIRST_SEED), range(number), strict=False))
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except OSError as exc:
+        raise UsageError(f"--images: {path} cannot be read: {exc}") from exc

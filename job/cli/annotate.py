@@ -1,0 +1,72 @@
+"""`sam3-annotate annotate`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from job.cli import flags as groups
+from job.cli.requests import annotate_request as request_of
+from job.cli.requests import open_folders
+from job.errors import AnnotateError, TooManyFailedError
+from job.plan.planner import refusals_are_configuration
+from job.run.options import new_attempt
+from job.telemetry.liveness import Pulse, Watch, longest_quiet_s
+from job.telemetry.logs import set_up_logging
+from job.telemetry.progress_bar import COMPLETE, PART_COMPLETE, STOPPED, Tally, log_summary
+from job.worker.runner import annotate as annotate_request
+from job.worker.runner import list_planned
+
+logger = logging.getLogger(__name__)
+
+
+@click.command()
+@groups.folder_flags
+@groups.selection_flags
+@groups.model_flags
+@groups.run_flags
+@groups.share_flags
+@groups.conduct_flags
+@groups.log_flags
+@click.option("--dry_run", is_flag=True, help="List what would be done and change nothing.")
+def annotate(**flags: Any) -> None:
+    """Annotate a folder of images, each with a JSON of metadata."""
+    set_up_logging(flags["log_level"], flags["log_format"])
+    with _observed(flags) as seen, refusals_are_configuration(is_planner=not flags["index"]):
+        attempt = new_attempt()
+        folders = open_folders(flags, attempt)
+        logger.info("Input directory: %s", flags["input_top_dir"])
+        logger.info("Output directory: %s", flags["out_top_dir"])
+        request = request_of(flags, folders, attempt, seen)
+        if flags["dry_run"]:
+            for key in list_planned(request):
+                click.echo(key)
+            return
+        tally = Tally()
+        try:
+            end = annotate_request(request, tally)
+        except AnnotateError as exc:
+            if tally.is_begun:
+                log_summary(tally, COMPLETE if isinstance(exc, TooManyFailedError) else STOPPED)
+            raise
+        finally:
+            folders.target.close()
+        log_summary(tally, PART_COMPLETE if end is None else COMPLETE)
+
+
+@contextmanager
+def _observed(flags: dict[str, Any]) -> Iterator[Watch]:
+    """Let the process be looked at from its first moment: a model may take long to come."""
+    pulse, port = Pulse(), flags["metrics_port"]
+    if port is None:
+        yield Watch(pulse)
+        return
+    from job.telemetry.metrics import Metrics, served
+
+    metrics = Metrics(flags["pool"], flags["index"] or 0)
+    with served(port, metrics, pulse, longest_quiet_s(flags["image_timeout_s"])):
+        yield Watch(pulse, metrics)

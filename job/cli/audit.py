@@ -1,0 +1,94 @@
+"""`sam3-annotate audit`."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import click
+import msgspec
+
+from job.cli.flags import log_flags
+from job.cli.key_file import KeyList
+from job.cli.text import one_line
+from job.errors import FindingsError, UsageError
+from job.plan.planner import refusals_are_configuration
+from job.run.options import new_attempt
+from job.run.run import newest_run
+from job.storage.open import Address, read_storage_options
+from job.telemetry.logs import set_up_logging
+from job.tools.audit import NOT_TO_BE_DONE_AGAIN, AuditCounts, Finding
+from job.tools.audit_deep import audit as audit_output
+
+SHOWN_OF_A_KIND = 50
+
+
+@click.command()
+@click.argument("out")
+@click.option("--input_top_dir", help="The input. Default: that of the newest run.")
+@click.option("--input_storage_options", help="JSON file of fsspec options for the input.")
+@click.option("--output_storage_options", help="JSON file of fsspec options for the output.")
+@click.option("--deep", is_flag=True, help="Read every output: sizes, values, digests and scores against the journal.")
+@click.option("--list", "list_path", help="Write the keys to be done again here, for --input_list.")
+@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
+@log_flags
+def audit(**flags: Any) -> None:
+    """Check that OUT is complete, without changing it. Exit code 1 when something else than failed inputs is found."""
+    set_up_logging(flags["log_level"], flags["log_format"])
+    counts = AuditCounts()
+    with refusals_are_configuration(is_planner=True):
+        target = Address(flags["out"], read_storage_options(flags["output_storage_options"])).open(new_attempt())
+        run = newest_run(target)
+        input_url = flags["input_top_dir"] or run.spec.input_url
+        source = Address(input_url, read_storage_options(flags["input_storage_options"])).open(new_attempt())
+        if not source.exists():
+            raise UsageError(f"no such input folder: {input_url}. Give it with --input_top_dir")
+        with nullcontext() if flags["list_path"] is None else KeyList(flags["list_path"]) as key_list:
+            show = _show_json if flags["output"] == "json" else _TextFindings().show
+            for finding in audit_output(source, target, run.spec, counts, deep=flags["deep"]):
+                show(finding)
+                if key_list is not None and finding.kind not in NOT_TO_BE_DONE_AGAIN:
+                    key_list.add(finding.key)
+    if flags["output"] == "json":
+        click.echo(msgspec.json.encode({"inputs": counts.inputs, "annotated": counts.annotated, **counts.findings}))
+    else:
+        click.echo(_summary(counts, input_url))
+    if counts.bad:
+        raise FindingsError(_what_to_do(counts, flags["list_path"]))
+
+
+def _show_json(finding: Finding) -> None:
+    click.echo(msgspec.json.encode(finding))
+
+
+class _TextFindings:
+    """Shows the first findings of each kind."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, int] = {}
+
+    def show(self, finding: Finding) -> None:
+        shown = self._shown[finding.kind] = self._shown.get(finding.kind, 0) + 1
+        if shown <= SHOWN_OF_A_KIND:
+            click.echo(one_line(f"{finding.kind}: {finding.key}: {finding.detail}"))
+        elif shown == SHOWN_OF_A_KIND + 1:
+            click.echo(f"{finding.kind}: … (-o json shows all)")
+
+
+def _summary(counts: AuditCounts, input_url: str) -> str:
+    kinds = ", ".join(f"{kind} {count}" for kind, count in counts.findings.items() if count or kind in _ALWAYS_SHOWN)
+    return f"{counts.inputs} inputs in {input_url}: annotated {counts.annotated}, {kinds}"
+
+
+_ALWAYS_SHOWN = {"failed", "missing", "torn", "orphaned"}
+
+
+def _what_to_do(counts: AuditCounts, list_path: str | None) -> str:
+    redo = counts.bad - counts.findings["orphaned"]
+    if not redo:
+        return f"{counts.bad} orphaned outputs: remove them, or restore their inputs"
+    where = list_path or "FILE"
+    return (
+        f"{counts.bad} findings: {'' if list_path else 'with --list FILE, '}annotate --input_list {where} "
+        f"--override_previous_annotations does {redo} of them again"
+    )

@@ -1,0 +1,41 @@
+"""`sam3-annotate clean`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from job.cli.text import one_line
+from job.errors import UsageError
+from job.plan.planner import refusals_are_configuration
+from job.run.options import new_attempt
+from job.storage.open import Address, read_storage_options
+from job.telemetry.logs import set_up_logging
+from job.tools.cleanup import find_leftovers, remove
+
+
+@click.command()
+@click.argument("out")
+@click.option("--output_storage_options", help="JSON file of fsspec options for the output.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clean(out: str, output_storage_options: str | None, yes: bool) -> None:
+    """Remove what ended runs of OUT need no more; results, journals and failure tables stay."""
+    set_up_logging("WARNING", "text")
+    with refusals_are_configuration(is_planner=True):
+        store = Address(out, read_storage_options(output_storage_options)).open(new_attempt())
+        leftovers = [leftover for leftover in find_leftovers(store) if leftover.keys]
+        if not leftovers:
+            click.echo(f"Nothing to remove in {store.url}")
+            return
+        for leftover in leftovers:
+            click.echo(one_line(f"{leftover.what}: {len(leftover.keys)} objects, {leftover.size} bytes"))
+        if not yes and not sys.stdin.isatty():
+            raise UsageError("nothing was removed: give --yes to remove without being asked")
+        if not yes and not click.confirm("Remove these?"):
+            click.echo("Nothing was removed")
+            return
+        for leftover in leftovers:
+            remove(store, leftover)
+        store.close()
+        click.echo(f"Removed {sum(len(leftover.keys) for leftover in leftovers)} objects")

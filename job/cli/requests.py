@@ -1,0 +1,242 @@
+"""Flags to a request: everything that a command line can get wrong is found here."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from job.errors import ArtifactError, UsageError
+from job.model.artifact import Artifact, open_artifact
+from job.model.cache import RemoteModel, default_cache, local_path, open_remote_model, remote_url
+from job.model.loader import default_device
+from job.plan.input_list import InputList, open_input_list
+from job.postprocess.instances import PASSENGER, class_name_of
+from job.run.options import Device, Runtime, WorkerOptions, new_attempt
+from job.run.run import RunSpec
+from job.storage.open import Address, read_storage_options
+from job.storage.store import Store
+from job.system.resources import visible_gpus
+from job.telemetry.liveness import Watch
+from job.worker.runner import Request
+
+logger = logging.getLogger(__name__)
+
+_CONDUCT = (
+    "runtime", "batch_size", "threads", "memory_budget", "journal_interval_s", "image_timeout_s", "device_retry_s",
+    "max_failed_fraction", "visualize", "order",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Input and output, opened."""
+
+    source: Store
+    target: Store
+    addresses: tuple[Address, Address]
+
+
+def open_folders(flags: dict[str, Any], attempt: str) -> Folders:
+    """Open input and output.
+
+    Raises:
+        UsageError: No such input, or one lies inside the other.
+    """
+    addresses = (
+        Address(flags["input_top_dir"], read_storage_options(flags["input_storage_options"])),
+        Address(flags["out_top_dir"], read_storage_options(flags["output_storage_options"])),
+    )
+    source, target = addresses[0].open(attempt), addresses[1].open(attempt)
+    inner, outer = f"{target.url}/", f"{source.url}/"
+    is_one_place = _endpoint(addresses[0]) == _endpoint(addresses[1])
+    if is_one_place and (inner.startswith(outer) or outer.startswith(inner)):
+        raise UsageError(
+            f"output {target.url} and input {source.url} are one folder, or one lies inside the other: "
+            "give an output folder outside of the input"
+        )
+    if not source.exists():
+        raise UsageError(f"no such input folder: {addresses[0].url}. Give the folder with the JSON and image files")
+    return Folders(source, target, addresses)
+
+
+def annotate_request(flags: dict[str, Any], folders: Folders, attempt: str, watch: Watch) -> Request:
+    """A request out of the flags of `annotate`."""
+    index, num_indexes = _share(flags)
+    device = _device(flags["device"], flags["runtime"])
+    options = WorkerOptions(
+        pool=flags["pool"],
+        index=index,
+        num_indexes=num_indexes,
+        workers=flags["workers"] or (max(1, len(visible_gpus())) if device == "cuda" else 1),
+        shard_size=flags["shard_size"],
+        device=device,
+        supersede=flags["supersede"],
+        attempt=attempt,
+        pulse=watch.pulse,
+        **{name: flags[name] for name in _CONDUCT},
+    )
+    return replace(_request(flags, folders, options), observer=watch.observer)
+
+
+def plan_request(flags: dict[str, Any], folders: Folders) -> Request:
+    """A request out of the flags of `plan`: this process touches no device."""
+    options = WorkerOptions(
+        device="cpu",
+        pool="plan",
+        num_indexes=flags["num_indexes"] or 1,
+        shard_size=flags["shard_size"],
+        supersede=flags["supersede"],
+        attempt=new_attempt(),
+    )
+    return _request(flags, folders, options)
+
+
+def doctor_request(flags: dict[str, Any], folders: Folders) -> Request:
+    """A request for one image of all inputs, with the defaults of `annotate`."""
+    defaults = {
+        "annotation_date": None,
+        "image_mode": "copy",
+        "override_previous_annotations": True,
+        "override_reviewed": True,
+        "max_image_pixels": 100_000_000,
+        "limit": None,
+        "include": (),
+        "exclude": (),
+        "input_list": None,
+        "input_list_column": None,
+        "run_name": None,
+    }
+    options = WorkerOptions(device=_device(flags["device"], flags["runtime"]), runtime=flags["runtime"])
+    return _request({**flags, **defaults}, folders, options)
+
+
+def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) -> Request:
+    prompts = parse_prompts(flags["prompts"])
+    date_text = _annotation_date(flags["annotation_date"])
+    artifact, remote = open_model(flags)
+    input_list = _input_list(flags, folders)
+    spec = RunSpec(
+        input_url=folders.source.url,
+        prompts=prompts,
+        confidence_threshold=flags["confidence_threshold"],
+        annotation_date=date_text,
+        image_mode=flags["image_mode"],
+        override=flags["override_previous_annotations"],
+        override_reviewed=flags["override_reviewed"],
+        max_image_pixels=flags["max_image_pixels"],
+        limit=flags["limit"],
+        model_id=artifact.manifest.model_id,
+        checkpoint_sha256=artifact.manifest.checkpoint_sha256,
+        include=flags["include"],
+        exclude=flags["exclude"],
+        input_list_sha256=input_list.sha256 if input_list else "",
+    )
+    return Request(
+        source=folders.source,
+        target=folders.target,
+        artifact=artifact,
+        remote_model=remote,
+        spec=spec,
+        is_date_given=flags["annotation_date"] is not None,
+        run_name=flags["run_name"],
+        options=options,
+        input_list=input_list,
+        addresses=folders.addresses,
+    )
+
+
+def open_model(flags: dict[str, Any]) -> tuple[Artifact, RemoteModel | None]:
+    """The artifact of a folder or URL, or the embedded demo model, and where its files are fetched from first.
+
+    Raises:
+        ArtifactError: It is missing, damaged, or not the one asked for.
+    """
+    model, digest, remote = flags["model"], flags["model_digest"], None
+    if model is None:
+        logger.warning(
+            "No --model given: using the embedded demo model, a toy that shows the software and not SAM 3's quality "
+            "(see the README on exporting the official weights)"
+        )
+        artifact = open_artifact(Path(os.fspath(files("job") / "demo_artifact")), digest)  # type: ignore[call-overload]
+    elif (url := remote_url(model)) is not None:
+        remote = open_remote_model(url, digest, Path(flags["model_cache"] or default_cache()))
+        artifact = remote.artifact
+    else:
+        artifact = open_artifact(local_path(model), digest)
+    wanted, found = flags["checkpoint_digest"], artifact.manifest.checkpoint_sha256
+    if wanted not in {None, found}:
+        raise ArtifactError(f"model {model} was exported from checkpoint {found}, --checkpoint_digest is {wanted}")
+    return artifact, remote
+
+
+def parse_prompts(text: str) -> tuple[str, ...]:
+    """`car,license plate` to a tuple.
+
+    Raises:
+        UsageError: A prompt is empty, there twice, or `passenger`.
+    """
+    prompts = tuple(" ".join(part.split()) for part in text.split(","))
+    names = [class_name_of(prompt) for prompt in prompts]
+    if "" in names:
+        raise UsageError(f"--prompts {text!r} has an empty prompt: give names with commas between them")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"--prompts {text!r} names {', '.join(twice)} twice: give each class once")
+    if PASSENGER in names:
+        raise UsageError(
+            f"--prompts {text!r}: passenger is not a prompt, it is what a person in a car becomes. Give car and person"
+        )
+    return prompts
+
+
+def _share(flags: dict[str, Any]) -> tuple[int, int]:
+    index, num_indexes = flags["index"], flags["num_indexes"]
+    if index is None:
+        if num_indexes not in {None, 1}:
+            raise UsageError(f"--num_indexes {num_indexes} without --index: give each process its own, from 0")
+        return 0, 1
+    if num_indexes is None:
+        raise UsageError(f"--index {index} without --num_indexes (or SAM3_NUM_INDEXES): give the number of processes")
+    if index >= num_indexes:
+        raise UsageError(f"--index {index} of {num_indexes}: indexes go from 0 to {num_indexes - 1}")
+    if flags["run_name"] is None:
+        raise UsageError(f"--index {index} without --run: all processes of a run need its name")
+    return index, num_indexes
+
+
+def _input_list(flags: dict[str, Any], folders: Folders) -> InputList | None:
+    if flags["input_list"] is None:
+        if flags["input_list_column"] is not None:
+            raise UsageError("--input_list_column without --input_list: give the list too")
+        return None
+    source, url = folders.addresses[0], folders.source.url
+    return open_input_list(flags["input_list"], flags["input_list_column"], source, url)
+
+
+def _endpoint(address: Address) -> object:
+    options = address.options
+    return options.get("endpoint_url") or options.get("client_kwargs", {}).get("endpoint_url")
+
+
+def _device(wanted: Device | None, runtime: Runtime) -> Device:
+    if wanted is not None:
+        logger.info("Device: %s", wanted)
+        return wanted
+    choice = default_device(runtime)
+    logger.info("Device: %s", choice.device)
+    logger.info("No --device given: %s, because %s", choice.device, choice.reason)
+    return choice.device
+
+
+def _annotation_date(text: str | None) -> str:
+    if text is None:
+        return datetime.now(UTC).date().isoformat()
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError as exc:
+        raise UsageError(f"--annotation_date {text!r} is not a date: give it as YYYY-MM-DD") from exc

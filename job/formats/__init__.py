@@ -1,0 +1,1 @@
+"""File formats: GVA JSON, mask NPZ, images, overlays."""

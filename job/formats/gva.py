@@ -1,0 +1,225 @@
+"""The GVA metadata of one image: read, our annotation put in its place, written; everything else untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from job.errors import InputError
+from job.formats import lossless_json
+from job.postprocess.annotate import Annotation
+from job.postprocess.instances import considered_classes
+
+FORMAT = "all_masks_on_single_array"
+FORMAT_VERSION = "1.0"
+SCORE_DECIMALS = 3
+
+
+@dataclass(frozen=True)
+class Document:
+    """One JSON, decoded losslessly (job.formats.lossless_json). Not to be changed in place."""
+
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """A document with our annotation, and what a person should know about it."""
+
+    document: Document
+    warnings: tuple[str, ...]
+
+
+def parse(raw: bytes) -> Document:
+    """Decode an input's JSON.
+
+    Raises:
+        InputError: It cannot be carried over, or has no room for an annotation.
+    """
+    document = Document(lossless_json.parse(raw))
+    _segmentation(document)
+    return document
+
+
+def parse_prior(raw: bytes) -> Document:
+    """Decode the JSON that the output holds already.
+
+    Raises:
+        InputError: It is broken. It may hold what others annotated, so it is not replaced unread.
+    """
+    try:
+        return parse(raw)
+    except InputError as exc:
+        raise InputError(f"the JSON in the output folder cannot be read ({exc}): mend or remove it") from exc
+
+
+def render(document: Document) -> bytes:
+    """Encode for the output."""
+    return lossless_json.render(document.fields)
+
+
+def declared_size_wh(document: Document) -> tuple[int, int] | None:
+    """Width and height in pixels that the metadata gives, or None when it gives none that make sense."""
+    image = document.fields.get("image")
+    dimensions = image.get("dimensions") if isinstance(image, dict) else None
+    if not isinstance(dimensions, dict):
+        return None
+    width, height = (lossless_json.as_int(dimensions.get(name)) for name in ("width", "height"))
+    return None if width is None or height is None else (width, height)
+
+
+def is_reviewed(document: Document, model_id: str) -> bool:
+    """Whether a person has filled in the review of an annotation of ours."""
+    return any(_is_ours(entry, model_id) and entry.get("review") is not None for entry in _segmentation(document))
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What an annotation of ours says of its mask.
+
+    Attributes:
+        values: Mask values of all instances.
+        confidences: Scores by class.
+    """
+
+    values: frozenset[int]
+    confidences: dict[str, list[float]]
+
+
+def labels_of(document: Document, model_id: str) -> Labels | None:
+    """Labels of the first annotation of ours, or None when there is none that makes sense."""
+    entry = next((other for other in _segmentation(document) if _is_ours(other, model_id)), None)
+    properties, confidences = (_inner(entry, "labels", name) for name in ("properties", "confidences"))
+    try:
+        values = frozenset(int(value.text) for values in properties.values() for value in values)
+        scores = {name: [float(score.text) for score in listed] for name, listed in confidences.items()}
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return Labels(values, scores)
+
+
+def segmentation_entry(
+    annotation: Annotation, *, npz_name: str, model_id: str, prompts: Sequence[str], annotation_date: str
+) -> dict[str, Any]:
+    """Our entry of `annotation.segmentation`.
+
+    Args:
+        annotation: What was found.
+        npz_name: Name of the mask's file, beside the JSON.
+        model_id: Name of the model.
+        prompts: What was looked for.
+        annotation_date: `YYYY-MM-DD`.
+    """
+    classes = considered_classes(prompts)
+    properties: dict[str, list[int]] = {}
+    confidences: dict[str, list[float]] = {}
+    for instance, value in zip(annotation.instances, annotation.values, strict=True):
+        properties.setdefault(instance.class_name, []).append(value)
+        confidences.setdefault(instance.class_name, []).append(round(instance.score, SCORE_DECIMALS))
+    return {
+        "annotation_date": annotation_date,
+        "considered_classes": list(classes),
+        "annotator": {
+            "annotator_type": "Model",
+            "model_id": model_id,
+            "model_metadata": {
+                "model_type": "segmentation",
+                "model_name": model_id,
+                "classes": {str(number): name for number, name in enumerate(classes)},
+            },
+        },
+        "labels": {
+            "annotation_format": FORMAT,
+            "annotation_format_version": FORMAT_VERSION,
+            "path": npz_name,
+            "properties": properties,
+            "confidences": confidences,
+        },
+        "review": None,
+    }
+
+
+def merge(document: Document, entry: dict[str, Any], prior: Document | None) -> MergeResult:
+    """Put our entry into a document.
+
+    The first entry of ours is replaced where it stands and further ones are dropped; without one, ours comes
+    last. Entries of others stay, and those that only the output's JSON has are kept behind them.
+
+    An entry of the output's JSON that points at the mask's file is dropped, since the file will hold our masks;
+    when a person has reviewed it, that is a warning. Such an entry of the input stays, with a warning.
+
+    Args:
+        document: The input's JSON.
+        entry: Our entry.
+        prior: The output's JSON, or None.
+
+    Returns:
+        A new document; the arguments are unchanged.
+    """
+    model_id, npz_name = entry["annotator"]["model_id"], entry["labels"]["path"]
+    listed = _segmentation(document)
+    kept = [other for other in listed if not _is_ours(other, model_id)]
+    place = next((i for i, other in enumerate(listed) if _is_ours(other, model_id)), len(kept))
+    only_prior = [
+        other
+        for other in (_segmentation(prior) if prior is not None else [])
+        if not _is_ours(other, model_id) and other not in kept
+    ]
+    added = [other for other in only_prior if _labels_path(other) != npz_name]
+    segmentation = [*kept[:place], entry, *kept[place:], *added]
+    annotation = {**(document.fields.get("annotation") or {}), "segmentation": segmentation}
+    return MergeResult(
+        Document({**document.fields, "annotation": annotation}), _path_warnings(kept, only_prior, npz_name)
+    )
+
+
+def _path_warnings(kept: list[Any], only_prior: list[Any], npz_name: str) -> tuple[str, ...]:
+    stays = [
+        f"the entry of {_annotator_of(other)} points at {npz_name}, which now holds our masks"
+        for other in kept
+        if _labels_path(other) == npz_name
+    ]
+    dropped = [
+        f"the reviewed entry of {_annotator_of(other)} in the output pointed at {npz_name} and is dropped with its mask"
+        for other in only_prior
+        if _labels_path(other) == npz_name and other.get("review") is not None
+    ]
+    return (*stays, *dropped)
+
+
+def _segmentation(document: Document) -> list[Any]:
+    """The list of entries; empty when there is none.
+
+    Raises:
+        InputError: `annotation` is not an object or `segmentation` not a list.
+    """
+    annotation = document.fields.get("annotation")
+    if annotation is None:
+        return []
+    if not isinstance(annotation, dict):
+        raise InputError("JSON field annotation is not an object: there is no place for an annotation")
+    segmentation = annotation.get("segmentation")
+    if segmentation is None:
+        return []
+    if not isinstance(segmentation, list):
+        raise InputError("JSON field annotation.segmentation is not a list: there is no place for an annotation")
+    return segmentation
+
+
+def _is_ours(entry: Any, model_id: str) -> bool:
+    return bool(_inner(entry, "annotator", "model_id") == model_id)
+
+
+def _labels_path(entry: Any) -> Any:
+    return _inner(entry, "labels", "path")
+
+
+def _annotator_of(entry: Any) -> str:
+    names = (_inner(entry, "annotator", name) for name in ("model_id", "annotator_type"))
+    return next((repr(name) for name in names if isinstance(name, str)), "another annotator")
+
+
+def _inner(entry: Any, outer: str, name: str) -> Any:
+    part = entry.get(outer) if isinstance(entry, dict) else None
+    return part.get(name) if isinstance(part, dict) else None

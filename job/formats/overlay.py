@@ -1,0 +1,190 @@
+"""Pictures for people: masks, classes and scores drawn over the image."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from job.formats.image_decode import decode_upright, read_header
+from job.postprocess.annotate import Annotation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Rgb = tuple[int, int, int]
+Rect = tuple[float, float, float, float]
+Box = tuple[slice, slice]
+
+# Okabe and Ito, "Color Universal Design" (2008): told apart with any kind of colour vision.
+CLASS_COLOURS: dict[str, Rgb] = {
+    "car": (0, 114, 178),
+    "license_plate": (240, 228, 66),
+    "person": (213, 94, 0),
+    "passenger": (204, 121, 167),
+}
+OTHER_COLOURS: tuple[Rgb, ...] = ((0, 158, 115), (86, 180, 233), (230, 159, 0))
+
+_FILL_OPACITY = 0.4
+_SMALLEST_FONT, _LARGEST_FONT = 10, 64
+_FONT_PER_SIDE = 1 / 45
+"""Height of a label as a share of the picture's shorter side."""
+_CONTOUR_PER_SIDE = 1 / 360
+_FARTHEST_LABEL = 5
+"""Heights of a label between an instance and the far edge of its label."""
+
+
+@dataclass(frozen=True)
+class OverlayLabel:
+    """What is written beside an instance.
+
+    Attributes:
+        class_name: Its class.
+        score: 0 to 1; None when the annotator gave none.
+        value: Its value in the painted mask, 1 to 255.
+    """
+
+    class_name: str
+    score: float | None
+    value: int
+
+    @property
+    def text(self) -> str:
+        """As in `license plate 0.87`."""
+        name = self.class_name.replace("_", " ")
+        return name if self.score is None else f"{name} {self.score:.2f}"
+
+
+def overlay_png(image_file: bytes, annotation: Annotation) -> bytes:
+    """Draw an annotation over its image, upright.
+
+    Args:
+        image_file: The image.
+        annotation: Of the raster as stored.
+
+    Returns:
+        A PNG.
+    """
+    labels = [
+        OverlayLabel(instance.class_name, instance.score, value)
+        for instance, value in zip(annotation.instances, annotation.values, strict=True)
+    ]
+    buffer = io.BytesIO()
+    draw_over_file(image_file, annotation.mask, labels).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def draw_over_file(image_file: bytes, mask: NDArray[np.uint8], labels: Sequence[OverlayLabel]) -> Image.Image:
+    """Draw over an image file, upright.
+
+    Args:
+        image_file: The image.
+        mask: uint8 (H, W), painted, in the raster as stored.
+        labels: Of the instances in the mask.
+    """
+    picture = decode_upright(image_file)
+    orientation = read_header(image_file, picture.width * picture.height).orientation
+    return draw_overlay(picture, turn_upright(mask, orientation), labels)
+
+
+def draw_overlay(picture: Image.Image, mask: NDArray[np.uint8], labels: Sequence[OverlayLabel]) -> Image.Image:
+    """Draw over a picture.
+
+    Args:
+        picture: RGB.
+        mask: uint8 (H, W), painted, in the picture's frame.
+        labels: Of the instances in the mask.
+
+    Returns:
+        RGB, of the same size.
+    """
+    colours = _colour_of_classes(labels)
+    pixels = np.array(picture)
+    line = max(1, round(min(picture.size) * _CONTOUR_PER_SIDE))
+    boxed = [(label, box) for label in labels if (box := _box_of(mask, label.value)) is not None]
+    for label, box in boxed:
+        _tint(pixels[box], mask[box] == label.value, colours[label.class_name], line)
+    drawn = Image.fromarray(pixels)
+    _write_labels(drawn, boxed, colours)
+    return drawn
+
+
+def turn_upright(mask: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Turn a stored raster of EXIF orientation 1 to 8 as a person sees it."""
+    image = Image.fromarray(mask)
+    image.getexif()[0x0112] = orientation
+    return np.asarray(ImageOps.exif_transpose(image))
+
+
+def _colour_of_classes(labels: Sequence[OverlayLabel]) -> dict[str, Rgb]:
+    others = sorted({label.class_name for label in labels} - set(CLASS_COLOURS))
+    return CLASS_COLOURS | {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(others)}
+
+
+def _box_of(mask: NDArray[np.uint8], value: int) -> Box | None:
+    inside = mask == value
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if len(rows) == 0:
+        return None
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _tint(pixels: NDArray[np.uint8], inside: NDArray[np.bool_], colour: Rgb, line: int) -> None:
+    """Fill an instance with its colour, half seen through, and draw its contour inside its edge, in place."""
+    for channel, strength in enumerate(colour):
+        plane = pixels[..., channel]
+        tinted = np.arange(256) * (1 - _FILL_OPACITY) + strength * _FILL_OPACITY
+        np.copyto(plane, tinted.astype(np.uint8)[plane], where=inside)
+    pixels[inside & ~_eroded(inside, line)] = colour
+
+
+def _eroded(inside: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    result = np.pad(inside, 1)
+    for _ in range(pixels):
+        inner = result[1:-1, 1:-1] & result[:-2, 1:-1] & result[2:, 1:-1] & result[1:-1, :-2] & result[1:-1, 2:]
+        result = np.pad(inner, 1)
+    return result[1:-1, 1:-1]
+
+
+def _write_labels(picture: Image.Image, boxed: Sequence[tuple[OverlayLabel, Box]], colours: dict[str, Rgb]) -> None:
+    size = min(_LARGEST_FONT, max(_SMALLEST_FONT, round(min(picture.size) * _FONT_PER_SIDE)))
+    font, draw, taken = ImageFont.load_default(size), ImageDraw.Draw(picture), list[Rect]()
+    pad = max(1, size // 6)
+    for label, box in boxed:
+        left, top, right, bottom = draw.textbbox((0, 0), label.text, font=font)
+        place = _free_place((right - left + 2 * pad, bottom - top + 2 * pad), box, picture.size, taken)
+        taken.append(place)
+        draw.rectangle(place, fill=colours[label.class_name])
+        ink = (0, 0, 0) if _is_light(colours[label.class_name]) else (255, 255, 255)
+        draw.text((place[0] + pad - left, place[1] + pad - top), label.text, font=font, fill=ink)
+
+
+def _free_place(size_wh: tuple[float, float], box: Box, picture_wh: tuple[int, int], taken: Sequence[Rect]) -> Rect:
+    """A place at an instance, inside the picture, that hides the least of earlier labels; the first of equal ones.
+
+    Above it, in it and below it; then, where others have taken all of that, further away.
+    """
+    width, height = size_wh
+    rows, columns = box
+    near = (rows.start - height, rows.start, rows.stop, rows.stop - height, (rows.start + rows.stop - height) // 2)
+    far = (y for i in range(1, _FARTHEST_LABEL) for y in (rows.start - (i + 1) * height, rows.stop + i * height))
+    candidates = [(x, y) for y in (*near, *far) for x in (columns.start, columns.stop - width)]
+    places = []
+    for x, y in candidates:
+        x = min(max(0.0, x), max(0.0, picture_wh[0] - width))
+        y = min(max(0.0, y), max(0.0, picture_wh[1] - height))
+        places.append((x, y, x + width, y + height))
+    return min(places, key=lambda place: sum(_shared(place, other) for other in taken))
+
+
+def _shared(a: Rect, b: Rect) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _is_light(colour: Rgb) -> bool:
+    red, green, blue = colour
+    return 0.299 * red + 0.587 * green + 0.114 * blue > 140

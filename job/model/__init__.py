@@ -1,0 +1,1 @@
+"""Artifacts and the sessions that run them."""

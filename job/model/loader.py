@@ -1,0 +1,163 @@
+"""Which session runs an artifact, and on which device."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from job.errors import ConfigurationError
+from job.system.resources import usable_cpus
+
+if TYPE_CHECKING:
+    from job.model.artifact import Artifact, GraphFormat
+    from job.model.onnx_session import OnnxSession
+    from job.model.session import Session
+    from job.model.torch_session import TorchSession
+    from job.run.options import Device, Runtime
+
+_FORMAT_OF_RUNTIME: dict[Runtime, GraphFormat] = {"onnx": "onnx", "torch": "torchscript"}
+_RUNTIME_OF_FORMAT = {value: key for key, value in _FORMAT_OF_RUNTIME.items()}
+
+
+DEFAULT_GPU_BATCH = 4
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """A device and, for the log, why it."""
+
+    device: Device
+    reason: str
+
+
+def open_session(
+    artifact: Artifact,
+    *,
+    device: Device,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    runtime: Runtime = "onnx",
+) -> Session:
+    """Load the graphs of an artifact.
+
+    Args:
+        artifact: The model; with the torch runtime one whose digest the caller pinned.
+        device: `cuda` never falls back to `cpu`.
+        batch_size: Images a call on a GPU, None for a small default; a CPU always gets one.
+        threads: Threads inside one operator on a CPU, None for as many as this process may use.
+        runtime: The library that executes the graphs.
+
+    Raises:
+        ConfigurationError: The artifact is of another format than the runtime runs, its files may not be
+            executed, or the runtime is not installed or not for this device.
+        DeviceError: The device does not answer.
+    """
+    check_session(artifact, device, runtime)
+    kind = _torch_session() if runtime == "torch" else _onnx_session()
+    return kind(artifact, device=device, batch_size=batch_size or DEFAULT_GPU_BATCH, threads=threads or usable_cpus())
+
+
+def check_session(artifact: Artifact, device: Device, runtime: Runtime) -> None:
+    """Check what can be checked before a device is touched.
+
+    Raises:
+        ConfigurationError: See `open_session`.
+    """
+    _check_format(artifact, runtime)
+    _check_precision(artifact, device)
+    if runtime == "torch":
+        _check_pinned(artifact)
+    check_runtime(device, runtime)
+
+
+def check_runtime(device: Device, runtime: Runtime) -> None:
+    """Check that a library is installed, and made for a device.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if runtime == "torch":
+        _torch_session()
+    else:
+        _onnx_session().check_installation(device)
+
+
+def default_device(runtime: Runtime = "onnx") -> DeviceChoice:
+    """Choose cuda where a GPU answers and the installation can use it, else cpu."""
+    if not gpu_answers():
+        return DeviceChoice("cpu", "no NVIDIA GPU answers")
+    if runtime == "onnx" and not _onnx_has_cuda():
+        return DeviceChoice(
+            "cpu",
+            "an NVIDIA GPU answers, but this installation of onnxruntime cannot use it: "
+            "pip uninstall onnxruntime, then pip install 'sam3-annotate[gpu]'",
+        )
+    return DeviceChoice("cuda", "an NVIDIA GPU answers")
+
+
+def gpu_answers() -> bool:
+    """Ask NVIDIA's driver whether there is a GPU."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    answered = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return answered and count.value > 0
+
+
+def runtime_of(graph_format: GraphFormat) -> Runtime:
+    """Give the library that executes graphs of a format."""
+    return _RUNTIME_OF_FORMAT[graph_format]
+
+
+def _check_format(artifact: Artifact, runtime: Runtime) -> None:
+    found, runs = artifact.manifest.format, _FORMAT_OF_RUNTIME[runtime]
+    if found != runs:
+        raise ConfigurationError(
+            f"--runtime {runtime} runs {runs} models, {artifact.folder} is {found}: "
+            f"give --runtime {_RUNTIME_OF_FORMAT[found]}, or export with --format {runs}"
+        )
+
+
+def _check_precision(artifact: Artifact, device: Device) -> None:
+    if device == "cuda" and artifact.manifest.precision == "int8":
+        raise ConfigurationError(
+            f"--device cuda: {artifact.folder} is int8, which is made for CPUs: give --device cpu, or export with "
+            "--precision fp16"
+        )
+
+
+def _check_pinned(artifact: Artifact) -> None:
+    if not artifact.pinned:
+        raise ConfigurationError(
+            f"--runtime torch: the files of {artifact.folder} are programs and run only when --model_digest names "
+            f"the model that you trust. This one's digest is {artifact.digest}"
+        )
+
+
+def _onnx_session() -> type[OnnxSession]:
+    try:
+        from job.model.onnx_session import OnnxSession
+    except ImportError as exc:
+        raise ConfigurationError(
+            f"onnxruntime cannot be imported ({exc}): pip install 'sam3-annotate[cpu]', or [gpu] for an NVIDIA GPU"
+        ) from exc
+    return OnnxSession
+
+
+def _torch_session() -> type[TorchSession]:
+    try:
+        from job.model.torch_session import TorchSession
+    except ImportError as exc:
+        raise ConfigurationError(f"torch cannot be imported ({exc}): pip install 'sam3-annotate[torch]'") from exc
+    return TorchSession
+
+
+def _onnx_has_cuda() -> bool:
+    try:
+        from job.model.onnx_session import cuda_provider_installed
+    except ImportError:
+        return False
+    return cuda_provider_installed()

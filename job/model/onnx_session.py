@@ -1,0 +1,180 @@
+"""A model run by ONNX Runtime, on a CPU or an NVIDIA GPU.
+
+Bytes of the results must not depend on chance or on neighbours: execution is sequential and deterministic, a
+CPU gets one image at a time, a GPU batches of one fixed size. Features stay on the device between the calls.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from job.errors import ArtifactError, ConfigurationError, DeviceError
+from job.model.integer_kernels import require_exact_integers
+from job.model.session import Grounding, SessionInfo, TextFeatures, padded_batch, split_by_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from job.model.artifact import Artifact, GraphSpec
+    from job.model.session import ImageFeatures
+
+CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+_CUDA_OPTIONS = {
+    "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search picks by stopwatch: other bytes every run
+    "use_tf32": "0",
+}
+_ORT_ERRORS = (
+    ort_errors.EPFail,
+    ort_errors.EngineError,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+    RuntimeError,
+)
+
+
+@dataclass(frozen=True)
+class OnnxFeatures:
+    """Feature maps on the device and how many of their rows are images, the others being padding."""
+
+    maps: tuple[Any, ...]
+    images: int
+
+
+class OnnxSession:
+    """The graphs of an ONNX artifact, loaded. Implements `job.model.session.Session`."""
+
+    def __init__(self, artifact: Artifact, *, device: str, batch_size: int, threads: int) -> None:
+        self._artifact = artifact
+        self._device = device
+        self._provider = CUDA_PROVIDER if device == "cuda" else CPU_PROVIDER
+        self._options = _session_options(threads if device == "cpu" else 1)
+        self.check_installation(device)
+        if artifact.manifest.precision == "int8":
+            require_exact_integers(self._options)
+        if device == "cuda":
+            ort.preload_dlls()
+        self._info = SessionInfo(
+            runtime=f"onnxruntime {ort.__version__}",
+            provider=self._provider,
+            image_side=artifact.manifest.image_side,
+            batch_size=batch_size if device == "cuda" else 1,
+            threads=threads if device == "cpu" else 0,
+        )
+        self._encoder = self._load(artifact.manifest.image_encoder)
+        self._grounding = self._load(artifact.manifest.grounding)
+
+    @staticmethod
+    def check_installation(device: str) -> None:
+        """Check, without touching a device, that this installation has what the device needs.
+
+        Raises:
+            ConfigurationError: It was built without CUDA.
+        """
+        if device == "cuda" and not cuda_provider_installed():
+            raise ConfigurationError(
+                f"--device cuda: this installation of onnxruntime has {', '.join(ort.get_available_providers())} only. "
+                "Install the GPU build (pip uninstall onnxruntime, then pip install 'sam3-annotate[gpu]'), "
+                "or give --device cpu"
+            )
+
+    @property
+    def info(self) -> SessionInfo:
+        """What is fixed for this session."""
+        return self._info
+
+    def encode_images(self, pixels: NDArray[np.uint8]) -> OnnxFeatures:
+        """Encode pictures; see `job.model.session.Session`."""
+        padded = padded_batch(pixels, self._info)
+        spec = self._artifact.manifest.image_encoder
+        binding = self._encoder.io_binding()
+        binding.bind_cpu_input(spec.inputs[0].name, padded)
+        for output in spec.outputs:
+            binding.bind_output(output.name, self._device)
+        self._run(self._encoder, binding)
+        return OnnxFeatures(maps=tuple(binding.get_outputs()), images=len(pixels))
+
+    def ground(self, features: ImageFeatures, text: TextFeatures, score_threshold: float) -> tuple[Grounding, ...]:
+        """Find every prompt in every encoded picture; see `job.model.session.Session`."""
+        if not isinstance(features, OnnxFeatures):
+            raise TypeError(f"features of another session: {type(features).__name__}")
+        spec = self._artifact.manifest.grounding
+        binding = self._grounding.io_binding()
+        *maps, text_features, text_mask, threshold = (x.name for x in spec.inputs)
+        for name, value in zip(maps, features.maps, strict=True):
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_cpu_input(text_features, np.ascontiguousarray(text.features))
+        binding.bind_cpu_input(text_mask, np.ascontiguousarray(text.mask))
+        binding.bind_cpu_input(threshold, np.array(score_threshold, np.float32))
+        for output in spec.outputs:
+            binding.bind_output(output.name, "cpu")
+        self._run(self._grounding, binding)
+        return split_by_image(*binding.copy_outputs_to_cpu(), images=features.images)
+
+    def encode_text(self, token_ids: NDArray[np.int64]) -> TextFeatures:
+        """Encode token ids; the text encoder is loaded for this call and dropped after it."""
+        spec = self._artifact.manifest.text_encoder
+        if not self._artifact.path(spec.file).is_file():
+            raise ArtifactError(
+                f"model {self._artifact.folder} came without its text encoder {spec.file}: "
+                "copy the whole folder, or give only prompts that it has stored"
+            )
+        encoder = self._load(spec)
+        with _device_errors(self._device):
+            features, mask = encoder.run(None, {spec.inputs[0].name: token_ids})
+        return TextFeatures(features=features, mask=mask)
+
+    def _load(self, spec: GraphSpec) -> Any:
+        providers = [(CUDA_PROVIDER, _CUDA_OPTIONS)] if self._device == "cuda" else [CPU_PROVIDER]
+        path = str(self._artifact.path(spec.file))
+        with _device_errors(self._device):
+            session = ort.InferenceSession(path, self._options, providers=providers)
+        session.disable_fallback()
+        if session.get_providers()[0] != self._provider:
+            raise DeviceError(
+                f"--device {self._device}: ONNX Runtime could not use its {self._provider} and offers "
+                f"{', '.join(session.get_providers())}. See `nvidia-smi` and the driver's version, or give --device cpu"
+            )
+        return session
+
+    def _run(self, session: Any, binding: Any) -> None:
+        with _device_errors(self._device):
+            session.run_with_iobinding(binding)
+
+
+def cuda_provider_installed() -> bool:
+    """Say whether this installation of ONNX Runtime was built for NVIDIA GPUs."""
+    return CUDA_PROVIDER in ort.get_available_providers()
+
+
+def _session_options(threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 3
+    # Waiting threads sleep: decoding and encoding of neighbouring images need the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+@contextmanager
+def _device_errors(device: str) -> Iterator[None]:
+    try:
+        yield
+    except _ORT_ERRORS as exc:
+        raise DeviceError(f"--device {device}: ONNX Runtime failed: {exc}") from exc

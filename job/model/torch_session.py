@@ -1,0 +1,131 @@
+"""A model run by PyTorch, for artifacts in TorchScript. Loading one executes it: see `job.model.loader`.
+
+The same contract as `job.model.onnx_session`: one image at a time on a CPU, batches of one size on a GPU, features
+stay on the device.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from job.errors import ArtifactError, ConfigurationError, DeviceError
+from job.model.session import Grounding, SessionInfo, TextFeatures, padded_batch, split_by_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from job.model.artifact import Artifact, GraphSpec
+    from job.model.session import ImageFeatures
+
+
+@dataclass(frozen=True)
+class TorchFeatures:
+    """Feature maps on the device and how many of their rows are images, the others being padding."""
+
+    maps: tuple[torch.Tensor, ...]
+    images: int
+
+
+class TorchSession:
+    """The graphs of a TorchScript artifact, loaded. Implements `job.model.session.Session`."""
+
+    def __init__(self, artifact: Artifact, *, device: str, batch_size: int, threads: int) -> None:
+        check_device(device)
+        _make_deterministic()
+        self._artifact = artifact
+        self._device = torch.device(device)
+        if device == "cpu":
+            torch.set_num_threads(threads)
+        self._info = SessionInfo(
+            runtime=f"torch {torch.__version__}",
+            provider=device,
+            image_side=artifact.manifest.image_side,
+            batch_size=batch_size if device == "cuda" else 1,
+            threads=threads if device == "cpu" else 0,
+        )
+        self._encoder = self._load(artifact.manifest.image_encoder)
+        self._grounding = self._load(artifact.manifest.grounding)
+
+    @property
+    def info(self) -> SessionInfo:
+        """What is fixed for this session."""
+        return self._info
+
+    def encode_images(self, pixels: NDArray[np.uint8]) -> TorchFeatures:
+        """Encode pictures; see `job.model.session.Session`."""
+        padded = padded_batch(pixels, self._info)
+        with self._running():
+            maps = self._encoder(torch.from_numpy(padded).to(self._device))
+        return TorchFeatures(maps=tuple(maps), images=len(pixels))
+
+    def ground(self, features: ImageFeatures, text: TextFeatures, score_threshold: float) -> tuple[Grounding, ...]:
+        """Find every prompt in every encoded picture; see `job.model.session.Session`."""
+        if not isinstance(features, TorchFeatures):
+            raise TypeError(f"features of another session: {type(features).__name__}")
+        rest = (text.features, text.mask, np.array(score_threshold, np.float32))
+        with self._running():
+            inputs = [torch.from_numpy(x).to(self._device) for x in rest]
+            outputs = [x.cpu().numpy() for x in self._grounding(*features.maps, *inputs)]
+        return split_by_image(*outputs, images=features.images)
+
+    def encode_text(self, token_ids: NDArray[np.int64]) -> TextFeatures:
+        """Encode token ids; the text encoder is loaded for this call and dropped after it."""
+        spec = self._artifact.manifest.text_encoder
+        if not self._artifact.path(spec.file).is_file():
+            raise ArtifactError(
+                f"model {self._artifact.folder} came without its text encoder {spec.file}: "
+                "copy the whole folder, or give only prompts that it has stored"
+            )
+        encoder = self._load(spec)
+        with self._running():
+            features, mask = encoder(torch.from_numpy(token_ids).to(self._device))
+            return TextFeatures(features=features.cpu().numpy(), mask=mask.cpu().numpy())
+
+    def _load(self, spec: GraphSpec) -> Any:
+        path = str(self._artifact.path(spec.file))
+        with self._running(), warnings.catch_warnings():
+            # The format's end has been announced; this torch still runs it.
+            warnings.simplefilter("ignore", FutureWarning)
+            return torch.jit.load(path, map_location=self._device)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Run without gradients and without the executor that rewrites a graph once it has seen it run."""
+        try:
+            with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+                yield
+        except RuntimeError as exc:
+            raise DeviceError(f"--device {self._device}: torch failed: {exc}") from exc
+
+
+def _make_deterministic() -> None:
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def check_device(device: str) -> None:
+    """Check that torch can use a device.
+
+    Raises:
+        ConfigurationError: It was built without CUDA.
+        DeviceError: No GPU answers.
+    """
+    if device != "cuda":
+        return
+    if torch.version.cuda is None:
+        raise ConfigurationError(
+            f"--device cuda: this installation of torch ({torch.__version__}) was built without CUDA. "
+            "Install one with it, or give --device cpu"
+        )
+    if not torch.cuda.is_available():
+        raise DeviceError("--device cuda: torch finds no GPU that answers. See `nvidia-smi`, or give --device cpu")

@@ -1,0 +1,1 @@
+"""The stages of one image, their order and their threads."""

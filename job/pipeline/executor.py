@@ -1,0 +1,225 @@
+"""Stages that overlap: a chain of functions, each run by threads of its own, joined by bounded queues.
+
+An item enters with `submit` and comes out with `next_result`, in any order. A stage that raises `InputError`
+ends its item there; any other error ends the flow and is raised where the results are taken. Threads are
+daemons: a stage that hangs in foreign code cannot keep the process from ending.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from job.errors import HungImageError, InputError
+from job.telemetry.liveness import Moved
+
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step.
+
+    Attributes:
+        name: As it appears in the journal's seconds.
+        call: Takes a list of 1 to `batch` values, returns as many; a value may be an `EarlyEnd` or an
+            `InputError`, which end their item.
+        threads: How many run it at once.
+        batch: Largest number of items in one call.
+    """
+
+    name: str
+    call: Callable[[list[Any]], Sequence[Any]]
+    threads: int
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class EarlyEnd:
+    """What a stage returns for an item that needs no further stage."""
+
+    value: Any
+
+
+@dataclass
+class Ticket:
+    """An item on its way.
+
+    Attributes:
+        key: What it is called in messages.
+        value: What the last stage made of it.
+        seconds: Seconds spent in each stage, a batch's divided by its size.
+    """
+
+    key: str
+    value: Any
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def each(function: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
+    """A stage's call out of a function on one item."""
+
+    def call(items: list[Any]) -> list[Any]:
+        return [function(item) for item in items]
+
+    return call
+
+
+class Flow:
+    """A running chain of stages."""
+
+    def __init__(
+        self, stages: Sequence[Stage], *, capacity: int, item_timeout_s: float, moved: Moved = lambda: None
+    ) -> None:
+        """Start the threads.
+
+        Args:
+            stages: In order.
+            capacity: Most items inside at once.
+            item_timeout_s: Longest time for one call of a stage.
+            moved: Told of every call that has come to its end.
+        """
+        self._stages = tuple(stages)
+        self._capacity = capacity
+        self._timeout_s = item_timeout_s
+        self._moved = moved
+        self._queues: list[queue.Queue[Ticket | None]] = [queue.Queue() for _ in stages]
+        self._results: queue.Queue[Ticket | BaseException] = queue.Queue()
+        self._active: dict[int, tuple[str, list[Ticket], float]] = {}
+        self._discard_before = 0
+        self._checked_s = 0.0
+        self.inside = 0
+        for index, stage in enumerate(self._stages):
+            for number in range(stage.threads):
+                name = f"{stage.name}-{number}"
+                threading.Thread(target=self._work, args=(index,), name=name, daemon=True).start()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another item may enter."""
+        return self.inside < self._capacity
+
+    @property
+    def queued(self) -> dict[str, int]:
+        """Items waiting for each stage."""
+        return {stage.name: waiting.qsize() for stage, waiting in zip(self._stages, self._queues, strict=True)}
+
+    def submit(self, key: str, value: Any) -> None:
+        """Let an item in."""
+        self.inside += 1
+        self._queues[0].put(Ticket(key, value))
+
+    def next_result(self, timeout_s: float = POLL_S) -> Ticket | None:
+        """An item that has come out, or None after `timeout_s` without one.
+
+        Its value is the last stage's, the value of an `EarlyEnd`, or the `InputError` that ended it.
+
+        Raises:
+            HungImageError: An item has been in a stage for longer than allowed.
+            BaseException: What a stage raised, other than `InputError`.
+        """
+        self._check_hung()
+        try:
+            result = self._results.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if isinstance(result, BaseException):
+            raise result
+        self.inside -= 1
+        return result
+
+    def discard_before(self, stage_name: str) -> None:
+        """Throw away what has not come to a stage yet; what has, goes on to the end."""
+        self._discard_before = [stage.name for stage in self._stages].index(stage_name)
+
+    def finish(self, stage_name: str, grace_s: float) -> list[Ticket]:
+        """Bring what has come to a stage to its end, at most `grace_s` long; returns what came out."""
+        self.discard_before(stage_name)
+        finished, deadline = [], time.monotonic() + grace_s
+        while time.monotonic() < deadline and (self._is_busy_from(self._discard_before) or not self._results.empty()):
+            try:
+                result = self._results.get(timeout=POLL_S)
+            except queue.Empty:
+                continue
+            if isinstance(result, Ticket):
+                finished.append(result)
+        return finished
+
+    def close(self) -> None:
+        """Let the threads end when they are idle."""
+        for index, stage in enumerate(self._stages):
+            for _ in range(stage.threads):
+                self._queues[index].put(None)
+
+    def _is_busy_from(self, index: int) -> bool:
+        names = {stage.name for stage in self._stages[index:]}
+        queued = any(not waiting.empty() for waiting in self._queues[index:])
+        return queued or any(name in names for name, _, _ in list(self._active.values()))
+
+    def _work(self, index: int) -> None:
+        stage, inbox = self._stages[index], self._queues[index]
+        while (tickets := self._take(inbox, stage.batch)) is not None:
+            if index < self._discard_before:
+                continue
+            begun = time.monotonic()
+            self._active[threading.get_ident()] = (stage.name, tickets, begun)
+            try:
+                values = _call(stage, tickets)
+            except BaseException as exc:  # noqa: BLE001 - raised again where the results are taken
+                self._results.put(exc)
+                return
+            self._moved()
+            share = (time.monotonic() - begun) / len(tickets)
+            for ticket, value in zip(tickets, values, strict=True):
+                ticket.seconds[stage.name] = share
+                self._pass_on(index, ticket, value)
+            del self._active[threading.get_ident()]
+
+    def _pass_on(self, index: int, ticket: Ticket, value: Any) -> None:
+        is_early = isinstance(value, EarlyEnd | InputError)
+        ticket.value = value.value if isinstance(value, EarlyEnd) else value
+        if is_early or index + 1 == len(self._stages):
+            self._results.put(ticket)
+        else:
+            self._queues[index + 1].put(ticket)
+
+    @staticmethod
+    def _take(inbox: queue.Queue[Ticket | None], batch: int) -> list[Ticket] | None:
+        """Wait for one item and take what else is there, up to a batch; None to end the thread."""
+        tickets: list[Ticket] = []
+        ticket = inbox.get()
+        while ticket is not None:
+            tickets.append(ticket)
+            if len(tickets) == batch:
+                return tickets
+            try:
+                ticket = inbox.get_nowait()
+            except queue.Empty:
+                return tickets
+        if tickets:
+            inbox.put(None)
+            return tickets
+        return None
+
+    def _check_hung(self) -> None:
+        now = time.monotonic()
+        if now - self._checked_s < POLL_S:
+            return
+        self._checked_s = now
+        for name, tickets, begun in list(self._active.values()):
+            if now - begun > self._timeout_s:
+                keys = ", ".join(ticket.key for ticket in tickets)
+                raise HungImageError(
+                    f"{keys}: stage {name} has not ended after {self._timeout_s:.0f} s (--image_timeout_s)"
+                )
+
+
+def _call(stage: Stage, tickets: list[Ticket]) -> Sequence[Any]:
+    try:
+        return stage.call([ticket.value for ticket in tickets])
+    except InputError as exc:
+        return [exc] * len(tickets)

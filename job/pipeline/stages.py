@@ -1,0 +1,231 @@
+"""What each stage does with one image (the model's: with a batch). Their order is in job.pipeline.order."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from job.errors import InputError, ModelError, ObjectMissingError, ObjectRefusedError, UnstorableObjectError
+from job.formats import gva
+from job.formats.image_decode import Header, decode_for_model, read_header
+from job.formats.mask_npz import to_npz
+from job.formats.overlay import overlay_png
+from job.model.session import Grounding, Session, TextFeatures
+from job.pipeline.executor import EarlyEnd
+from job.pipeline.items import Decoded, Encoded, Inferred, Processed, Taken
+from job.pipeline.memory import ByteBudget, ResidentBudget
+from job.plan.lookup import look_up
+from job.plan.plan import PlannedInput
+from job.postprocess.annotate import Annotation, annotate_grounding
+from job.run.journal import ANNOTATED, REVIEWED, SKIPPED, ResultRow
+from job.run.run import Run
+from job.storage.keys import mask_key, stem_of
+from job.storage.store import PRIVATE_FOLDER, Fetched, Guard, Store
+
+logger = logging.getLogger(__name__)
+
+OVERLAY_FOLDER = f"{PRIVATE_FOLDER}/overlays"
+_POSTPROCESS_BYTES_PER_PIXEL = 4
+"""One instance's mask as it is resized and as it is painted, and what is copied between."""
+
+
+class ModelFailedInputError(InputError):
+    """The model failed on this image; many in a row mean that it is not the image (job.worker.worker counts)."""
+
+
+class RefusedInputError(InputError):
+    """The store refuses a file of this input; many in a row mean that it is not the file (job.worker.worker counts)."""
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Memory for images: see job.pipeline.memory."""
+
+    resident: ResidentBudget
+    transient: ByteBudget
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where inputs come from and outputs go.
+
+    Attributes:
+        source: The input.
+        run: Of the output.
+        guard: Called before each try of putting an output.
+    """
+
+    source: Store
+    run: Run
+    guard: Guard
+
+
+class Annotator:
+    """The six stages of a run, with what they need.
+
+    Attributes:
+        visualize: Whether to store overlays.
+    """
+
+    def __init__(self, places: Places, session: Session, text: TextFeatures, budgets: Budgets) -> None:
+        self._run = places.run
+        self._spec = places.run.spec
+        self._source = places.source
+        self._guard = places.guard
+        self._session = session
+        self._text = text
+        self._budgets = budgets
+        self.visualize = False
+
+    def read(self, planned: PlannedInput) -> Taken | EarlyEnd:
+        """Fetch JSON, image and the output's JSON; an annotation that a person has reviewed ends here."""
+        if planned.problem:
+            raise InputError(planned.problem)
+        found = look_up(planned, self._source, self._run)
+        if found.is_done:
+            return EarlyEnd(ResultRow(json=planned.json, result=SKIPPED))
+        if found.image is None:
+            raise InputError(f"No image found at {self._source.url}/{planned.json}")
+        document = gva.parse(self._fetch(self._source, planned.json).data)
+        image = self._fetch(self._source, found.image)
+        prior = self._read_prior(planned.json) if found.has_prior else None
+        if prior is not None and not self._spec.override_reviewed and gva.is_reviewed(prior, self._spec.model_id):
+            return EarlyEnd(ResultRow(json=planned.json, result=REVIEWED))
+        self._budgets.resident.saw(len(image.data))
+        return Taken(planned, found.image, image, document, prior)
+
+    def decode(self, taken: Taken) -> Decoded:
+        """Check the header, then decode to the model's square."""
+        header = read_header(taken.image.data, self._spec.max_image_pixels)
+        self._warn_of_size(taken, header)
+        with self._budgets.transient.hold(header.decode_bytes):
+            pixels = decode_for_model(taken.image.data, self._session.info.image_side)
+        return Decoded(taken, header, pixels)
+
+    def infer(self, batch: list[Decoded]) -> list[Inferred | InputError]:
+        """Run the model; an image on which it fails twice fails alone."""
+        try:
+            groundings = self._ground(batch)
+        except ModelError:
+            if len(batch) > 1:
+                return [result for item in batch for result in self.infer([item])]
+            return self._infer_again(batch[0])
+        return [Inferred(item.taken, item.header, found) for item, found in zip(batch, groundings, strict=True)]
+
+    def postprocess(self, inferred: Inferred) -> Processed:
+        """Instances of the reference rules in the stored raster, and the painted mask."""
+        height, width = inferred.header.size_hw
+        with self._budgets.transient.hold(height * width * _POSTPROCESS_BYTES_PER_PIXEL):
+            self._budgets.transient.release(-height * width)  # the mask, until `encode` has compressed it
+            annotation = annotate_grounding(
+                inferred.grounding,
+                self._spec.prompts,
+                inferred.header.upright_size_hw,
+                inferred.header.orientation,
+            )
+        return Processed(inferred.taken, annotation)
+
+    def encode(self, processed: Processed) -> Encoded | EarlyEnd:
+        """Make the bytes of NPZ and JSON, and the journal's row."""
+        taken, annotation = processed.taken, processed.annotation
+        entry = gva.segmentation_entry(
+            annotation,
+            npz_name=mask_key(taken.planned.json).rpartition("/")[2],
+            model_id=self._spec.model_id,
+            prompts=self._spec.prompts,
+            annotation_date=self._spec.annotation_date,
+        )
+        merged = gva.merge(taken.document, entry, taken.prior)
+        for warning in merged.warnings:
+            logger.warning("%s: %s", taken.planned.json, warning)
+        if annotation.dropped_beyond_255:
+            logger.warning(
+                "%s: more than 255 instances: the %d with the lowest scores are left out",
+                taken.planned.json,
+                annotation.dropped_beyond_255,
+            )
+        overlay = overlay_png(taken.image.data, annotation) if self.visualize else None
+        row = _row(taken.planned.json, annotation)
+        npz = to_npz(annotation.mask)
+        self._budgets.transient.release(annotation.mask.size)
+        return Encoded(taken, npz, gva.render(merged.document), overlay, row)
+
+    def write(self, encoded: Encoded) -> ResultRow:
+        """Store image, NPZ and JSON, in this order: the JSON is the commit mark."""
+        store, key, guard = self._run.store, encoded.taken.planned.json, self._guard
+        try:
+            if encoded.overlay is not None:
+                store.put(f"{OVERLAY_FOLDER}/{stem_of(key)}.png", encoded.overlay, guard)
+            if self._spec.image_mode == "copy":
+                store.put_fetched(encoded.taken.image_key, encoded.taken.image, guard)
+            store.put(mask_key(key), encoded.npz, guard)
+            store.put(key, encoded.json, guard)
+        except UnstorableObjectError as exc:
+            raise InputError(str(exc)) from exc
+        return encoded.row
+
+    def _read_prior(self, key: str) -> gva.Document | None:
+        """The output's JSON; a broken one is replaced only when it is to be overridden."""
+        raw = self._fetch(self._run.store, key).data
+        try:
+            return gva.parse_prior(raw)
+        except InputError as exc:
+            if not self._spec.override:
+                raise
+            logger.warning("%s: %s; it is overridden", key, exc)
+            return None
+
+    def _fetch(self, store: Store, key: str) -> Fetched:
+        try:
+            return store.fetch(key)
+        except (ObjectMissingError, UnstorableObjectError) as exc:
+            raise InputError(str(exc)) from exc
+        except ObjectRefusedError as exc:
+            raise RefusedInputError(str(exc)) from exc
+
+    def _warn_of_size(self, taken: Taken, header: Header) -> None:
+        declared = gva.declared_size_wh(taken.document)
+        height, width = header.size_hw
+        if declared is not None and declared != (width, height):
+            logger.warning(
+                "%s: image.dimensions says %s x %s, the file has %d x %d: the file counts",
+                taken.planned.json,
+                *declared,
+                width,
+                height,
+            )
+
+    def _ground(self, batch: list[Decoded]) -> tuple[Grounding, ...]:
+        features = self._session.encode_images(np.stack([item.pixels for item in batch]))
+        groundings = self._session.ground(features, self._text, self._spec.confidence_threshold)
+        if not all(np.isfinite(found.scores).all() and np.isfinite(found.mask_logits).all() for found in groundings):
+            raise ModelError("the model answers with numbers that are not finite")
+        return groundings
+
+    def _infer_again(self, item: Decoded) -> list[Inferred | InputError]:
+        try:
+            return [Inferred(item.taken, item.header, self._ground([item])[0])]
+        except ModelError as exc:
+            return [ModelFailedInputError(f"the model failed on this image twice: {exc}")]
+
+
+def _row(json: str, annotation: Annotation) -> ResultRow:
+    scores: dict[str, list[float]] = {}
+    for instance in annotation.instances:
+        scores.setdefault(instance.class_name, []).append(round(instance.score, 3))
+    dropped = {
+        "empty": annotation.dropped_empty,
+        "overlap": annotation.dropped_overlap,
+        "beyond_255": annotation.dropped_beyond_255,
+    }
+    return ResultRow(
+        json=json,
+        result=ANNOTATED,
+        scores=scores,
+        dropped={why: count for why, count in dropped.items() if count},
+        hidden=annotation.hidden,
+        mask_sha256=hashlib.sha256(annotation.mask.data).hexdigest(),
+    )

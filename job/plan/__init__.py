@@ -1,0 +1,1 @@
+"""Planning: which inputs a run processes, in which shards."""

@@ -1,0 +1,109 @@
+"""Two sorted listings, input and output, merged into what there is to do: no request per image, little memory.
+
+The suffixes of a family sort `.JPEG < .JPG < .jpeg < .jpg < .json < .npz`. So when a JSON comes up in a listing,
+every image it could have has been seen; and its outputs are known once the output's listing is past its NPZ.
+Keys of another family may come between (`a.jpg`, `a.k.json`, `a.npz`): a family stays open only while keys begin
+with its stem and a dot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from job.storage.keys import IMAGE_SUFFIXES, JSON_SUFFIX, MASK_SUFFIX, ordered, split_key
+
+
+@dataclass(frozen=True)
+class ListedInput:
+    """A JSON of the input, with what the listings tell of it.
+
+    Attributes:
+        json: Its key.
+        image: Key of its image, or None when there is none.
+        is_done: The output holds JSON, NPZ and, where images are copied, the image.
+        has_prior: The output holds a JSON of this key.
+    """
+
+    json: str
+    image: str | None
+    is_done: bool
+    has_prior: bool
+
+
+@dataclass
+class PairingCounts:
+    """Filled while the merge is consumed."""
+
+    images_without_json: int = 0
+    images_without_json_keys: list[str] = field(default_factory=list)
+    keep_keys: int = 1000
+
+
+def pair_listings(
+    input_keys: Iterable[str], output_keys: Iterable[str], *, needs_image: bool, counts: PairingCounts
+) -> Iterator[ListedInput]:
+    """Merge the sorted keys of input and output.
+
+    Args:
+        input_keys: Keys of the input, ascending.
+        output_keys: Keys of the output, ascending, without its `_sam3/`.
+        needs_image: Whether an input is done only when its image is in the output.
+        counts: Filled with the images that have no JSON.
+
+    Yields:
+        Every JSON of the input, ascending.
+    """
+    outputs = _OutputFamilies(output_keys)
+    for stem, image_suffixes in _input_families(input_keys, counts):
+        image = next((stem + suffix for suffix in IMAGE_SUFFIXES if suffix in image_suffixes), None)
+        found = outputs.suffixes_of(stem)
+        image_is_there = image is not None and image.removeprefix(stem) in found
+        yield ListedInput(
+            json=stem + JSON_SUFFIX,
+            image=image,
+            is_done={JSON_SUFFIX, MASK_SUFFIX} <= found and (image_is_there or not needs_image),
+            has_prior=JSON_SUFFIX in found,
+        )
+
+
+def _input_families(keys: Iterable[str], counts: PairingCounts) -> Iterator[tuple[str, set[str]]]:
+    """Stem and image suffixes of every JSON, ascending by the JSON's key."""
+    open_families: dict[str, set[str]] = {}
+    for key in keys:
+        for stem in [stem for stem in open_families if not key.startswith(stem + ".")]:
+            _count_widows(stem, open_families.pop(stem), counts)
+        stem, suffix = split_key(key)
+        if suffix in IMAGE_SUFFIXES:
+            open_families.setdefault(stem, set()).add(suffix)
+        elif suffix == JSON_SUFFIX:
+            yield stem, open_families.pop(stem, set())
+    for stem, suffixes in open_families.items():
+        _count_widows(stem, suffixes, counts)
+
+
+def _count_widows(stem: str, suffixes: set[str], counts: PairingCounts) -> None:
+    counts.images_without_json += len(suffixes)
+    if len(counts.images_without_json_keys) < counts.keep_keys:
+        counts.images_without_json_keys.extend(sorted(stem + suffix for suffix in suffixes))
+
+
+class _OutputFamilies:
+    """Answers which suffixes a stem has in a sorted listing, for stems asked in the order of their JSON keys."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._keys = iter(keys)
+        self._next: str | None = next(self._keys, None)
+        self._families: dict[str, set[str]] = {}
+
+    def suffixes_of(self, stem: str) -> set[str]:
+        json_order = ordered(stem + JSON_SUFFIX)
+        for passed in [other for other in self._families if ordered(other + JSON_SUFFIX) < json_order]:
+            del self._families[passed]
+        last = ordered(stem + MASK_SUFFIX)
+        while self._next is not None and ordered(self._next) <= last:
+            family, suffix = split_key(self._next)
+            if suffix and ordered(family + JSON_SUFFIX) >= json_order:
+                self._families.setdefault(family, set()).add(suffix)
+            self._next = next(self._keys, None)
+        return self._families.get(stem, set())

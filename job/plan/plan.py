@@ -1,0 +1,313 @@
+"""The plan: which inputs this run does, cut into shards.
+
+The planner streams both listings, writes shards into a folder with a nonce of its own, and `plan.json` last and
+exclusively: of two planners one wins and the other uses its plan.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from heapq import merge
+from itertools import chain, islice
+
+import msgspec
+
+from job.plan.input_list import InputList
+from job.plan.pairing import ListedInput, PairingCounts, pair_listings
+from job.run.journal import ShardHistory, read_history
+from job.run.run import Run, check_not_over, options_that_differ
+from job.storage.keys import key_problem, ordered, printable
+from job.storage.store import PRIVATE_FOLDER, Store, read_if_there
+from job.system.threads import iter_in_threads
+from job.telemetry.liveness import Moved
+
+logger = logging.getLogger(__name__)
+
+SHARDS_PER_INDEX = 8
+LARGEST_SHARD = 1000
+_WRITING_THREADS = 8
+LARGEST_HELD_PLAN = 1_000_000
+"""Plans up to this many keys are held back until their size is known, so that shards can be cut to fit."""
+
+
+class PlannedInput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of a shard.
+
+    Attributes:
+        json: Key of the JSON.
+        image: Key of the image, None when there is none; left out when it was not looked up.
+        prior: Whether the output holds a JSON of this key; left out when it was not looked up.
+        problem: Why the input cannot even be named; it fails with this reason.
+        forced: An older run was interrupted on it: to be done whatever the output holds.
+    """
+
+    json: str
+    image: str | msgspec.UnsetType | None = msgspec.UNSET
+    prior: bool | msgspec.UnsetType = msgspec.UNSET
+    problem: str = ""
+    forced: bool = False
+
+
+class PlannedShard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A shard.
+
+    Attributes:
+        name: Its number, six digits.
+        inputs: How many it has.
+        forced: How many of them are to be done whatever the output holds.
+    """
+
+    name: str
+    inputs: int
+    forced: int = 0
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`plan.json`.
+
+    Attributes:
+        nonce: Of the folder that holds the shards.
+        shards: In order.
+        inputs_listed: JSONs in the input.
+        inputs_done: Of these, how many were done before and are not planned.
+        images_without_json: Images that are no input.
+        other_options: Options that change bytes and that earlier runs, whose results are kept, had otherwise.
+    """
+
+    nonce: str
+    shards: tuple[PlannedShard, ...]
+    inputs_listed: int
+    inputs_done: int
+    images_without_json: int
+    other_options: tuple[str, ...] = ()
+
+    @property
+    def inputs_planned(self) -> int:
+        """Inputs in all shards."""
+        return sum(shard.inputs for shard in self.shards)
+
+
+def read_plan(run: Run) -> Plan | None:
+    """The run's plan, or None while there is none."""
+    raw = read_if_there(run.store, run.key("plan.json"))
+    return None if raw is None else msgspec.json.decode(raw, type=Plan)
+
+
+def read_shard(run: Run, plan: Plan, shard: PlannedShard) -> list[PlannedInput]:
+    """The inputs of a shard, in order."""
+    raw = run.store.read(run.key(f"plan-{plan.nonce}", f"{shard.name}.jsonl"))
+    return msgspec.json.Decoder(PlannedInput).decode_lines(raw)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizing:
+    """How large shards are.
+
+    Attributes:
+        num_indexes: Processes that share the shards; each gets at least eight where there are enough inputs.
+        shard_size: Inputs in a shard, or None to choose.
+    """
+
+    num_indexes: int = 1
+    shard_size: int | None = None
+
+    def size_for(self, count: int) -> int:
+        """Inputs in a shard of a plan of so many."""
+        chosen = min(LARGEST_SHARD, count // (SHARDS_PER_INDEX * self.num_indexes))
+        return self.shard_size or max(1, chosen)
+
+
+def make_plan(run: Run, selection: Selection, sizing: Sizing) -> Plan:
+    """List input and output, and write the plan unless another planner was first.
+
+    Args:
+        run: The run to plan.
+        selection: What is to do; not consumed yet.
+        sizing: How large shards are.
+
+    Returns:
+        The plan that counts.
+
+    Raises:
+        RunConflictError: The run was superseded while it was planned.
+    """
+    nonce = secrets.token_hex(4)
+    shards = tuple(_write_shards(run, nonce, selection.inputs(), sizing))
+    plan = Plan(
+        nonce=nonce,
+        shards=shards,
+        inputs_listed=selection.inputs_listed,
+        inputs_done=selection.inputs_done,
+        images_without_json=selection.counts.images_without_json,
+        other_options=options_that_differ(run) if selection.inputs_done else (),
+    )
+    run.store.flush()
+    check_not_over(run)
+    run.store.create(run.key("plan.json"), msgspec.json.encode(plan))
+    return read_plan(run) or plan
+
+
+class Selection:
+    """What a run selects from the listings; its counts are true once `inputs` is consumed."""
+
+    def __init__(
+        self,
+        run: Run,
+        source: Store,
+        forced: frozenset[str] = frozenset(),
+        input_list: InputList | None = None,
+        moved: Moved = lambda: None,
+    ) -> None:
+        """Nothing is listed yet.
+
+        Args:
+            run: The run.
+            source: The input.
+            forced: Keys to do whatever the output holds (an older run was interrupted on them).
+            input_list: Takes the place of both listings.
+            moved: Told of every key that is listed.
+        """
+        self._run = run
+        self._source = source
+        self._forced = forced
+        self._input_list = input_list
+        self._moved = moved
+        self.inputs_listed = 0
+        self.inputs_done = 0
+        self.counts = PairingCounts()
+
+    def inputs(self) -> Iterator[PlannedInput]:
+        """The inputs to do, ascending; the listing goes on to its end even when the limit is reached."""
+        left = self._run.spec.limit
+        unseen = set(self._forced)
+        for planned in self._selected():
+            unseen.discard(planned.json)
+            if left is None or left > 0 or planned.forced:
+                left = None if left is None else left - 1
+                yield planned
+        for key in self.counts.images_without_json_keys:
+            logger.debug("No JSON for image %s/%s: not an input", self._source.url, printable(key))
+        if unseen:
+            logger.warning(
+                "%d outputs that an unfinished run was at are not in this input, such as %s: "
+                "`audit --deep` tells whether they are whole",
+                len(unseen),
+                min(unseen),
+            )
+
+    def _selected(self) -> Iterator[PlannedInput]:
+        """What fits the selection, and what is forced whether it fits or not."""
+        for planned, is_done in self._listed() if self._input_list is None else self._from_list(self._input_list):
+            if not planned.forced and not self._fits(planned.json):
+                continue
+            self.inputs_listed += 1
+            if is_done and not self._run.spec.override and not planned.forced:
+                self.inputs_done += 1
+            else:
+                yield planned
+
+    def _listed(self) -> Iterator[tuple[PlannedInput, bool]]:
+        pairs = pair_listings(
+            self._keys(self._source),
+            self._keys(self._run.store),
+            needs_image=self._run.spec.image_mode == "copy",
+            counts=self.counts,
+        )
+        for listed in pairs:
+            yield _planned(listed, listed.json in self._forced), listed.is_done
+
+    def _keys(self, store: Store) -> Iterator[str]:
+        for found in store.walk(skip=PRIVATE_FOLDER):
+            self._moved()
+            yield found.key
+
+    def _from_list(self, input_list: InputList) -> Iterator[tuple[PlannedInput, bool]]:
+        before = None
+        for key in merge(input_list.json_keys(self._moved), sorted(self._forced, key=ordered), key=ordered):
+            self._moved()
+            if key != before:
+                problem = key_problem(key) or ""
+                yield PlannedInput(json=printable(key), problem=problem, forced=key in self._forced), False
+            before = key
+
+    def _fits(self, key: str) -> bool:
+        spec = self._run.spec
+        is_included = not spec.include or any(fnmatchcase(key, glob) for glob in spec.include)
+        return is_included and not any(fnmatchcase(key, glob) for glob in spec.exclude)
+
+
+def interrupted_work(older_runs: Iterable[Run], moved: Moved = lambda: None) -> frozenset[str]:
+    """Keys of unfinished runs that had an earlier JSON in the output, were taken up, and have no stored row.
+
+    Their masks may be new while their JSONs are still old, and no listing shows it.
+    """
+    forced: set[str] = set()
+    for run in older_runs:
+        plan = read_plan(run)
+        if plan is None:
+            continue
+        for keys in iter_in_threads(_KeysAtRisk(run, plan), _shards_at_risk(run, plan)):
+            moved()
+            forced.update(keys)
+    return frozenset(forced)
+
+
+def _shards_at_risk(run: Run, plan: Plan) -> list[PlannedShard]:
+    started = set(run.store.folders(run.key("journal")))
+    marked = {found.key.rpartition("/")[2].removesuffix(".json") for found in run.store.walk(run.key("done"))}
+    return [shard for shard in plan.shards if shard.name not in marked and (shard.forced or shard.name in started)]
+
+
+@dataclass(frozen=True)
+class _KeysAtRisk:
+    run: Run
+    plan: Plan
+
+    def __call__(self, shard: PlannedShard) -> list[str]:
+        history = read_history(self.run, shard.name)
+        return [
+            planned.json
+            for planned in read_shard(self.run, self.plan, shard)
+            if planned.json not in history.results and (planned.forced or self._may_be_torn(planned, history))
+        ]
+
+    def _may_be_torn(self, planned: PlannedInput, history: ShardHistory) -> bool:
+        """An input without an earlier JSON shows by its missing JSON how far it came."""
+        return bool(history.started) and (self.run.spec.override or planned.prior is not False)
+
+
+def _planned(listed: ListedInput, forced: bool) -> PlannedInput:
+    problem = key_problem(listed.json) or (key_problem(listed.image) if listed.image else None)
+    if problem:
+        return PlannedInput(json=printable(listed.json), image=None, prior=False, problem=problem)
+    return PlannedInput(json=listed.json, image=listed.image, prior=listed.has_prior, forced=forced)
+
+
+def _write_shards(run: Run, nonce: str, inputs: Iterator[PlannedInput], sizing: Sizing) -> Iterator[PlannedShard]:
+    """Keys are held back as lines, which take a third of the memory of objects."""
+    encode = msgspec.json.Encoder().encode
+    lines = (encode(planned) for planned in inputs)
+    held = list(islice(lines, LARGEST_HELD_PLAN))
+    size = sizing.size_for(len(held))
+
+    def write(numbered: tuple[int, list[bytes]]) -> PlannedShard:
+        number, batch = numbered
+        forced = sum(b'"forced":true' in line for line in batch)
+        shard = PlannedShard(name=f"{number:06d}", inputs=len(batch), forced=forced)
+        run.store.put(run.key(f"plan-{nonce}", f"{shard.name}.jsonl"), b"\n".join(batch) + b"\n")
+        return shard
+
+    stream = chain(_emptied(held), lines)
+    batches = enumerate(iter(lambda: list(islice(stream, size)), []))
+    return iter_in_threads(write, batches, threads=_WRITING_THREADS)
+
+
+def _emptied(held: list[bytes]) -> Iterator[bytes]:
+    """Each line once, forgotten as it is handed out."""
+    held.reverse()
+    while held:
+        yield held.pop()

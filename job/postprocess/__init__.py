@@ -1,0 +1,1 @@
+"""Rules on instances and masks: pure functions on arrays."""

@@ -1,0 +1,40 @@
+"""An instance: one object that the model found in one image; and the names of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from job.postprocess.masks import CroppedMask
+
+CAR = "car"
+PERSON = "person"
+PASSENGER = "passenger"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object.
+
+    Attributes:
+        class_name: Its class.
+        score: 0 to 1.
+        query: Query of the model that found it; instances of one class are in this order.
+        mask: Where it is.
+    """
+
+    class_name: str
+    score: float
+    query: int
+    mask: CroppedMask
+
+
+def class_name_of(prompt: str) -> str:
+    """`license_plate` of `license plate`."""
+    return prompt.replace(" ", "_")
+
+
+def considered_classes(prompts: Sequence[str]) -> tuple[str, ...]:
+    """Classes in the order of the output: the prompts', then `passenger` when both car and person are asked for."""
+    names = tuple(class_name_of(prompt) for prompt in prompts)
+    return (*names, PASSENGER) if {CAR, PERSON} <= set(names) else names

@@ -1,0 +1,32 @@
+"""Of instances that cover the same pixels, the first stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from job.postprocess.instances import Instance
+from job.postprocess.masks import CroppedMask, intersection_area
+
+MAX_IOU = 0.5
+"""As much two instances may overlap. A half times a whole number is exact, so exactly 0.5 is not more than it."""
+
+
+def filter_overlaps(instances: Sequence[Instance]) -> tuple[Instance, ...]:
+    """Drop every instance whose mask IoU with one that is kept before it is more than `MAX_IOU`."""
+    kept: list[Instance] = []
+    areas: list[int] = []
+    for instance in instances:
+        area = instance.mask.area
+        pairs = zip(kept, areas, strict=True)
+        if not any(_overlap(instance.mask, area, other.mask, other_area) for other, other_area in pairs):
+            kept.append(instance)
+            areas.append(area)
+    return tuple(kept)
+
+
+def _overlap(a: CroppedMask, a_area: int, b: CroppedMask, b_area: int) -> bool:
+    """IoU > `MAX_IOU` without a division; it cannot be when the smaller mask is at most that share of the larger."""
+    if min(a_area, b_area) <= MAX_IOU * max(a_area, b_area):
+        return False
+    shared = intersection_area(a, b)
+    return shared > MAX_IOU * (a_area + b_area - shared)

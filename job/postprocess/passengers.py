@@ -1,0 +1,59 @@
+"""Persons in cars are passengers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from job.postprocess.instances import CAR, PASSENGER, PERSON, Instance
+from job.postprocess.masks import Box, CroppedMask, intersection_area
+
+BOX_TOLERANCE = 10
+"""Pixels by which a car's box is grown on each side for the weaker rule."""
+
+
+def split_passengers(instances: Sequence[Instance]) -> tuple[Instance, ...]:
+    """Turn persons in cars into passengers.
+
+    Args:
+        instances: By class in prompt order.
+
+    Returns:
+        The same instances, passengers last; otherwise in their order.
+    """
+    cars = [instance.mask for instance in instances if instance.class_name == CAR]
+    others: list[Instance] = []
+    passengers: list[Instance] = []
+    for instance in instances:
+        if instance.class_name == PERSON and any(is_inside(instance.mask, car) for car in cars):
+            passengers.append(replace(instance, class_name=PASSENGER))
+        else:
+            others.append(instance)
+    return (*others, *passengers)
+
+
+def is_inside(person: CroppedMask, car: CroppedMask) -> bool:
+    """Whether a person sits in a car.
+
+    The centre of the person's box lies in the car's box (edges count), and more than 0.6 of the person is car, or
+    more than 0.4 of it with its box inside the car's box grown by `BOX_TOLERANCE`. Shares are compared as whole
+    numbers, so that a share of exactly 0.6 is exactly not more than 0.6.
+    """
+    if not _has_centre_in(person.box_xyxy, car.box_xyxy):
+        return False
+    shared, area = intersection_area(person, car), person.area
+    return 5 * shared > 3 * area or (5 * shared > 2 * area and _lies_in(person.box_xyxy, car.box_xyxy))
+
+
+def _has_centre_in(inner: Box, outer: Box) -> bool:
+    twice_x, twice_y = inner[0] + inner[2], inner[1] + inner[3]
+    return 2 * outer[0] <= twice_x <= 2 * outer[2] and 2 * outer[1] <= twice_y <= 2 * outer[3]
+
+
+def _lies_in(inner: Box, outer: Box) -> bool:
+    return (
+        inner[0] >= outer[0] - BOX_TOLERANCE
+        and inner[1] >= outer[1] - BOX_TOLERANCE
+        and inner[2] <= outer[2] + BOX_TOLERANCE
+        and inner[3] <= outer[3] + BOX_TOLERANCE
+    )

@@ -1,0 +1,133 @@
+"""Signs of life of a worker, and its look for the end of its run."""
+
+from __future__ import annotations
+
+import threading
+from typing import Literal
+
+import msgspec
+
+from job.errors import AnnotateError, RunConflictError, RunOverError
+from job.run.journal import ANNOTATED, FAILED, ResultRow
+from job.run.options import WorkerOptions
+from job.run.run import Run
+from job.storage.store import first_writes
+from job.system.clock import SYSTEM_CLOCK, Clock
+
+BEAT_INTERVAL_S = 30.0
+LOOK_INTERVAL_S = 28.0
+"""A put is tried only when the last look for `end.json` was begun less than 30 s ago."""
+
+_JOIN_S = 5.0
+"""A beat that an outage holds up does not hold up the end."""
+
+Activity = Literal["planning", "loading", "working", "left"]
+
+
+class Beat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """`workers/<pool>-<index>-<attempt>.json`, written again and again by one process.
+
+    A process that takes another's place has a file of its own, so that neither hides the other.
+
+    Attributes:
+        attempt: Random name of the process.
+        activity: What it is at; `left` after an orderly end.
+        number: Counts up, so that every beat differs from the last.
+        annotated: Images annotated by this process.
+        failed: Inputs failed in this process.
+        images_per_s: Since it began to work.
+        last_error: Message of the last failed input, or of what ended the process.
+    """
+
+    attempt: str
+    activity: Activity = "planning"
+    number: int = 0
+    annotated: int = 0
+    failed: int = 0
+    images_per_s: float = 0.0
+    last_error: str = ""
+
+
+class Heartbeat:
+    """Writes the beat of this process every 30 s from a thread of its own, as long as the block lasts."""
+
+    def __init__(self, run: Run, options: WorkerOptions) -> None:
+        self.beat = Beat(attempt=options.attempt)
+        self._run = run
+        self._moved = options.pulse.moved
+        self._key = run.key("workers", f"{options.place}-{options.attempt}.json")
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        """Write the first beat and go on."""
+        with first_writes(self._run.store):
+            self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        """Stop; an end that this project foresees is an orderly one."""
+        self._moved()
+        self._done.set()
+        if isinstance(error, AnnotateError):
+            self.beat.last_error = str(error)
+        if error is None or isinstance(error, AnnotateError | KeyboardInterrupt):
+            self._thread.join(_JOIN_S)
+            self.beat.activity = "left"
+            try:
+                self._write()
+            except AnnotateError:
+                if error is None:
+                    raise
+
+    def add(self, row: ResultRow, images_per_s: float) -> None:
+        """Note a result for the next beat."""
+        self.beat.annotated += row.result == ANNOTATED
+        self.beat.failed += row.result == FAILED
+        self.beat.images_per_s = round(images_per_s, 3)
+        self.beat.last_error = row.reason or self.beat.last_error
+
+    def _beat_on(self) -> None:
+        while not self._done.wait(BEAT_INTERVAL_S):
+            try:
+                self._write()
+            except AnnotateError:
+                continue  # storage that fails here fails the workers' puts too, and is told there
+
+    def _write(self) -> None:
+        self.beat.number += 1
+        self._run.store.put(self._key, msgspec.json.encode(self.beat))
+
+
+class EndWatch:
+    """Keeps a process whose run is over from putting objects.
+
+    Time is counted by a clock that goes on while the machine sleeps or the process is stopped.
+    """
+
+    def __init__(self, run: Run, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._run = run
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._looked_s: float | None = None
+
+    def check(self) -> None:
+        """Look again if the last look is too old.
+
+        Raises:
+            RunConflictError: The run was superseded.
+            RunOverError: It has ended otherwise: others have done what was left.
+        """
+        with self._lock:
+            now_s = self._clock.boot_s()
+            if self._looked_s is not None and now_s - self._looked_s < LOOK_INTERVAL_S:
+                return
+            end = self._run.end()
+            if end is not None and end.outcome == "superseded":
+                raise RunConflictError(
+                    f"run {self._run.name} was superseded by run {end.superseded_by}: this worker stops"
+                )
+            if end is not None:
+                raise RunOverError(f"run {self._run.name} has ended while this worker was at it")
+            self._looked_s = now_s

@@ -1,0 +1,79 @@
+"""Options of a worker that change how fast, where and how it is told, but never a byte of the output.
+
+What changes bytes or selection is `job.run.run.RunSpec`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Literal
+
+from job.system.clock import SYSTEM_CLOCK, Clock
+from job.telemetry.liveness import Pulse
+
+Device = Literal["cuda", "cpu"]
+Runtime = Literal["onnx", "torch"]
+Order = Literal["forward", "backward"]
+
+
+def new_attempt() -> str:
+    """A random name for this process: 12 hex digits."""
+    return secrets.token_hex(6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """How this process works.
+
+    Attributes:
+        pool: Name of the pool that this process belongs to.
+        index: Its index in the pool, 0 to num_indexes - 1.
+        num_indexes: Processes in the pool.
+        part: Number of this process among those that share the index on one machine, or None.
+        workers: Processes that share the index on this machine.
+        order: `backward` mirrors everything: the last block belongs to index 0, and is walked from its end.
+        shard_size: Inputs in a shard, where this process plans; None to choose.
+        device: What the model runs on.
+        runtime: Which library runs it.
+        batch_size: Images in one call of the model on an accelerator, images in flight on a CPU; None to choose.
+        threads: Threads of the model on a CPU; None for all processors of the cgroup.
+        memory_budget: Bytes for images between the stages; None for 60 % of what is left once the model is loaded.
+        journal_interval_s: Seconds between two parts of the journal.
+        device_retry_s: How long a device that does not answer is tried.
+        image_timeout_s: Longest time for one stage of one image.
+        max_failed_fraction: Failed inputs, as a fraction of all inputs listed, that still are a success.
+        supersede: Whether to end an older run that is still at work.
+        visualize: Whether to draw overlays.
+        attempt: Random name of this process.
+        clock: Its time.
+        pulse: Told of every step forward.
+    """
+
+    device: Device
+    runtime: Runtime = "onnx"
+    batch_size: int | None = None
+    threads: int | None = None
+    pool: str = "local"
+    index: int = 0
+    num_indexes: int = 1
+    part: int | None = None
+    workers: int = 1
+    order: Order = "forward"
+    shard_size: int | None = None
+    memory_budget: int | None = None
+    journal_interval_s: float = 30.0
+    device_retry_s: float = 0.0
+    image_timeout_s: float = 600.0
+    max_failed_fraction: float = 0.05
+    supersede: bool = False
+    visualize: bool = False
+    attempt: str = field(default_factory=new_attempt)
+    clock: Clock = SYSTEM_CLOCK
+    pulse: Pulse = field(default_factory=Pulse, compare=False)
+
+    @property
+    def place(self) -> str:
+        """What a process of the run is known by, whoever has it at the time: `gpu-00003`, `local-00000.2`."""
+        part = "" if self.part is None else f".{self.part}"
+        return f"{self.pool}-{self.index:05d}{part}"

@@ -1,0 +1,347 @@
+"""A run: its name, what it is, and its end. See docs/architecture.md for the folder it lives in.
+
+`run.json` and `end.json` are created exclusively, once: whoever comes second reads what is there. Nothing else
+coordinates the processes of a run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, TypeVar
+
+import msgspec
+
+from job.errors import RunConflictError, TooManyFailedError, UsageError
+from job.storage.store import PRIVATE_FOLDER, Store, StoredObject, read_if_there
+from job.system.threads import map_in_threads
+
+RUNS_FOLDER = f"{PRIVATE_FOLDER}/runs"
+HEARTBEAT_WATCH_S = 70.0
+"""A worker beats every 30 s; one whose beat has not changed for this long is not at work."""
+QUIET_AFTER_END_S = 60.0
+"""How old the end of a superseded run must be before its output is listed: its last puts have landed."""
+_CHANGING_BYTES = ("prompts", "confidence_threshold", "image_mode", "model_id", "checkpoint_sha256")
+"""Options of which an annotated input shows what they were; not its date, which each run has anew."""
+
+_T = TypeVar("_T")
+
+Outcome = Literal["succeeded", "too_many_failed", "superseded"]
+
+
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every option that changes bytes or selection; pinned in `run.json`.
+
+    Attributes:
+        input_url: The input's folder.
+        prompts: Prompts in order.
+        confidence_threshold: Scores above it are kept, 0 to 1.
+        annotation_date: Date in every annotation, `YYYY-MM-DD`.
+        image_mode: Whether the image goes into the output.
+        override: Whether inputs that are done are done again.
+        override_reviewed: Whether annotations that a person has reviewed are replaced too.
+        max_image_pixels: Larger images are failed inputs.
+        include: Globs; only JSON keys that fit one of them, or all without any. `*` matches `/` too.
+        exclude: Globs; JSON keys that fit one of them are left out.
+        input_list_sha256: Digest of the list of keys that takes the place of a listing, or empty.
+        limit: Only the first so many inputs of what is to do, or None.
+        model_id: Name of the model in annotations.
+        checkpoint_sha256: Digest of the weights, whatever the precision of the artifact.
+        format_version: Of this file.
+    """
+
+    input_url: str
+    prompts: tuple[str, ...]
+    confidence_threshold: float
+    annotation_date: str
+    image_mode: Literal["copy", "none"]
+    override: bool
+    override_reviewed: bool
+    max_image_pixels: int
+    limit: int | None
+    model_id: str
+    checkpoint_sha256: str
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    input_list_sha256: str = ""
+    format_version: int = 1
+
+    @property
+    def selects_all(self) -> bool:
+        """Whether no input is left out."""
+        return not (self.include or self.exclude or self.input_list_sha256 or self.limit)
+
+
+class RunEnd(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a run ended.
+
+    Attributes:
+        outcome: How.
+        by: The attempt that wrote this; makes the file its author's own.
+        superseded_by: Name of the run that took its place, or empty.
+        inputs_listed: Inputs that the planner saw, done or not.
+        annotated: Inputs annotated by this run.
+        failed: Inputs that failed in this run.
+        reviewed: Inputs left alone because a person has reviewed them.
+    """
+
+    outcome: Outcome
+    by: str
+    superseded_by: str = ""
+    inputs_listed: int = 0
+    annotated: int = 0
+    failed: int = 0
+    reviewed: int = 0
+
+
+class Run:
+    """One run of an output: where its files lie."""
+
+    def __init__(self, store: Store, name: str, spec: RunSpec) -> None:
+        self.store = store
+        self.name = name
+        self.spec = spec
+
+    def key(self, *parts: str) -> str:
+        """Key of one of the run's files."""
+        return "/".join((RUNS_FOLDER, self.name, *parts))
+
+    def end(self) -> RunEnd | None:
+        """How it ended, or None while it has not."""
+        return _read_end(self.store, self.name)
+
+    def write_end(self, end: RunEnd) -> RunEnd:
+        """End it, unless somebody has; returns the end that counts."""
+        self.store.flush()
+        self.store.create(self.key("end.json"), _encode(end))
+        return _read_end(self.store, self.name) or end
+
+
+def open_run(store: Store, spec: RunSpec, *, name: str | None, is_date_given: bool, attempt: str) -> Run:
+    """Find the run to continue, or begin one.
+
+    Args:
+        store: The output.
+        spec: What is wanted.
+        name: Name of the run; None to continue the newest unfinished run if it is this one, else begin another.
+        is_date_given: Whether the user asked for `spec.annotation_date`; if not, any date fits.
+        attempt: Name of this process.
+
+    Raises:
+        RunConflictError: The named run has other options, or is over and followed by another.
+        TooManyFailedError: The named run has ended so.
+    """
+    found = find_run(store, spec, name=name, is_date_given=is_date_given)
+    return found or _begin(store, name or _time_name(attempt), spec, is_date_given)
+
+
+def find_run(store: Store, spec: RunSpec, *, name: str | None, is_date_given: bool) -> Run | None:
+    """The run that `open_run` would continue, or None when it would begin one; changes nothing.
+
+    Raises:
+        RunConflictError: The named run has other options, or is over and followed by another.
+        TooManyFailedError: The named run has ended so.
+    """
+    if name is None:
+        return _newest_unfinished(store, spec, is_date_given)
+    existing = _read_spec(store, name)
+    if existing is None:
+        return None
+    _check_same(name, existing, spec, is_date_given)
+    run = Run(store, name, existing)
+    check_not_over(run)
+    return run
+
+
+def check_not_over(run: Run) -> None:
+    """Refuse a run that is over; the newest, if it has succeeded, is no error but has nothing to do.
+
+    Raises:
+        RunConflictError: It was superseded, or has ended and was followed by another.
+        TooManyFailedError: It has ended so.
+    """
+    end = run.end()
+    if end is None:
+        return
+    if end.outcome == "superseded":
+        raise RunConflictError(
+            f"run {run.name} was superseded by run {end.superseded_by}: choose another name with --run"
+        )
+    if end.outcome == "too_many_failed":
+        raise TooManyFailedError(
+            f"run {run.name} has ended with {end.failed} failed of {end.inputs_listed} inputs: see its failures.jsonl, "
+            "and choose another name with --run to try again"
+        )
+    names = list_runs(run.store)
+    if names[-1] != run.name:
+        raise RunConflictError(
+            f"run {run.name} has ended and was followed by run {names[-1]}: choose another name with --run"
+        )
+
+
+def list_runs(store: Store) -> list[str]:
+    """Names of all runs of an output, oldest first by the store's time of `run.json`, then by name."""
+    names = store.folders(RUNS_FOLDER)
+    found = map_in_threads(lambda name: store.stat(f"{RUNS_FOLDER}/{name}/run.json"), names)
+    stamped = [(item.modified_s, name) for name, item in zip(names, found, strict=True) if item is not None]
+    return [name for _, name in sorted(stamped)]
+
+
+@dataclass(frozen=True)
+class DisplacedRun:
+    """An older run whose place a younger one takes, and its end if that has been written."""
+
+    run: Run
+    end: RunEnd | None
+
+
+def runs_before(run: Run) -> list[Run]:
+    """Older runs of the same output, youngest first."""
+    names = list_runs(run.store)
+    return _with_spec(run.store, names[: names.index(run.name)][::-1])
+
+
+def options_that_differ(run: Run) -> tuple[str, ...]:
+    """Options that change bytes and that older runs had otherwise, back to one that did everything again."""
+    found: set[str] = set()
+    for older in runs_before(run):
+        found.update(name for name in _CHANGING_BYTES if getattr(older.spec, name) != getattr(run.spec, name))
+        if older.spec.override and older.spec.selects_all and _has_succeeded(older):
+            break
+    return tuple(name for name in _CHANGING_BYTES if name in found)
+
+
+def _has_succeeded(run: Run) -> bool:
+    end = run.end()
+    return end is not None and end.outcome == "succeeded"
+
+
+def runs_of(store: Store) -> list[Run]:
+    """All runs of an output, youngest first."""
+    return _with_spec(store, list_runs(store)[::-1])
+
+
+def unfinished_runs(store: Store) -> list[Run]:
+    """Runs without an end, youngest first."""
+    runs = runs_of(store)
+    ends = map_in_threads(lambda run: run.end(), runs)
+    return [run for run, end in zip(runs, ends, strict=True) if end is None]
+
+
+def displaced_by(run: Run) -> list[DisplacedRun]:
+    """Older runs whose place this one takes, youngest first.
+
+    Those without an end; those that this run has ended (its planner may have died since); and those that were
+    ended by one of these which never had a plan, and so never took over what they left.
+    """
+    older = runs_before(run)
+    ends = map_in_threads(lambda other: other.end(), older)
+    displaced: list[DisplacedRun] = []
+    heirs = {run.name}
+    for other, end in zip(older, ends, strict=True):
+        if end is None or end.superseded_by in heirs:
+            displaced.append(DisplacedRun(other, end))
+            if run.store.stat(other.key("plan.json")) is None:
+                heirs.add(other.name)
+    return displaced
+
+
+def _with_spec(store: Store, names: list[str]) -> list[Run]:
+    specs = map_in_threads(lambda name: _read_spec(store, name), names)
+    return [Run(store, name, spec) for name, spec in zip(names, specs, strict=True) if spec is not None]
+
+
+def find_named(store: Store, name: str) -> Run:
+    """The run of that name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    spec = _read_spec(store, name)
+    if spec is None:
+        known = ", ".join(list_runs(store)[-5:]) or "none"
+        raise UsageError(f"no run {name!r} in {store.url}; the newest are: {known}")
+    return Run(store, name, spec)
+
+
+def newest_run(store: Store) -> Run:
+    """The youngest run of an output.
+
+    Raises:
+        UsageError: There is none.
+    """
+    for name in reversed(list_runs(store)):
+        spec = _read_spec(store, name)
+        if spec is not None:
+            return Run(store, name, spec)
+    raise UsageError(f"{store.url} is not the output of any run: give the folder that annotate wrote to")
+
+
+def heartbeats(run: Run) -> Iterator[StoredObject]:
+    """The heartbeat files of a run's workers."""
+    return run.store.walk(run.key("workers"))
+
+
+def _newest_unfinished(store: Store, spec: RunSpec, is_date_given: bool) -> Run | None:
+    for name in reversed(list_runs(store)):
+        if _read_end(store, name) is not None:
+            continue
+        existing = _read_spec(store, name)
+        if existing is not None and not _differences(existing, spec, is_date_given):
+            return Run(store, name, existing)
+        return None
+    return None
+
+
+def _begin(store: Store, name: str, spec: RunSpec, is_date_given: bool) -> Run:
+    run = Run(store, name, spec)
+    if store.create(run.key("run.json"), _encode(spec)):
+        return run
+    existing = _read_spec(store, name)
+    if existing is None:
+        raise RunConflictError(f"run {name} vanished while it was begun: do not delete {RUNS_FOLDER} during a run")
+    _check_same(name, existing, spec, is_date_given)
+    return Run(store, name, existing)
+
+
+def _time_name(attempt: str) -> str:
+    """`20261123-201501-3f2a`: sorts by time, and two that begin in one second differ."""
+    return datetime.fromtimestamp(time.time(), UTC).strftime("%Y%m%d-%H%M%S-") + attempt[:4]
+
+
+def _check_same(name: str, existing: RunSpec, wanted: RunSpec, is_date_given: bool) -> None:
+    differences = _differences(existing, wanted, is_date_given)
+    if differences:
+        listed = "; ".join(f"{field}: the run has {old!r}, asked for is {new!r}" for field, old, new in differences)
+        raise RunConflictError(f"run {name} has other options ({listed}): give those, or choose another --run name")
+
+
+def _differences(existing: RunSpec, wanted: RunSpec, is_date_given: bool) -> list[tuple[str, object, object]]:
+    free = set() if is_date_given else {"annotation_date"}
+    pairs = [(f, getattr(existing, f), getattr(wanted, f)) for f in RunSpec.__struct_fields__ if f not in free]
+    return [(field, old, new) for field, old, new in pairs if old != new]
+
+
+def _encode(value: msgspec.Struct) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def _read_spec(store: Store, name: str) -> RunSpec | None:
+    key = f"{RUNS_FOLDER}/{name}/run.json"
+    return _decode(read_if_there(store, key), RunSpec, f"{store.url}/{key}")
+
+
+def _read_end(store: Store, name: str) -> RunEnd | None:
+    key = f"{RUNS_FOLDER}/{name}/end.json"
+    return _decode(read_if_there(store, key), RunEnd, f"{store.url}/{key}")
+
+
+def _decode(raw: bytes | None, kind: type[_T], origin: str) -> _T | None:
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.DecodeError as exc:
+        raise RunConflictError(f"{origin} is not of this version: {exc}. Choose another --run name") from exc

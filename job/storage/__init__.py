@@ -1,0 +1,1 @@
+"""Storage: one protocol over local folders and object stores."""

@@ -1,0 +1,92 @@
+"""Requests to a plain web server, such as one that holds a model: it is read by keys and never written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from aiohttp import ClientError, ClientResponseError, ClientTimeout
+
+from job.errors import ConfigurationError, ObjectRefusedError, UsageError
+from job.storage.generic import FsspecDriver
+from job.storage.listing import Level
+from job.storage.retry import RefusedError, TransientError
+from job.storage.store import Fetched, StoredObject
+
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 30
+"""Longest wait for a connection, and for the next bytes on it."""
+
+_UNAUTHORIZED, _BEYOND_END = 401, 416
+_PASSING = {408, 425, 429}
+
+
+class HttpDriver(FsspecDriver):
+    """See `job.storage.object_store.Driver`. Proxies and .netrc are those of the environment."""
+
+    def __init__(self, url: str, options: dict[str, Any]) -> None:
+        """See `FsspecDriver`."""
+        timeout = ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S)
+        client = {"trust_env": True, "timeout": timeout, **options.pop("client_kwargs", {})}
+        super().__init__(url, {**options, "client_kwargs": client})
+
+    def level(self, prefix: str, after: str) -> Level:
+        """See `Driver.level`: the links of a page."""
+        with self._mapped_errors(prefix):
+            return super().level(prefix, after)
+
+    def stat(self, key: str) -> StoredObject | None:
+        """See `Driver.stat`."""
+        with self._mapped_errors(key):
+            return super().stat(key)
+
+    def fetch(self, key: str) -> Fetched:
+        """See `Driver.fetch`."""
+        with self._mapped_errors(key):
+            return super().fetch(key)
+
+    def fetch_range(self, key: str, start: int, length: int) -> bytes:
+        """See `Driver.fetch_range`.
+
+        Raises:
+            ConfigurationError: The server sends whole files whatever is asked for.
+        """
+        try:
+            with self._mapped_errors(key):
+                data = super().fetch_range(key, start, length)
+        except _BeyondEndError:
+            return b""
+        if len(data) > length:
+            raise ConfigurationError(f"{self.url}/{key}: this server sends no parts of files: give one that does")
+        return data
+
+    def put(self, key: str, data: bytes) -> None:
+        """Never.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(f"{self.url}: a web server is read, never written: give a folder or a bucket")
+
+    @contextmanager
+    def _mapped_errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientResponseError as exc:
+            raise _error_of(exc.status, f"{self.url}/{key}: {exc.status} {exc.message}") from exc
+        except ClientError as exc:
+            raise TransientError(f"{type(exc).__name__}: {exc}") from exc
+
+
+class _BeyondEndError(Exception):
+    """A range begins behind the end of its file."""
+
+
+def _error_of(status: int, message: str) -> Exception:
+    if status == _BEYOND_END:
+        return _BeyondEndError(message)
+    if status == _UNAUTHORIZED:
+        return RefusedError(message)
+    if status >= 500 or status in _PASSING:
+        return TransientError(message)
+    return ObjectRefusedError(message)

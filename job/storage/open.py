@@ -1,0 +1,101 @@
+"""Opening a folder, or a bucket, by its path or URL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import get_protocol
+
+from job.errors import UsageError
+from job.storage.local import LocalStore
+from job.storage.object_store import Driver, ObjectStore
+from job.storage.store import Store
+
+_EXTRA_OF_PROTOCOL = {
+    "s3": "s3fs (pip install 'sam3-annotate[s3]')",
+    "s3a": "s3fs (pip install 'sam3-annotate[s3]')",
+    "http": "aiohttp (pip install 'sam3-annotate[s3]')",
+    "https": "aiohttp (pip install 'sam3-annotate[s3]')",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+}
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a store is and how it is opened; travels between processes.
+
+    Attributes:
+        url: Path or URL.
+        options: Storage options; may hold secrets, so it is never shown.
+    """
+
+    url: str
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def open(self, attempt: str) -> Store:
+        """See `open_store`."""
+        return open_store(self.url, attempt, self.options)
+
+
+def open_store(url: str, attempt: str, options: Mapping[str, Any] | None = None) -> Store:
+    """Open a folder by path or URL.
+
+    Args:
+        url: Path of a local folder, or a URL of any kind that fsspec has a driver for.
+        attempt: Name of this process, unique; temporary files lie in a folder of that name.
+        options: Storage options of the fsspec driver; what is not given comes from its environment variables.
+
+    Raises:
+        UsageError: No driver for this kind of storage, or options that it does not take.
+    """
+    protocol = get_protocol(url)
+    if protocol in {"file", "local"}:
+        return LocalStore(Path(LocalFileSystem._strip_protocol(url)), attempt)
+    return ObjectStore(_open_driver(url, protocol, dict(options or {})), attempt)
+
+
+def read_storage_options(path: str | None) -> dict[str, Any]:
+    """Options of an fsspec driver out of a JSON file, none for None.
+
+    Raises:
+        UsageError: No such file, or not a JSON object.
+    """
+    if path is None:
+        return {}
+    try:
+        options = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError) as exc:
+        raise UsageError(f"storage options {path}: {exc}. Give a file with one JSON object of fsspec options") from exc
+    if not isinstance(options, dict):
+        raise UsageError(f'storage options {path}: not a JSON object, such as {{"key": …, "secret": …}}')
+    return options
+
+
+def _open_driver(url: str, protocol: str, options: dict[str, Any]) -> Driver:
+    """Drivers are imported when they are needed: s3fs alone takes half a second."""
+    try:
+        if protocol in {"s3", "s3a"}:
+            from job.storage.s3 import S3Driver
+
+            return S3Driver(url, options)
+        if protocol in {"http", "https"}:
+            from job.storage.http import HttpDriver
+
+            return HttpDriver(url, options)
+        from job.storage.generic import FsspecDriver
+
+        return FsspecDriver(url, options)
+    except ImportError as exc:
+        package = _EXTRA_OF_PROTOCOL.get(protocol, "the fsspec driver of this protocol")
+        raise UsageError(f"{url}: storage of kind {protocol!r} needs {package}, which is not installed") from exc
+    except (TypeError, ValueError, KeyError) as exc:
+        raise UsageError(f"{url}: cannot be opened with these storage options: {exc}") from exc

@@ -1,0 +1,260 @@
+"""Requests to S3 and to what speaks its language, through s3fs, each made once.
+
+s3fs brings credentials, endpoints, regions and connections; its own retries, its listing cache and its whole-folder
+listings are not used: `call_s3` makes single requests. Errors are told apart by their codes
+(docs: "Amazon S3 API Reference, Error responses").
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aiohttp import ClientError as HttpClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from s3fs import S3FileSystem
+
+from job.errors import ObjectMissingError, ObjectRefusedError, UnstorableObjectError, UsageError
+from job.storage.listing import LAST_CHARACTER, Level, Page
+from job.storage.retry import RefusedError, TransientError
+from job.storage.store import PRIVATE_FOLDER, Fetched, StoredObject
+
+CONNECTIONS = 64
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 30
+"""Longest wait for a connection, and for the next bytes on it."""
+
+_MISSING = {"NoSuchKey", "404", "NoSuchVersion"}
+_NO_BUCKET = {"NoSuchBucket"}
+_CREDENTIALS = {
+    "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
+    "RequestTimeTooSkewed", "AuthorizationHeaderMalformed", "InvalidClientTokenId", "InvalidSecurity",
+}  # fmt: skip
+_OBJECT_REFUSED = {"AccessDenied", "403", "InvalidObjectState", "AllAccessDisabled", "KMS.DisabledException"}
+_EXISTS = {"PreconditionFailed", "412"}
+_BEYOND_END = {"InvalidRange", "416"}
+_NOT_IMPLEMENTED = {"NotImplemented", "501", "MethodNotAllowed", "405"}
+_UNSTORABLE = {
+    "KeyTooLongError", "EntityTooLarge", "XMinioInvalidObjectName", "XMinioParentIsObject",
+    "XMinioObjectExistsAsDirectory",
+}  # fmt: skip
+_WRONG_REQUEST = {"InvalidBucketName", "PermanentRedirect", "301", "IllegalLocationConstraintException"}
+
+_T = TypeVar("_T")
+
+
+class S3Driver:
+    """See `job.storage.object_store.PagedDriver`."""
+
+    def __init__(self, url: str, options: dict[str, Any]) -> None:
+        """Set up a client; no request is made.
+
+        Args:
+            url: `s3://bucket/folder`.
+            options: Of `s3fs.S3FileSystem`.
+
+        Raises:
+            UsageError: No bucket in the URL, or a profile or setting that does not exist.
+            TypeError: An option that s3fs does not take.
+            ValueError: A value that it does not take.
+        """
+        self._bucket, _, folder = url.partition("://")[2].strip("/").partition("/")
+        if not self._bucket:
+            raise UsageError(f"{url}: no bucket; give s3://bucket/folder")
+        self._prefix = f"{folder}/" if folder else ""
+        config = {
+            "max_pool_connections": CONNECTIONS,
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S,
+            **options.pop("config_kwargs", {}),
+            "retries": {"mode": "standard", "total_max_attempts": 1},
+        }
+        self._account = {**options, "config_kwargs": config}
+        self._fs = S3FileSystem(**self._account, use_listings_cache=False, skip_instance_cache=True)
+        self._fs.retries = 1
+        try:
+            asyncio.run_coroutine_threadsafe(self._fs.set_session(), self._fs.loop).result()
+        except BotoCoreError as exc:
+            raise UsageError(f"{url}: {exc}") from exc
+
+    @property
+    def url(self) -> str:
+        """`s3://bucket/folder`."""
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def exists(self) -> bool:
+        """Whether the bucket is there."""
+        try:
+            self._call("list_objects_v2", MaxKeys=1, Prefix=self._prefix)
+        except UsageError:
+            return False
+        return True
+
+    def page(self, prefix: str, after: str) -> Page:
+        """See `PagedDriver.page`: one request, but where a page comes empty."""
+        answer = self._list(prefix, after)
+        while not answer.get("Contents") and answer["IsTruncated"]:
+            answer = self._list(prefix, after, ContinuationToken=answer["NextContinuationToken"])
+        return Page(self._objects(answer), is_last=not answer["IsTruncated"])
+
+    def level(self, prefix: str, after: str) -> Level:
+        """See `Driver.level`: one request."""
+        answer = self._list(prefix, after, Delimiter="/")
+        objects = self._objects(answer)
+        listed = [entry["Prefix"].removeprefix(self._prefix) for entry in answer.get("CommonPrefixes", [])]
+        next_key = None
+        if answer["IsTruncated"]:
+            ends = [f"{folder}{LAST_CHARACTER}" for folder in listed[-1:]] + [item.key for item in objects[-1:]]
+            next_key = max(ends, key=str.encode)
+        return Level(objects, tuple(folder.removeprefix(prefix).rstrip("/") for folder in listed), next_key)
+
+    def fetch(self, key: str) -> Fetched:
+        """See `Driver.fetch`."""
+        data, version = self._run(self._get(Key=self._prefix + key), key)
+        return Fetched(data, origin=self, address=f"{self._bucket}/{self._prefix}{key}", version=version)
+
+    def fetch_range(self, key: str, start: int, length: int) -> bytes:
+        """See `Driver.fetch_range`."""
+        wanted = f"bytes={start}-{start + length - 1}"
+        try:
+            return self._run(self._get(Key=self._prefix + key, Range=wanted), key)[0]
+        except _BeyondEndError:
+            return b""
+
+    def stat(self, key: str) -> StoredObject | None:
+        """See `Driver.stat`."""
+        try:
+            answer = self._call("head_object", key, Key=self._prefix + key)
+        except ObjectMissingError:
+            return None
+        return StoredObject(key, answer["ContentLength"], answer["LastModified"].timestamp())
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `Driver.put`."""
+        self._write("put_object", key, Body=data)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """See `Driver.put_file`; a large one in a multipart upload."""
+        try:
+            self._run(self._fs._put_file(str(path), f"{self._bucket}/{self._prefix}{key}"), key)
+        except ObjectRefusedError as exc:
+            raise RefusedError(str(exc)) from exc
+
+    def create(self, key: str, data: bytes) -> bool:
+        """See `Driver.create`; `If-None-Match: *` (RFC 9110, 13.1.2)."""
+        try:
+            self._write("put_object", key, Body=data, IfNoneMatch="*")
+        except _ExistsError:
+            return False
+        return True
+
+    def copy(self, key: str, fetched: Fetched) -> bool:
+        """See `Driver.copy`; only an original that this account reads too and that is still what was read."""
+        if not (isinstance(fetched.origin, S3Driver) and fetched.origin._account == self._account):
+            return False
+        bucket, _, original = fetched.address.partition("/")
+        try:
+            self._call(
+                "copy_object",
+                key,
+                Key=self._prefix + key,
+                CopySource={"Bucket": bucket, "Key": original},
+                CopySourceIfMatch=fetched.version,
+            )
+        except (_ExistsError, _NotImplementedError, ObjectMissingError, ObjectRefusedError, UsageError):
+            return False
+        return True
+
+    def delete(self, key: str) -> None:
+        """See `Driver.delete`."""
+        self._write("delete_object", key)
+
+    def now_s(self) -> float:
+        """The `Date` of an answer, in whole seconds like every time that S3 tells."""
+        answer = self._call("list_objects_v2", MaxKeys=1, Prefix=f"{self._prefix}{PRIVATE_FOLDER}/")
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
+
+    def _list(self, prefix: str, after: str, **more: str) -> dict[str, Any]:
+        if after:
+            more["StartAfter"] = self._prefix + after
+        return self._call("list_objects_v2", Prefix=self._prefix + prefix, **more)
+
+    def _objects(self, answer: dict[str, Any]) -> tuple[StoredObject, ...]:
+        start = len(self._prefix)
+        return tuple(
+            StoredObject(entry["Key"][start:], entry["Size"], entry["LastModified"].timestamp())
+            for entry in answer.get("Contents", [])
+        )
+
+    def _write(self, method: str, key: str, **arguments: Any) -> None:
+        """A write that is refused is never the object's fault, so it is tried again."""
+        try:
+            self._call(method, key, Key=self._prefix + key, **arguments)
+        except ObjectRefusedError as exc:
+            raise RefusedError(str(exc)) from exc
+
+    def _call(self, method: str, key: str | None = None, **arguments: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = self._run(self._fs._call_s3(method, Bucket=self._bucket, **arguments), key)
+        return answer
+
+    async def _get(self, **arguments: str) -> tuple[bytes, str]:
+        answer = await self._fs._call_s3("get_object", Bucket=self._bucket, **arguments)
+        async with answer["Body"] as body:
+            return await body.read(), answer["ETag"]
+
+    def _run(self, request: Coroutine[Any, Any, _T], key: str | None) -> _T:
+        """Make a request from any thread and tell what went wrong in our words."""
+        try:
+            return asyncio.run_coroutine_threadsafe(request, self._fs.loop).result()
+        except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as exc:
+            raise RefusedError(str(exc)) from exc
+        except (OSError, BotoCoreError, ClientError, HttpClientError) as exc:
+            raise self._ours(exc, key) from exc
+
+    def _ours(self, exc: BaseException, key: str | None) -> Exception:
+        """Foreign error to ours."""
+        cause = exc if isinstance(exc, ClientError) else exc.__cause__
+        if not isinstance(cause, ClientError):
+            return TransientError(f"{type(exc).__name__}: {exc}")
+        code, message = cause.response["Error"].get("Code", ""), cause.response["Error"].get("Message", "").rstrip(".")
+        return _error_of(code, f"{self.url}{'' if key is None else '/' + key}", f"{code}: {message}", key is None)
+
+
+class _ExistsError(Exception):
+    """A precondition of the request does not hold."""
+
+
+class _BeyondEndError(Exception):
+    """A range begins behind the end of its object."""
+
+
+class _NotImplementedError(Exception):
+    """This server does not know the request."""
+
+
+def _error_of(code: str, where: str, message: str, is_of_bucket: bool) -> Exception:
+    if code in _NO_BUCKET or code in _WRONG_REQUEST or (code in _MISSING and is_of_bucket):
+        return UsageError(f"{where}: {message}. Give a bucket that exists, in the region it is in")
+    if code in _MISSING:
+        return ObjectMissingError(f"{where}: no such object")
+    if code in _CREDENTIALS or (code in _OBJECT_REFUSED and is_of_bucket):
+        return RefusedError(message)
+    if code in _OBJECT_REFUSED:
+        return ObjectRefusedError(f"{where}: {message}")
+    if code in _UNSTORABLE:
+        return UnstorableObjectError(f"{where}: {message}")
+    if code in _BEYOND_END:
+        return _BeyondEndError(message)
+    if code in _EXISTS:
+        return _ExistsError(message)
+    if code in _NOT_IMPLEMENTED:
+        return _NotImplementedError(message)
+    return TransientError(message)

@@ -1,0 +1,1 @@
+"""Clock, threads, signals and limits of the machine."""

@@ -1,0 +1,1 @@
+"""Tools that read a run from outside: progress, audit, cleanup, doctor."""

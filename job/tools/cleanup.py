@@ -1,0 +1,84 @@
+"""What ended runs have left behind that nobody needs any more: shards, heartbeats, temporary files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from job.run.heartbeat import Beat
+from job.run.run import Run, RunEnd, heartbeats, runs_of
+from job.storage.emptied import drop_if_empty
+from job.storage.store import PRIVATE_FOLDER, Store, read_if_there
+from job.system.threads import iter_in_threads, map_in_threads
+
+STALE_S = 24 * 3600.0
+CALM_S = 600.0
+"""Once a run has ended, a worker that was cut off puts nothing more after 60 s; clocks may differ by the rest."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Objects that nobody needs: what they are, their keys and bytes, and the folders that hold nothing else."""
+
+    what: str
+    keys: Sequence[str]
+    size: int
+    folders: Sequence[str]
+
+
+def find_leftovers(store: Store) -> Iterator[Leftover]:
+    """Plans' shards and heartbeats of runs that have ended, and temporary files older than a day.
+
+    `run.json`, `plan.json`, journals, markers, failure tables and ends stay: they tell where every output is from.
+    A run stays whole while another one may have to take over what it left, or while a worker of it may be alive.
+    """
+    runs = runs_of(store)
+    ends = dict(zip((run.name for run in runs), map_in_threads(lambda run: run.end(), runs), strict=True))
+    for run in runs:
+        if ends[run.name] is None or not _is_taken_over(run, ends) or not _is_calm(run):
+            continue
+        for folder in store.folders(run.key()):
+            if folder == "workers" or folder.startswith("plan-"):
+                what = "heartbeats" if folder == "workers" else "shards of the plan"
+                found = list(store.walk(run.key(folder)))
+                size = sum(item.size for item in found)
+                yield Leftover(f"{what} of run {run.name}", [item.key for item in found], size, [run.key(folder)])
+    stale = [item for item in store.walk(f"{PRIVATE_FOLDER}/tmp") if time.time() - item.modified_s > STALE_S]
+    if stale:
+        folders = sorted({item.key.rpartition("/")[0] for item in stale} - {f"{PRIVATE_FOLDER}/tmp"}, reverse=True)
+        yield Leftover("temporary files", [item.key for item in stale], sum(item.size for item in stale), folders)
+
+
+def remove(store: Store, leftover: Leftover) -> None:
+    """Delete its objects."""
+    for _ in iter_in_threads(store.delete, leftover.keys):
+        pass
+    drop_if_empty(store, *leftover.folders)
+
+
+def _is_taken_over(run: Run, ends: Mapping[str, RunEnd | None]) -> bool:
+    """Whether the run that took its place, if any did, has a plan: until then it needs to know what this one did.
+
+    One that was superseded itself before it had a plan leaves that to its own successor (`job.run.run.displaced_by`).
+    """
+    name: str | None = run.name
+    while name is not None:
+        end = ends.get(name)
+        if end is None:
+            return name not in ends  # deleted by hand: nobody can be waiting in its name
+        name = end.superseded_by or None
+        if name is None or run.store.stat(Run(run.store, name, run.spec).key("plan.json")) is not None:
+            return True
+    return True
+
+
+def _is_calm(run: Run) -> bool:
+    """Whether no worker of an ended run can be at work: all have left in order, or the end is old."""
+    ended = run.store.stat(run.key("end.json"))
+    if ended is None or time.time() - ended.modified_s > CALM_S:
+        return True
+    raws = map_in_threads(lambda beat: read_if_there(run.store, beat.key), heartbeats(run))
+    return all(msgspec.json.decode(raw, type=Beat).activity == "left" for raw in raws if raw is not None)

@@ -1,0 +1,1 @@
+"""Execution of a run: processes, shards, completion."""

@@ -1,0 +1,59 @@
+"""The end of a run: once every shard has a marker, the failure table and `end.json`."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from job.errors import RunConflictError, TooManyFailedError
+from job.plan.plan import Plan
+from job.run.journal import ANNOTATED, FAILED, REVIEWED, encode_lines
+from job.run.options import WorkerOptions
+from job.run.run import Outcome, Run, RunEnd
+from job.system.threads import iter_in_threads
+from job.worker.shards import FailedInput, are_all_marked, read_marker
+
+
+def end_if_complete(run: Run, plan: Plan, options: WorkerOptions) -> RunEnd | None:
+    """End the run if this was its last shard.
+
+    Returns:
+        How it ended, or None while other processes have work left.
+
+    Raises:
+        TooManyFailedError: More inputs failed than `options.max_failed_fraction` of all inputs listed.
+        RunConflictError: The run was superseded meanwhile.
+    """
+    end = run.end()
+    if end is None:
+        if not are_all_marked(run, plan):
+            return None
+        end = run.write_end(_sum_up(run, plan, options))
+    if end.outcome == "superseded":
+        raise RunConflictError(f"run {run.name} was superseded by run {end.superseded_by}")
+    if end.outcome == "too_many_failed":
+        raise TooManyFailedError(
+            f"{end.failed} of {end.inputs_listed} inputs failed, more than --max_failed_fraction allows: "
+            f"see {run.store.url}/{run.key('failures.jsonl')}"
+        )
+    return end
+
+
+def _sum_up(run: Run, plan: Plan, options: WorkerOptions) -> RunEnd:
+    """Read the markers and write the failure table; the caller writes the end."""
+    totals: Counter[str] = Counter()
+    failures: list[FailedInput] = []
+    for marker in iter_in_threads(lambda shard: read_marker(run, shard.name), plan.shards):
+        options.pulse.moved()
+        totals.update(marker.totals)
+        failures.extend(marker.failures)
+    run.store.put(run.key("failures.jsonl"), encode_lines(failures))
+    is_too_many = totals[FAILED] > options.max_failed_fraction * plan.inputs_listed
+    outcome: Outcome = "too_many_failed" if is_too_many else "succeeded"
+    return RunEnd(
+        outcome=outcome,
+        by=options.attempt,
+        inputs_listed=plan.inputs_listed,
+        annotated=totals[ANNOTATED],
+        failed=totals[FAILED],
+        reviewed=totals[REVIEWED],
+    )

@@ -1,0 +1,107 @@
+"""A worker put together: session, budgets, stages, flow."""
+
+from __future__ import annotations
+
+import logging
+
+from job.errors import DeviceError
+from job.model.artifact import Artifact
+from job.model.loader import open_session
+from job.model.prompts import text_features_for
+from job.model.session import Session
+from job.pipeline.executor import Flow
+from job.pipeline.memory import ByteBudget, ResidentBudget
+from job.pipeline.order import stages_of
+from job.pipeline.stages import Annotator, Budgets, Places
+from job.run.heartbeat import EndWatch
+from job.run.options import WorkerOptions
+from job.run.run import Run
+from job.storage.store import Store
+from job.system.resources import available_memory, usable_cpus
+from job.system.threads import call_aside
+from job.worker.worker import Provenance, Worker
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MEMORY_FRACTION = 0.6
+_TRANSIENT_SHARE = 0.5
+_IO_THREADS = {"cpu": 4, "cuda": 4}
+_IO_THREADS_REMOTE = {"cpu": 6, "cuda": 16}
+"""Readers, and as many writers. Requests over a network wait most of the time; a CPU needs few images a second,
+and what is on its way is what another pool may do a second time."""
+CPU_IN_FLIGHT = 2
+_MASK_LOGITS_BYTES = 16 << 20
+"""Allowance for the mask logits and outputs of one image."""
+_DEVICE_PAUSE_S = 10.0
+
+
+def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOptions) -> Worker:
+    """Load the model and start the pipeline's threads.
+
+    Raises:
+        ConfigurationError: The artifact or the provider cannot be used here.
+        DeviceError: The device does not answer.
+    """
+    session = open_device(artifact, options)
+    info, cpus = session.info, usable_cpus()
+    annotator, budgets = build_annotator(
+        Places(source, run, EndWatch(run, options.clock).check), session, artifact, options
+    )
+    in_flight = (options.batch_size or CPU_IN_FLIGHT) if options.device == "cpu" else 1
+    is_remote = "://" in f"{source.url}{run.store.url}"
+    io_threads = (_IO_THREADS_REMOTE if is_remote else _IO_THREADS)[options.device]
+    stages = stages_of(annotator, batch_size=info.batch_size, in_flight=in_flight, cpus=cpus, io_threads=io_threads)
+    capacity = 2 * (info.batch_size * in_flight) + cpus + 2 * io_threads
+    flow = Flow(stages, capacity=capacity, item_timeout_s=options.image_timeout_s, moved=options.pulse.moved)
+    who = Provenance(
+        worker=options.attempt,
+        artifact=artifact.digest,
+        precision=artifact.manifest.precision,
+        provider=f"{info.provider}/{info.threads}",
+    )
+    return Worker(run, flow, budgets.resident, options, who)
+
+
+def build_annotator(
+    places: Places, session: Session, artifact: Artifact, options: WorkerOptions
+) -> tuple[Annotator, Budgets]:
+    """The stages' functions, and the memory that they share."""
+    budget = options.memory_budget or int(available_memory() * DEFAULT_MEMORY_FRACTION)
+    transient = int(budget * _TRANSIENT_SHARE)
+    image_bytes = session.info.image_side * session.info.image_side * 3 + _MASK_LOGITS_BYTES
+    budgets = Budgets(ResidentBudget(budget - transient, image_bytes), ByteBudget(transient))
+    annotator = Annotator(places, session, text_features_for(artifact, session, places.run.spec.prompts), budgets)
+    annotator.visualize = options.visualize
+    return annotator, budgets
+
+
+def open_device(artifact: Artifact, options: WorkerOptions) -> Session:
+    """Load the model; a device that does not answer is tried again for `device_retry_s`."""
+    logger.info("Loading SAM3 model...")
+    deadline_s = options.clock.monotonic_s() + options.device_retry_s
+    while True:
+        options.pulse.moved()
+        try:
+            session = call_aside(lambda: _open_session(artifact, options))
+        except DeviceError as exc:
+            left_s = deadline_s - options.clock.monotonic_s()
+            if left_s <= 0:
+                raise
+            logger.warning("%s. Trying again for %.0f s", exc, left_s)
+            options.clock.sleep(min(_DEVICE_PAUSE_S, left_s))
+        else:
+            break
+    options.pulse.moved()
+    logger.info("SAM3 model loaded successfully")
+    logger.info("Model %s: %s, %s", artifact.manifest.model_id, session.info.runtime, session.info.provider)
+    return session
+
+
+def _open_session(artifact: Artifact, options: WorkerOptions) -> Session:
+    return open_session(
+        artifact,
+        device=options.device,
+        batch_size=options.batch_size,
+        threads=options.threads,
+        runtime=options.runtime,
+    )

@@ -1,0 +1,178 @@
+"""One of several workers on a machine: asks for shards through a pipe and tells what comes of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from job.errors import AnnotateError, InterruptedRunError, RunOverError
+from job.model.artifact import open_artifact
+from job.plan.plan import PlannedShard, read_plan
+from job.run.heartbeat import Heartbeat
+from job.run.journal import ResultRow
+from job.run.options import WorkerOptions, new_attempt
+from job.run.run import find_named
+from job.storage.open import Address
+from job.system.clock import Clock
+from job.system.resources import available_memory, return_freed_memory, usable_cpus
+from job.system.signals import stopped_by_signals
+from job.telemetry.logs import quiet_libraries
+from job.worker.factory import DEFAULT_MEMORY_FRACTION, build_worker
+from job.worker.shards import open_shards
+
+_UNFORESEEN_EXIT_CODE = 70
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """What a worker needs to know; it travels to another process.
+
+    Attributes:
+        addresses: Of input and output.
+        artifact_folder: The model.
+        artifact_digest: What its manifest must have, or None to take any.
+        run_name: The run.
+        options: Of all workers together.
+        gpus: Names of the GPUs for CUDA_VISIBLE_DEVICES, one a worker; empty on a CPU.
+    """
+
+    addresses: tuple[Address, Address]
+    artifact_folder: Path
+    artifact_digest: str | None
+    run_name: str
+    options: WorkerOptions
+    gpus: tuple[str, ...] = ()
+    log_level: int = logging.INFO
+
+    def for_part(self, part: int) -> WorkerTask:
+        """The task of one worker: its part of threads and memory, its GPU, a name of its own."""
+        options, workers = self.options, self.options.workers
+        memory = options.memory_budget or int(available_memory() * DEFAULT_MEMORY_FRACTION)
+        own = replace(
+            options,
+            part=part,
+            workers=1,
+            threads=max(1, (options.threads or usable_cpus()) // workers),
+            memory_budget=memory // workers,
+            attempt=new_attempt(),
+        )
+        gpus = (self.gpus[part % len(self.gpus)],) if self.gpus else ()
+        return replace(self, options=own, gpus=gpus)
+
+
+class _LostForemanError(InterruptedRunError):
+    """The process that hands out shards is gone."""
+
+
+class _Line:
+    """The worker's end of the pipe; rows and log lines come from several threads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def send(self, *message: object) -> None:
+        try:
+            with self._lock:
+                self._connection.send(message)
+        except OSError as exc:
+            raise _LostForemanError("the process that hands out shards is gone: this worker stops") from exc
+
+    def shards(self) -> Iterator[PlannedShard]:
+        """Ask for one shard after the other."""
+        while True:
+            self.send("next")
+            try:
+                shard = self._connection.recv()
+            except (EOFError, OSError) as exc:
+                raise _LostForemanError("the process that hands out shards is gone: this worker stops") from exc
+            if shard is None:
+                return
+            yield shard
+
+
+class _Teller:
+    """A listener that tells the process that hands out shards."""
+
+    def __init__(self, line: _Line, heartbeat: Heartbeat, clock: Clock) -> None:
+        self._line = line
+        self._heartbeat = heartbeat
+        self._clock = clock
+        self._begun_s = clock.monotonic_s()
+        self._done = 0
+
+    def add(self, shard: PlannedShard, row: ResultRow) -> None:
+        self._done += 1
+        self._heartbeat.add(row, self._done / max(self._clock.monotonic_s() - self._begun_s, 1e-3))
+        self._line.send("result", shard.name, row.result, row.dropped.get("beyond_255", 0), row.seconds)
+
+    def add_others(self, shard: PlannedShard, results: Iterable[str]) -> None:
+        self._line.send("others", shard.name, dict(Counter(results)))
+
+    def marked(self, shard: PlannedShard) -> None:
+        self._line.send("marked", shard.name)
+
+
+class _LineHandler(logging.Handler):
+    def __init__(self, line: _Line, part: int | None) -> None:
+        super().__init__()
+        self._line = line
+        self.setFormatter(logging.Formatter(f"Worker {part}: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._line.send("log", record.levelno, self.format(record), getattr(record, "fields", {}))
+        except _LostForemanError:
+            return
+
+
+def run_worker(connection: Connection, task: WorkerTask) -> None:
+    """Body of the process; ends it with the exit code that job.errors documents."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
+    line = _Line(connection)
+    logging.basicConfig(level=task.log_level, handlers=[_LineHandler(line, task.options.part)], force=True)
+    quiet_libraries()
+    code, text = 0, ""
+    try:
+        _work(line, task)
+    except RunOverError:
+        pass
+    except AnnotateError as exc:
+        code, text = exc.exit_code, str(exc)
+    except BaseException as exc:
+        logging.getLogger(__name__).critical("Unforeseen error", exc_info=True)
+        code, text = _UNFORESEEN_EXIT_CODE, f"{type(exc).__name__}: {exc}"
+    try:
+        line.send("end", code, text)
+        connection.close()
+    finally:
+        os._exit(code)
+
+
+def _work(line: _Line, task: WorkerTask) -> None:
+    return_freed_memory()
+    options = task.options
+    if task.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = task.gpus[0]
+    source, target = (address.open(options.attempt) for address in task.addresses)
+    run = find_named(target, task.run_name)
+    plan = read_plan(run)
+    assert plan is not None, "shards are handed out once there is a plan"
+    try:
+        with Heartbeat(run, options) as heartbeat:
+            heartbeat.beat.activity, begun_s = "loading", options.clock.monotonic_s()
+            worker = build_worker(run, source, open_artifact(task.artifact_folder, task.artifact_digest), options)
+            heartbeat.beat.activity = "working"
+            line.send("loaded", options.clock.monotonic_s() - begun_s)
+            teller = _Teller(line, heartbeat, options.clock)
+            with stopped_by_signals(worker.stop):
+                worker.work(open_shards(run, plan, line.shards(), options, teller), teller)
+    finally:
+        target.close()

@@ -1,0 +1,246 @@
+"""A process's shards: what is left of each, what has come of it, and when it is complete."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Protocol
+
+import msgspec
+
+from job.plan.plan import Plan, PlannedInput, PlannedShard, read_shard
+from job.run.journal import FAILED, ResultRow, ShardHistory, ShardJournal, keep_better, read_history
+from job.run.options import WorkerOptions
+from job.run.run import Run
+
+logger = logging.getLogger(__name__)
+
+KILLS_BEFORE_CARE = 2
+"""From the third attempt on, a shard is done one image at a time."""
+INTENTS_BEFORE_BLAME = 2
+
+
+class Listener(Protocol):
+    """Who wants to know what becomes of shards."""
+
+    def add(self, shard: PlannedShard, row: ResultRow) -> None:
+        """This process has a result for an input that had none."""
+        ...
+
+    def add_others(self, shard: PlannedShard, results: Iterable[str]) -> None:
+        """Others have these results for inputs that had none here."""
+        ...
+
+    def marked(self, shard: PlannedShard) -> None:
+        """The shard is complete and has its marker."""
+        ...
+
+
+class FailedInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A line of the failure table."""
+
+    json: str
+    reason: str
+
+
+class Marker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`done/<shard>.json`: every key of the shard has a result.
+
+    Attributes:
+        attempt: Who wrote it.
+        totals: Images by result.
+        instances: Instances in the output by class.
+        dropped: Instances left out, by why.
+        failures: The failed inputs.
+    """
+
+    attempt: str
+    totals: dict[str, int]
+    instances: dict[str, int]
+    dropped: dict[str, int]
+    failures: tuple[FailedInput, ...]
+
+
+@dataclass
+class OpenShard:
+    """A shard in this process's hands.
+
+    Attributes:
+        shard: Its line in the plan.
+        journal: This attempt's part of its journal.
+        history: What other attempts did, as far as it was read.
+        todo: Inputs that had no result when it was taken up, in order; those that have ended workers last.
+        results: The row that counts of every input that has one.
+        is_marked: Whether this process has seen to its marker.
+        is_careful: Whether it has to be done one image at a time.
+    """
+
+    shard: PlannedShard
+    journal: ShardJournal
+    history: ShardHistory
+    todo: list[PlannedInput]
+    results: dict[str, ResultRow] = field(default_factory=dict)
+    is_marked: bool = False
+
+    @property
+    def is_careful(self) -> bool:
+        """Whether workers have died on it so often that images are done one at a time."""
+        return len(self.history.killed_attempts) >= KILLS_BEFORE_CARE
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every input has a result."""
+        return len(self.results) == self.shard.inputs
+
+    def is_suspect(self, planned: PlannedInput) -> bool:
+        """Whether this input has ended workers twice, as far as the intent rows tell."""
+        return len(self.history.open_intents(planned.json)) >= INTENTS_BEFORE_BLAME
+
+    def latest_intent_s(self, planned: PlannedInput) -> float:
+        """Store's time of the youngest intent row of an input."""
+        return max(self.history.open_intents(planned.json))
+
+    def add(self, row: ResultRow) -> bool:
+        """Take a result of this attempt; returns whether it is the input's first."""
+        is_first = row.json not in self.results
+        keep_better(self.results, row)
+        self.journal.add(row)
+        return is_first
+
+    def learn(self) -> list[ResultRow]:
+        """Read what others have added to the journal; returns the rows of inputs that had none."""
+        new = self.journal.read_others(self.history)
+        fresh = [row for row in new if row.json not in self.results]
+        for row in new:
+            keep_better(self.results, row)
+        return list({row.json: row for row in fresh}.values())
+
+    def marker(self, attempt: str) -> Marker:
+        """Sum up a complete shard."""
+        rows = self.results.values()
+        instances: Counter[str] = Counter()
+        dropped: Counter[str] = Counter()
+        for row in rows:
+            instances.update({name: len(scores) for name, scores in row.scores.items()})
+            dropped.update(row.dropped)
+        return Marker(
+            attempt=attempt,
+            totals=dict(Counter(row.result for row in rows)),
+            instances=dict(instances),
+            dropped=dict(dropped),
+            failures=tuple(FailedInput(json=row.json, reason=row.reason) for row in rows if row.result == FAILED),
+        )
+
+
+def own_shards(plan: Plan, options: WorkerOptions) -> Sequence[PlannedShard]:
+    """The contiguous block of shards that an index owns, in the order in which it walks it.
+
+    Blocks differ by at most one shard. `order="backward"` mirrors everything: index 0 owns the last block.
+    """
+    count, index, num_indexes = len(plan.shards), options.index, options.num_indexes
+    if options.order == "backward":
+        index = num_indexes - 1 - index
+    block = plan.shards[count * index // num_indexes : count * (index + 1) // num_indexes]
+    return block[::-1] if options.order == "backward" else block
+
+
+def open_shards(
+    run: Run,
+    plan: Plan,
+    shards: Iterable[PlannedShard],
+    options: WorkerOptions,
+    listener: Listener,
+) -> Iterator[OpenShard]:
+    """Take up shards one after the other; each is read when its turn comes, and passed over when it has a marker.
+
+    Args:
+        run: The run.
+        plan: Its plan.
+        shards: Shards without a marker, as far as it was known.
+        options: Who takes them up, and in which order of their inputs.
+        listener: Told of the results of earlier attempts and of others.
+    """
+    for shard in shards:
+        options.pulse.moved()
+        if is_marked(run, shard):
+            listener.add_others(shard, Counter(read_marker(run, shard.name).totals).elements())
+            listener.marked(shard)
+            continue
+        open_shard = _open(run, plan, shard, options)
+        listener.add_others(shard, [row.result for row in open_shard.results.values()])
+        yield open_shard
+
+
+def marked_shards(run: Run, after: str = "") -> Iterator[str]:
+    """Names of the shards that are complete, ascending, those after shard `after`; one listing."""
+    for found in run.store.walk(run.key("done"), after=_marker_key(run, after) if after else ""):
+        yield found.key.rpartition("/")[2].removesuffix(".json")
+
+
+def marked_among(run: Run, shards: Sequence[PlannedShard]) -> set[str]:
+    """Names of those of some neighbouring shards that are complete; lists no more than their part."""
+    if not shards:
+        return set()
+    first, last = min(shard.name for shard in shards), max(shard.name for shard in shards)
+    marked = takewhile(lambda name: name <= last, marked_shards(run, after=_name_before(first)))
+    return set(marked)
+
+
+def is_marked(run: Run, shard: PlannedShard) -> bool:
+    """Whether a shard is complete; one request."""
+    return run.store.stat(_marker_key(run, shard.name)) is not None
+
+
+def are_all_marked(run: Run, plan: Plan) -> bool:
+    """Whether every shard of the plan is complete; the listing ends at the first gap."""
+    marked = marked_shards(run)
+    return all(next(marked, None) == shard.name for shard in plan.shards)
+
+
+def write_marker(run: Run, open_shard: OpenShard, attempt: str) -> None:
+    """Store the last rows, then the marker."""
+    open_shard.journal.write()
+    run.store.flush()
+    run.store.create(_marker_key(run, open_shard.shard.name), msgspec.json.encode(open_shard.marker(attempt)))
+    open_shard.is_marked = True
+
+
+def read_marker(run: Run, shard_name: str) -> Marker:
+    """A complete shard's marker."""
+    return msgspec.json.decode(run.store.read(_marker_key(run, shard_name)), type=Marker)
+
+
+def _marker_key(run: Run, shard_name: str) -> str:
+    return run.key("done", f"{shard_name}.json")
+
+
+def _name_before(shard_name: str) -> str:
+    number = int(shard_name)
+    return f"{number - 1:06d}" if number else ""
+
+
+def _open(run: Run, plan: Plan, shard: PlannedShard, options: WorkerOptions) -> OpenShard:
+    history = read_history(run, shard.name)
+    planned = read_shard(run, plan, shard)
+    if options.order == "backward":
+        planned.reverse()
+    open_shard = OpenShard(
+        shard=shard,
+        journal=ShardJournal(run, shard.name, options.attempt),
+        history=history,
+        todo=[item for item in planned if item.json not in history.results],
+        results=dict(history.results),
+    )
+    open_shard.todo.sort(key=open_shard.is_suspect)
+    if open_shard.is_careful and open_shard.todo:
+        logger.warning(
+            "Shard %s has ended %d workers: doing its %d images one at a time",
+            shard.name,
+            len(history.killed_attempts),
+            len(open_shard.todo),
+        )
+    open_shard.journal.start()
+    return open_shard

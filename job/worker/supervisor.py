@@ -1,0 +1,217 @@
+"""Several workers on one machine: one process hands out shards, the others do them.
+
+Each worker has a pipe of its own, so that one that is killed in the middle of a message harms no other. What a
+worker had in hand when it died is handed out again; the journal knows what of it is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from job.errors import AnnotateError, ConfigurationError, InterruptedRunError, UsageError, WorkerError
+from job.plan.plan import PlannedShard
+from job.run.run import Run
+from job.system.signals import stopped_by_signals
+from job.telemetry.liveness import Observer
+from job.worker.process import WorkerTask, run_worker
+from job.worker.shards import is_marked
+
+logger = logging.getLogger(__name__)
+
+MOST_RESTARTS = 20
+"""Of one worker; as often as an index of the chart's Jobs is tried again."""
+_POLL_S = 0.2
+_CUT = "instances cut off"
+_KILL_AFTER_S = 60.0
+_FATAL = {UsageError.exit_code: UsageError, ConfigurationError.exit_code: ConfigurationError}
+
+Report = Callable[[Mapping[str, int], int], None]
+"""Takes counts of results, and how many instances were cut off in them; negative to take them back."""
+
+
+@dataclass
+class _Slot:
+    """A worker's place, whoever has it at the time."""
+
+    number: int
+    process: Any = None
+    connection: Connection | None = None
+    handed: dict[str, PlannedShard] = field(default_factory=dict)
+    told: dict[str, Counter[str]] = field(default_factory=dict)
+    restarts: int = 0
+    failure: AnnotateError | None = None
+    end: tuple[int, str] | None = None
+
+
+def work_in_processes(
+    task: WorkerTask, run: Run, shards: Sequence[PlannedShard], report: Report, observer: Observer
+) -> None:
+    """Do shards in `task.options.workers` processes.
+
+    Args:
+        task: What a worker needs to know.
+        run: The run.
+        shards: Without a marker, in the order in which they are handed out.
+        report: Told of every result.
+        observer: Told what the workers do.
+
+    Raises:
+        ConfigurationError: A worker has found something that every worker would see; the others are ended.
+        InterruptedRunError: A signal came, and work is left; the workers have ended in order.
+        WorkerError: A worker was ended too often, and shards are left.
+    """
+    stop = threading.Event()
+    with stopped_by_signals(stop):
+        _Foreman(task, run, shards, report, observer).work(stop)
+
+
+class _Foreman:
+    def __init__(
+        self, task: WorkerTask, run: Run, shards: Sequence[PlannedShard], report: Report, observer: Observer
+    ) -> None:
+        self._task = task
+        self._run = run
+        self._waiting = deque(shards)
+        self._report = report
+        self._observer = observer
+        self._slots = [_Slot(number) for number in range(min(task.options.workers, len(shards)))]
+        self._context = multiprocessing.get_context("spawn")
+
+    def work(self, stop: threading.Event) -> None:
+        """Hand out shards until all are done, or nobody is left to do them."""
+        is_stopping = False
+        try:
+            for slot in self._slots:
+                self._start(slot)
+            while connections := {slot.connection: slot for slot in self._slots if slot.connection is not None}:
+                if stop.is_set() and not is_stopping:
+                    is_stopping = True
+                    self._terminate_all()
+                for ready in wait(list(connections), timeout=_POLL_S):
+                    self._listen(connections[ready], is_stopping)  # type: ignore[index]
+            self._raise_worst(is_stopping)
+        finally:
+            self._kill_all()
+
+    def _start(self, slot: _Slot) -> None:
+        here, there = self._context.Pipe()
+        slot.connection, slot.end = here, None
+        slot.process = self._context.Process(
+            target=run_worker, args=(there, self._task.for_part(slot.number)), name=f"worker-{slot.number}", daemon=True
+        )
+        slot.process.start()
+        there.close()
+
+    def _listen(self, slot: _Slot, is_stopping: bool) -> None:
+        assert slot.connection is not None
+        try:
+            message = slot.connection.recv()
+        except (EOFError, OSError):
+            self._bury(slot, is_stopping)
+            return
+        if message[0] != "log":
+            self._task.options.pulse.moved()
+        match message:
+            case ("next",):
+                self._hand_out(slot)
+            case ("loaded", seconds):
+                self._observer.model_loaded(seconds)
+            case ("result", shard_name, result, cut, seconds):
+                self._observer.image_finished(result, seconds)
+                self._add(slot, shard_name, {result: 1}, cut)
+            case ("others", shard_name, results):
+                self._add(slot, shard_name, results, 0)
+            case ("marked", shard_name):
+                slot.handed.pop(shard_name, None)
+                slot.told.pop(shard_name, None)
+            case ("log", level, text, fields):
+                logger.log(level, "%s", text, extra={"fields": {**fields, "worker": slot.number}})
+            case ("end", code, text):
+                slot.end = (code, text)
+
+    def _add(self, slot: _Slot, shard_name: str, results: Mapping[str, int], cut: int) -> None:
+        slot.told.setdefault(shard_name, Counter()).update({**results, _CUT: cut})
+        self._report(results, cut)
+
+    def _hand_out(self, slot: _Slot) -> None:
+        assert slot.connection is not None
+        shard = self._waiting.popleft() if self._waiting else None
+        if shard is not None:
+            slot.handed[shard.name] = shard
+        try:
+            slot.connection.send(shard)
+        except OSError:
+            return  # it has died; its end of the pipe tells so in a moment
+
+    def _bury(self, slot: _Slot, is_stopping: bool) -> None:
+        """A worker has ended: take back what it had in hand, and start another in its place if there is need."""
+        assert slot.connection is not None
+        slot.connection.close()
+        slot.connection = None
+        slot.process.join()
+        self._take_back(slot)
+        code, text = slot.end or (slot.process.exitcode, "")
+        if code == 0:
+            self._restart_for_what_was_taken_back(slot, is_stopping)
+            return
+        reason = text or (f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}")
+        slot.failure = _FATAL.get(code, WorkerError if code != InterruptedRunError.exit_code else InterruptedRunError)(
+            f"worker {slot.number}: {reason}"
+        )
+        if code in _FATAL:
+            self._waiting.clear()
+            self._terminate_all()
+        elif not is_stopping and slot.restarts < MOST_RESTARTS:
+            slot.restarts += 1
+            logger.warning("Worker %d has ended (%s): starting it again", slot.number, reason)
+            self._start(slot)
+        elif not is_stopping:
+            logger.error("Worker %d has ended %d times (%s): given up", slot.number, slot.restarts + 1, reason)
+
+    def _restart_for_what_was_taken_back(self, slot: _Slot, is_stopping: bool) -> None:
+        """A worker that has nothing more to do may have ended before another one died with work in hand."""
+        slot.failure = None
+        if self._waiting and not is_stopping and slot.restarts < MOST_RESTARTS:
+            slot.restarts += 1
+            self._start(slot)
+
+    def _take_back(self, slot: _Slot) -> None:
+        """What was handed out and has no marker is handed out again, and what was told of it taken back."""
+        lost = [shard for shard in slot.handed.values() if not is_marked(self._run, shard)]
+        self._waiting.extendleft(reversed(lost))
+        for shard in lost:
+            told = slot.told.get(shard.name, Counter())
+            cut = told.pop(_CUT, 0)
+            self._report({result: -count for result, count in told.items()}, -cut)
+        slot.handed, slot.told = {}, {}
+
+    def _raise_worst(self, is_stopping: bool) -> None:
+        failures = [slot.failure for slot in self._slots if slot.failure is not None]
+        fatal = [failure for failure in failures if failure.exit_code in _FATAL]
+        if fatal:
+            raise fatal[0]
+        if is_stopping and self._waiting:
+            raise InterruptedRunError("interrupted with work left: the same command goes on with it")
+        if self._waiting:
+            lost = WorkerError(
+                f"{len(self._waiting)} shards are left and no worker: the same command goes on with them"
+            )
+            raise max(failures, key=lambda failure: failure.exit_code, default=lost)
+
+    def _terminate_all(self) -> None:
+        for slot in self._slots:
+            if slot.connection is not None:
+                slot.process.terminate()
+
+    def _kill_all(self) -> None:
+        for slot in self._slots:
+            if slot.process is not None and slot.process.is_alive():
+                slot.process.kill()
+                slot.process.join(_KILL_AFTER_S)

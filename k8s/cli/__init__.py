@@ -1,0 +1,1 @@
+"""Commands of the cluster, each loaded when it is called."""

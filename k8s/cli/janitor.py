@@ -1,0 +1,41 @@
+"""`sam3-annotate janitor`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import click
+
+from job.cli.flags import log_flags
+from job.plan.planner import refusals_are_configuration
+from job.run.options import new_attempt
+from job.storage.open import Address, read_storage_options
+from job.telemetry.logs import set_up_logging
+from k8s.cluster import Cluster
+from k8s.janitor import suspend_what_is_left, wait_for_end
+
+logger = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option("--namespace", required=True, help="Namespace of the Jobs.")
+@click.option("--job", "jobs", multiple=True, required=True, help="Name of a Job of the run; repeatable.")
+@click.option("--out_top_dir", required=True, help="Folder or URL of the run's results.")
+@click.option("--output_storage_options", help="JSON file of fsspec options for the output.")
+@click.option("--run", "run_name", required=True, help="Name of the run.")
+@log_flags
+def janitor(**flags: Any) -> None:
+    """Wait for the end of a run, then suspend the Jobs of it that cannot end by themselves.
+
+    The chart has a pod for this; it may get and patch just these Jobs.
+    """
+    set_up_logging(flags["log_level"], flags["log_format"])
+    options = read_storage_options(flags["output_storage_options"])
+    with refusals_are_configuration(is_planner=True):
+        cluster = Cluster(flags["namespace"])
+        store = Address(flags["out_top_dir"], options).open(new_attempt())
+        logger.info("Waiting for the end of run %s in %s", flags["run_name"], store.url)
+        wait_for_end(store, flags["run_name"])
+    if not suspend_what_is_left(cluster, flags["jobs"]):
+        logger.info("Nothing is left of %s", ", ".join(flags["jobs"]))

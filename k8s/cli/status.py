@@ -1,0 +1,100 @@
+"""`sam3-annotate status`."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
+from typing import Any
+
+import click
+import msgspec
+
+from job.cli.text import one_line
+from job.errors import AnnotateError, ConfigurationError, TooManyFailedError, WorkerError
+from job.storage.open import read_storage_options
+from job.telemetry.logs import set_up_logging
+from k8s.cli.flags import release_flags
+from k8s.cli.screen import lines_of
+from k8s.cluster import Cluster, ClusterError
+from k8s.observe import look
+from k8s.status import ReleaseStatus
+
+_INTERVAL_S = 5.0
+_REPAINT = "\x1b[H\x1b[2J"
+_OVER = {"complete", "too_many_failed", "superseded", "failed", "stalled", "ended_unseen"}
+
+
+@click.command()
+@release_flags
+@click.option("--output_storage_options", help="JSON file of fsspec options for the output, as seen from here.")
+@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
+@click.option("--watch", is_flag=True, help="Show it again and again, until the end or Ctrl-C.")
+@click.option("--wait", is_flag=True, help="Wait for the end; the exit code tells how it was.")
+def status(release: str, namespace: str | None, kube_context: str | None, **flags: Any) -> None:
+    """Show how RELEASE does: progress from storage, pools, failures with the pods' last words, what is in the way.
+
+    Complete is what the storage says, whatever becomes of a Job. With --wait the exit code is 0 for complete, 65 for
+    too many failed inputs, 78 or 70 for Jobs that have failed.
+    """
+    set_up_logging("ERROR", "text")
+    options, is_waiting = read_storage_options(flags["output_storage_options"]), flags["watch"] or flags["wait"]
+    cluster = Cluster(namespace, kube_context)
+    shown = None
+    # Who waits for the end must not take Ctrl-C for it.
+    with nullcontext() if flags["wait"] else suppress(KeyboardInterrupt):
+        while True:
+            found = _look(cluster, release, options, is_patient=shown is not None)
+            if found is not None and (flags["watch"] or shown is None or found.state in _OVER):
+                _show(found, flags["output"], is_repainted=flags["watch"] and sys.stdout.isatty())
+            shown = found or shown
+            if not is_waiting or (found is not None and found.state in _OVER):
+                break
+            time.sleep(_INTERVAL_S)
+    if flags["wait"] and shown is not None:
+        _raise_if_bad(shown)
+
+
+def _look(cluster: Cluster, release: str, options: Mapping[str, object], *, is_patient: bool) -> ReleaseStatus | None:
+    """None while the API server is out of reach of one who waits."""
+    try:
+        return look(cluster, release, options)
+    except ClusterError as exc:
+        if not is_patient:
+            raise
+        click.echo(f"Warning: {exc}", err=True)
+        return None
+
+
+def _show(found: ReleaseStatus, output: str, *, is_repainted: bool) -> None:
+    if output == "json":
+        click.echo(msgspec.json.encode(found))
+    else:
+        click.echo((_REPAINT if is_repainted else "") + "\n".join(one_line(line) for line in lines_of(found)))
+
+
+def _raise_if_bad(found: ReleaseStatus) -> None:
+    """The exit code of a release that has ended.
+
+    Raises:
+        TooManyFailedError: More inputs failed than allowed.
+        ConfigurationError: Another run has taken its place, or its Jobs have failed on what no retry mends.
+        WorkerError: Its Jobs have failed otherwise, or ended with work left.
+    """
+    if found.state in {"complete", "ended_unseen"}:
+        return
+    if found.state == "too_many_failed":
+        raise TooManyFailedError(f"run {found.run} has ended with too many failed inputs")
+    if found.state == "superseded":
+        raise ConfigurationError(f"run {found.run} has ended: another one has taken its place")
+    raise _error_of(found)
+
+
+def _error_of(found: ReleaseStatus) -> AnnotateError:
+    words = next((one.last_words for one in found.failures if one.is_final), "")
+    reasons = " ".join(pool.reason for pool in found.pools.values())
+    is_configuration = re.search(r"\bexit (?:code )?(?:2|78)\b", f"{words} {reasons}") is not None
+    kind = ConfigurationError if is_configuration else WorkerError
+    return kind(f"release {found.release} is {found.state}: {words or reasons or 'install it again to go on'}")

@@ -1,1 +1,0 @@
-"""Commands, loaded by the command line when they are called."""

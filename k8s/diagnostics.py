@@ -1,0 +1,108 @@
+"""What keeps pods from working, as sentences that say what to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
+
+from k8s.api_objects import Event, Node, Pod, has_condition
+
+LATE = timedelta(seconds=15)
+"""A pod that is still there so long after its grace period is on a node that does not answer."""
+_IMAGE_REASONS = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"}
+_START_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+_LONGEST = 300
+
+
+def find_hindrances(
+    pods: Iterable[Pod],
+    events: Iterable[Event],
+    jobs: frozenset[str],
+    node_of: Callable[[str], Node | None],
+    now: datetime,
+) -> Iterator[str]:
+    """Look for what is in the way.
+
+    Args:
+        pods: Workers of a release.
+        events: Warnings about Jobs of the namespace.
+        jobs: Names of the Jobs of the release that lack pods.
+        node_of: Gives a node by name.
+        now: The time.
+    """
+    seen = list(pods)
+    yield from _unschedulable(seen)
+    yield from _not_started(seen)
+    yield from _on_dead_nodes(seen, node_of, now)
+    yield from _not_created(events, jobs)
+
+
+def _unschedulable(pods: Iterable[Pod]) -> Iterator[str]:
+    found: Counter[tuple[str, str]] = Counter()
+    for pod in pods:
+        for one in pod.status.conditions:
+            if pod.status.phase == "Pending" and one.type == "PodScheduled" and one.reason == "Unschedulable":
+                found[pod.pool, one.message] += 1
+    for (pool, message), count in found.items():
+        yield f"{_pods(count)} of pool {pool} wait for a node: {_cut(message)}"
+
+
+def _not_started(pods: Iterable[Pod]) -> Iterator[str]:
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for pod in pods:
+        waiting = pod.waiting
+        if waiting is not None and waiting.reason in _IMAGE_REASONS | _START_REASONS:
+            counts[pod.pool, waiting.reason] += 1
+            found.setdefault((pod.pool, waiting.reason), (pod.spec.containers[0].image, waiting.message))
+    for (pool, reason), (image, message) in found.items():
+        what = f"image {image}: " if reason in _IMAGE_REASONS else ""
+        yield f"{_pods(counts[pool, reason])} of pool {pool} cannot start, {reason}: {what}{_cut(message)}"
+
+
+def _on_dead_nodes(pods: Iterable[Pod], node_of: Callable[[str], Node | None], now: datetime) -> Iterator[str]:
+    late: Counter[str] = Counter()
+    for pod in pods:
+        # The deletion's time is the one at which the grace period ends.
+        deleted = pod.metadata.deletion_timestamp
+        if deleted is not None and pod.spec.node_name and now - deleted > LATE:
+            late[pod.spec.node_name] += 1
+    for name, count in late.items():
+        node = node_of(name)
+        if node is None or not node.is_ready:
+            yield (
+                f"node {name} looks dead, and {_pods(count)} on it hold their indexes: `kubectl delete node {name}` "
+                f"if it is gone for good, or `kubectl taint node {name} "
+                "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute` once it is off"
+            )
+    cut_off: Counter[str] = Counter()
+    for pod in pods:
+        if pod.status.phase == "Running" and pod.metadata.deletion_timestamp is None and _is_lost(pod):
+            cut_off[pod.spec.node_name] += 1
+    for name, count in cut_off.items():
+        yield f"node {name} does not report; {_pods(count)} on it may be at work all the same"
+
+
+def _is_lost(pod: Pod) -> bool:
+    """What the node controller tells of pods of a node that is silent."""
+    return pod.status.reason == "NodeLost" or (
+        any(one.type == "Ready" and one.status == "False" and one.reason == "" for one in pod.status.conditions)
+        and has_condition(pod.status.conditions, "ContainersReady")
+    )
+
+
+def _not_created(events: Iterable[Event], jobs: frozenset[str]) -> Iterator[str]:
+    newest = {event.involved_object.name: event for event in events if event.reason == "FailedCreate"}
+    for name, event in newest.items():
+        if name in jobs:
+            yield f"Job {name} cannot create pods: {_cut(event.message)}"
+
+
+def _pods(count: int) -> str:
+    return f"{count} pod" if count == 1 else f"{count} pods"
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -1,0 +1,166 @@
+"""Exported graphs agree with sam3's own processor, and a graph that does not is found out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+from export.demo_model.scenes.scenes import draw_scene
+from export.parity.metrics import TOLERANCES, Answer, Tally
+from job.errors import UsageError, WorkerError
+from job.model.artifact import MANIFEST_NAME, Artifact, encode_manifest, file_entry, open_artifact
+from tests.export.conftest import FEW_SCENES, MANY_SCENES, run_verify
+
+KINDS = [("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("torchscript", "fp32"), ("torchscript", "fp16")]
+
+
+@pytest.mark.parametrize(("graph_format", "precision"), KINDS)
+def test_an_export_is_kept_only_with_figures_that_meet_its_tolerances(
+    exported: Callable[[str, str], Artifact], graph_format: str, precision: str
+) -> None:
+    manifest = exported(graph_format, precision).manifest
+    assert [figures.comparison for figures in manifest.parity] == ["same_input", "end_to_end"]
+    for figures in manifest.parity:
+        assert figures.passed
+        assert figures.tolerance == TOLERANCES[manifest.precision, figures.comparison]
+        assert figures.images == (MANY_SCENES if (graph_format, precision) == ("onnx", "fp32") else FEW_SCENES)
+
+
+def test_the_command_line_compares_enough_of_every_class(demo_onnx: Artifact) -> None:
+    for figures in demo_onnx.manifest.parity:
+        assert figures.images >= 50
+        assert set(figures.instances) == {"car", "license_plate", "person"}
+        assert min(figures.instances.values()) >= 200, figures.instances
+
+
+@pytest.mark.parametrize(("graph_format", "precision"), KINDS)
+def test_an_artifact_is_verified_without_its_checkpoint(
+    exported: Callable[[str, str], Artifact], graph_format: str, precision: str
+) -> None:
+    artifact = exported(graph_format, precision)
+    result = run_verify(artifact.folder, "--device", "cpu", "--model_digest", artifact.digest)
+    assert "same_input: agrees on 2 images" in result.output
+
+
+@pytest.mark.parametrize(
+    ("graph", "weight"),
+    [
+        ("image_encoder", "trunk.patch_embed.proj.weight.half"),
+        ("grounding", "masks.head.instance_seg_head.weight.half"),
+    ],
+)
+def test_one_weight_disturbed_by_a_hundredth_is_found_out(
+    demo_onnx: Artifact, tmp_path: Path, graph: str, weight: str
+) -> None:
+    folder = tmp_path / "disturbed"
+    shutil.copytree(demo_onnx.folder, folder)
+    disturb(folder / f"{graph}.onnx", weight, 0.01)
+    reseal(folder)
+    with pytest.raises(WorkerError, match="does not answer as the original"):
+        run_verify(folder, "--device", "cpu", "--checkpoint", "demo", "--image_count", FEW_SCENES)
+    with pytest.raises(WorkerError, match="does not answer as the original"):
+        run_verify(folder, "--device", "cpu")
+
+
+def test_pictures_of_ones_own_are_compared_upright(demo_onnx: Artifact, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    draw_scene(3).image.rotate(90, expand=True).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    draw_scene(4).image.save(tmp_path / "plain.png")
+    result = run_verify(
+        demo_onnx.folder, "--device", "cpu", "--checkpoint", "demo", "--images", tmp_path, "--image_count", 5
+    )
+    assert "end_to_end: agrees on 2 images" in result.output
+
+
+def test_pictures_without_the_original_are_refused(demo_onnx: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--images needs --checkpoint"):
+        run_verify(demo_onnx.folder, "--device", "cpu", "--images", tmp_path)
+
+
+def test_a_folder_without_pictures_is_refused(demo_onnx: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"has no \.jpg"):
+        run_verify(demo_onnx.folder, "--device", "cpu", "--checkpoint", "demo", "--images", tmp_path)
+
+
+def test_another_checkpoint_than_the_artifacts_is_refused(demo_onnx: Artifact, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(demo_onnx.folder, folder)
+    manifest = msgspec.structs.replace(demo_onnx.manifest, checkpoint_sha256="0" * 64)
+    (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
+    with pytest.raises(UsageError, match="was made from the checkpoint 0000"):
+        run_verify(folder, "--device", "cpu", "--checkpoint", "demo")
+
+
+def answer(score: float, mask: list[int], threshold: float = 0.4) -> Answer:
+    scores = np.array([[score]], np.float32)
+    masks = (np.array([mask], np.bool_),) if score > threshold else ()
+    return Answer(scores=scores, selected=np.argwhere(scores > threshold), masks=masks)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "passed"),
+    [
+        pytest.param(answer(0.5, [1, 1, 0]), answer(0.5, [1, 1, 0]), True, id="equal"),
+        pytest.param(answer(0.5, [1, 1, 0]), answer(0.50005, [1, 1, 0]), True, id="score near"),
+        pytest.param(answer(0.5, [1, 1, 0]), answer(0.5002, [1, 1, 0]), False, id="score far"),
+        pytest.param(answer(0.5, [1] * 3000 + [0]), answer(0.5, [1] * 3000 + [1]), True, id="a pixel of many"),
+        pytest.param(answer(0.5, [1] * 900 + [0] * 3), answer(0.5, [1] * 903), False, id="three pixels of few"),
+        pytest.param(answer(0.5, [1, 1, 0]), answer(0.39, [1, 1, 0]), False, id="only theirs"),
+        pytest.param(answer(0.39, [1, 1, 0]), answer(0.5, [1, 1, 0]), False, id="only ours"),
+        pytest.param(answer(0.1, [1]), answer(0.1, [1]), False, id="nothing to compare"),
+    ],
+)
+def test_what_counts_as_agreement(theirs: Answer, ours: Answer, passed: bool) -> None:
+    tally = Tally(("license plate",), 0.4)
+    tally.add(theirs, ours)
+    figures = tally.figures("same_input", TOLERANCES["fp32", "same_input"], "CPUExecutionProvider")
+    # The mean is held to what every mask is held to; one mask two pixels off may miss it.
+    assert figures.passed is passed
+    assert set(figures.instances) == {"license_plate"}
+
+
+def test_an_instance_near_the_threshold_may_be_missing_end_to_end() -> None:
+    tally = Tally(("car",), 0.4)
+    tally.add(answer(0.4005, [1]), answer(0.3999, [1]))
+    tally.add(answer(0.6, [1]), answer(0.6, [1]))
+    figures = tally.figures("end_to_end", TOLERANCES["fp32", "end_to_end"], "CPUExecutionProvider")
+    assert figures.passed
+    assert figures.unmatched == 1
+
+
+@pytest.mark.parametrize(("others", "passed"), [(198, False), (199, True)])
+def test_eight_bits_may_lose_one_mask_of_two_hundred(others: int, passed: bool) -> None:
+    tally = Tally(("car",), 0.4)
+    tally.add(answer(0.5, [1] * 50 + [0] * 50), answer(0.5, [1] * 100))
+    for _ in range(others):
+        tally.add(answer(0.5, [1]), answer(0.5, [1]))
+    assert tally.figures("same_input", TOLERANCES["int8", "same_input"], "CPU").passed is passed
+
+
+def disturb(path: Path, weight: str, share: float) -> None:
+    """Make every number of a weight larger or smaller by a share, by chance."""
+    model = onnx.load(path)
+    (tensor,) = (x for x in model.graph.initializer if x.name == weight)
+    values = numpy_helper.to_array(tensor)
+    factors = 1 + share * np.random.default_rng(0).choice((-1, 1), values.shape)
+    tensor.CopyFrom(numpy_helper.from_array((values * factors).astype(values.dtype), tensor.name))
+    onnx.save(model, path)
+
+
+def reseal(folder: Path) -> None:
+    """Make the manifest fit changed files."""
+    manifest = msgspec.json.decode((folder / MANIFEST_NAME).read_bytes())
+    for name in manifest["files"]:
+        entry = file_entry(folder / name)
+        manifest["files"][name] = {"sha256": entry.sha256, "size": entry.size}
+    (folder / MANIFEST_NAME).write_bytes(msgspec.json.encode(manifest))
+    open_artifact(folder)

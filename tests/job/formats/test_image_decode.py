@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from job.errors import InputError
+from job.formats.image_decode import decode_for_model, decode_upright, read_header
+from tests import reference
+
+ANY_SIZE = 1 << 40
+RED, GREEN = (200, 40, 30), (30, 180, 60)
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def exif(orientation: int, tag_type: int = 3, count: int = 1) -> bytes:
+    """EXIF of one tag, by default one short integer."""
+    entry = struct.pack("<HHHII", 1, 0x0112, tag_type, count, orientation)
+    return b"Exif\x00\x00II*\x00\x08\x00\x00\x00" + entry + bytes(4)
+
+
+def picture() -> Image.Image:
+    """48 x 32, red with a green corner at the top left."""
+    image = Image.new("RGB", (48, 32), RED)
+    image.paste(GREEN, (0, 0, 16, 16))
+    return image
+
+
+NOISE = encoded(Image.effect_noise((300, 200), 90).convert("RGB"))
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG that declares a size and holds no pixel."""
+    data = encoded(Image.new("RGB", (1, 1)), "PNG")
+    header = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+    return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+
+
+# --- orientation -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_stored_raster_is_decoded_as_a_person_sees_it(orientation: int) -> None:
+    stored = np.stack([reference.turn_back(plane, orientation) for plane in np.asarray(picture()).transpose(2, 0, 1)])
+    data = encoded(Image.fromarray(stored.transpose(1, 2, 0)), exif=exif(orientation), quality=95, subsampling=0)
+    header = read_header(data, ANY_SIZE)
+    assert header.orientation == orientation
+    assert header.size_hw == stored.shape[1:]
+    assert header.upright_size_hw == (32, 48)
+    upright = decode_upright(data)
+    assert upright.size == (48, 32)
+    assert np.abs(np.asarray(upright).astype(int) - np.asarray(picture()).astype(int)).max() < 12
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        pytest.param({}, id="no EXIF"),
+        pytest.param({"exif": exif(0)}, id="0"),
+        pytest.param({"exif": exif(9)}, id="9"),
+        pytest.param({"exif": exif(ord("6"), tag_type=2, count=2)}, id="a text"),
+        pytest.param({"exif": exif(6, tag_type=7)}, id="bytes"),
+        pytest.param({"exif": exif(6, tag_type=99)}, id="a type that does not exist"),
+        pytest.param({"exif": b"Exif\x00\x00"}, id="empty EXIF"),
+        pytest.param({"exif": b"Exif\x00\x00garbage, garbage"}, id="garbage as EXIF"),
+    ],
+)
+def test_without_an_orientation_that_makes_sense_the_raster_is_upright(extra: dict[str, Any]) -> None:
+    data = encoded(picture(), **extra)
+    header = read_header(data, ANY_SIZE)
+    assert (header.orientation, header.size_hw, header.upright_size_hw) == (1, (32, 48), (32, 48))
+    assert decode_upright(data).size == (48, 32)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read", "ignore:Tag data larger")
+@pytest.mark.parametrize("length", [14, 16, 20, 26])
+def test_cut_off_exif_is_no_exif(length: int) -> None:
+    data = encoded(picture(), exif=exif(6)[:length])
+    assert read_header(data, ANY_SIZE).orientation == 1
+    assert decode_upright(data).size == (48, 32)
+
+
+def test_a_png_says_its_orientation_before_its_pixels() -> None:
+    """Its header is read without decoding, so EXIF behind the pixels is not seen, in neither place."""
+    data = encoded(picture(), "PNG")
+    chunk = b"eXIf" + exif(6).removeprefix(b"Exif\x00\x00")
+    framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    before, behind = data[:33] + framed + data[33:], data[:-12] + framed + data[-12:]
+    for file, size_hw in ((before, (48, 32)), (behind, (32, 48))):
+        assert read_header(file, ANY_SIZE).upright_size_hw == size_hw
+        assert decode_upright(file).size == size_hw[::-1]
+
+
+def test_header_and_pixels_agree_on_an_orientation_that_only_xmp_gives() -> None:
+    data = encoded(picture(), xmp=b'<rdf:Description tiff:Orientation="6"/>')
+    header = read_header(data, ANY_SIZE)
+    assert header.upright_size_hw == decode_upright(data).size[::-1]
+
+
+# --- kinds of files ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "colour"),
+    [
+        pytest.param(encoded(picture()), RED, id="RGB"),
+        pytest.param(encoded(picture().convert("L")), (86, 86, 86), id="greyscale"),
+        pytest.param(encoded(picture().convert("CMYK")), RED, id="CMYK"),
+        pytest.param(encoded(picture(), progressive=True), RED, id="progressive"),
+        pytest.param(
+            encoded(picture(), "MPO", save_all=True, append_images=[Image.new("RGB", (48, 32))]), RED, id="two pictures"
+        ),
+        pytest.param(encoded(picture(), "PNG"), RED, id="PNG named .jpg"),
+        pytest.param(encoded(picture().quantize(4), "PNG"), RED, id="palette"),
+        pytest.param(encoded(picture().convert("RGBA"), "PNG"), RED, id="with transparency"),
+        pytest.param(encoded(Image.new("1", (48, 32), 1), "PNG"), (255, 255, 255), id="1 bit"),
+        pytest.param(encoded(picture(), "WEBP", quality=95), RED, id="WebP"),
+        pytest.param(encoded(picture(), "BMP"), RED, id="BMP"),
+        pytest.param(encoded(picture().quantize(4), "GIF"), RED, id="GIF"),
+        pytest.param(encoded(picture()) + b"trailing bytes", RED, id="something behind it"),
+    ],
+)
+def test_every_kind_becomes_rgb(data: bytes, colour: tuple[int, int, int]) -> None:
+    header, image = read_header(data, ANY_SIZE), decode_upright(data)
+    assert header.size_hw == (32, 48)
+    assert (image.mode, image.size) == ("RGB", (48, 32))
+    near = np.asarray(image)[28, 44].astype(int)
+    assert np.abs(near - colour).max() <= 8
+
+
+@pytest.mark.parametrize("read", [lambda data: read_header(data, ANY_SIZE), decode_upright], ids=["header", "pixels"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\xff", id="one byte"),
+        pytest.param(b"hello", id="text"),
+        pytest.param(b"<html><body>403</body></html>", id="page of an error"),
+        pytest.param(bytes(1000), id="zeros"),
+        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", id="PostScript"),
+        pytest.param(encoded(picture(), "TIFF"), id="TIFF"),
+        pytest.param(b"%PDF-1.4\n", id="PDF"),
+    ],
+)
+def test_what_is_no_image_is_refused(data: bytes, read: Callable[[bytes], Any]) -> None:
+    with pytest.raises(InputError, match="image is not in a format that can be read"):
+        read(data)
+
+
+@pytest.mark.parametrize("kept", [10, 100, 400, 620], ids="{} bytes".format)
+def test_an_image_cut_off_in_its_header_is_refused(kept: int) -> None:
+    with pytest.raises(InputError, match="image cannot be decoded"):
+        read_header(NOISE[:kept], ANY_SIZE)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_an_image_cut_off_in_its_pixels_has_a_header_and_is_refused(share: float) -> None:
+    data = NOISE[: int(len(NOISE) * share)]
+    assert read_header(data, ANY_SIZE).size_hw == (200, 300)
+    with pytest.raises(InputError, match="image cannot be decoded: image file is truncated"):
+        decode_upright(data)
+    with pytest.raises(InputError, match="image cannot be decoded: image file is truncated"):
+        decode_for_model(data, 64)
+
+
+@pytest.mark.parametrize("at", [8, 20, 45, -20], ids="byte {}".format)
+def test_a_damaged_png_is_refused(at: int) -> None:
+    data = bytearray(encoded(picture(), "PNG"))
+    data[at] ^= 0xFF
+    with pytest.raises(InputError, match="image"):
+        decode_upright(bytes(data))
+
+
+# --- size --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        pytest.param(png_of_size(200_000, 100_000), "200000 x 100000", id="declared only"),
+        pytest.param(NOISE[:1000], "300 x 200", id="pixels cut off"),
+        pytest.param(NOISE, "300 x 200", id="whole"),
+    ],
+)
+def test_a_large_image_is_refused_by_its_header_alone(data: bytes, said: str) -> None:
+    with pytest.raises(InputError, match=f"image has {said} pixels, allowed are 59999: raise --max_image_pixels"):
+        read_header(data, max_pixels=59_999)
+
+
+def test_an_image_of_just_the_limit_is_taken() -> None:
+    assert read_header(NOISE, max_pixels=60_000).size_hw == (200, 300)
+
+
+def test_pillows_own_limit_is_not_in_the_way() -> None:
+    assert read_header(png_of_size(60_000, 60_000), ANY_SIZE).size_hw == (60_000, 60_000)
+
+
+@pytest.mark.parametrize(
+    ("image", "orientation", "rasters"),
+    [
+        pytest.param(picture(), 1, 1, id="RGB"),
+        pytest.param(picture(), 6, 2, id="RGB, turned"),
+        pytest.param(picture().convert("CMYK"), 1, 2, id="converted"),
+        pytest.param(picture().convert("CMYK"), 3, 3, id="converted and turned"),
+    ],
+)
+def test_memory_is_foreseen_by_the_rasters_held_at_once(image: Image.Image, orientation: int, rasters: int) -> None:
+    header = read_header(encoded(image, exif=exif(orientation)), ANY_SIZE)
+    assert header.decode_bytes >= rasters * 4 * 48 * 32
+
+
+# --- for the model -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_model_sees_a_square_of_the_upright_picture(orientation: int) -> None:
+    planes = np.asarray(picture()).transpose(2, 0, 1)
+    stored = np.stack([reference.turn_back(plane, orientation) for plane in planes], axis=2)
+    square = decode_for_model(encoded(Image.fromarray(stored), "PNG", exif=exif(orientation)), 24)
+    assert (square.shape, square.dtype) == ((24, 24, 3), np.uint8)
+    assert tuple(square[2, 2]) == GREEN
+    assert tuple(square[21, 2]) == tuple(square[2, 21]) == tuple(square[21, 21]) == RED

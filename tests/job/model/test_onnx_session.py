@@ -1,0 +1,178 @@
+"""The ONNX session, on the embedded model; and which session is opened for what."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+import job
+from job.errors import ArtifactError, ConfigurationError, DeviceError
+from job.model import loader as sessions
+from job.model.artifact import Artifact, open_artifact
+from job.model.loader import default_device, open_session
+from job.model.prompts import text_features_for
+from job.model.session import Session, TextFeatures, padded_batch, split_by_image
+
+DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
+
+
+@pytest.fixture(scope="module")
+def artifact() -> Artifact:
+    return open_artifact(DEMO_ARTIFACT)
+
+
+@pytest.fixture(scope="module")
+def session(artifact: Artifact) -> Session:
+    return open_session(artifact, device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def text(artifact: Artifact, session: Session) -> TextFeatures:
+    return text_features_for(artifact, session, artifact.manifest.prompts)
+
+
+@pytest.fixture(scope="module")
+def pixels(artifact: Artifact) -> NDArray[np.uint8]:
+    with np.load(artifact.path("reference.npz")) as arrays:
+        shown: NDArray[np.uint8] = arrays["pixels"]
+    return shown
+
+
+def test_it_says_what_runs(session: Session) -> None:
+    assert session.info.runtime == f"onnxruntime {ort.__version__}"
+    assert session.info.provider == "CPUExecutionProvider"
+    assert (session.info.batch_size, session.info.threads) == (1, 1)
+
+
+def test_a_picture_gives_scores_and_the_masks_above_the_threshold(
+    session: Session, text: TextFeatures, pixels: NDArray[np.uint8]
+) -> None:
+    (found,) = session.ground(session.encode_images(pixels[:1]), text, 0.4)
+    assert found.scores.dtype == np.float32
+    np.testing.assert_array_equal(found.selected, np.argwhere(found.scores > np.float32(0.4)))
+    assert 0 < len(found.mask_logits) == len(found.selected)
+
+
+def test_the_same_picture_gives_the_same_bits(
+    artifact: Artifact, session: Session, text: TextFeatures, pixels: NDArray[np.uint8]
+) -> None:
+    again = open_session(artifact, device="cpu", threads=1)
+    first = session.ground(session.encode_images(pixels[:1]), text, 0.4)[0]
+    session.ground(session.encode_images(pixels[1:2]), text, 0.1)
+    for other in (session, again):
+        second = other.ground(other.encode_images(pixels[:1]), text, 0.4)[0]
+        np.testing.assert_array_equal(first.scores, second.scores)
+        np.testing.assert_array_equal(first.mask_logits, second.mask_logits)
+
+
+@pytest.mark.parametrize("shape", [(0, 336, 336, 3), (2, 336, 336, 3), (1, 335, 336, 3), (1, 3, 336, 336)])
+def test_pixels_of_another_shape_are_a_mistake(session: Session, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="for batches of up to 1 of side 336"):
+        session.encode_images(np.zeros(shape, np.uint8))
+
+
+def test_features_of_another_session_are_a_mistake(session: Session, text: TextFeatures) -> None:
+    with pytest.raises(TypeError, match="features of another session"):
+        session.ground(object(), text, 0.4)
+
+
+def test_without_its_text_encoder_a_model_knows_its_prompts_only(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(DEMO_ARTIFACT, tmp_path / "model"))
+    whole = open_artifact(folder)
+    (folder / "text_encoder.onnx").unlink()
+    session = open_session(whole, device="cpu", threads=1)
+    text_features_for(whole, session, ("person", "car"))
+    with pytest.raises(ArtifactError, match=r"came without its text encoder text_encoder\.onnx"):
+        text_features_for(whole, session, ("person", "bus"))
+
+
+def test_a_graph_that_onnxruntime_cannot_read_is_a_device_error(tmp_path: Path, artifact: Artifact) -> None:
+    folder = Path(shutil.copytree(DEMO_ARTIFACT, tmp_path / "model"))
+    (folder / "grounding.onnx").write_bytes(b"no graph")
+    with pytest.raises(DeviceError, match="ONNX Runtime failed"):
+        open_session(Artifact(folder, artifact.manifest, artifact.digest), device="cpu", threads=1)
+
+
+def test_an_installation_without_cuda_says_what_to_install(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ConfigurationError, match=r"--device cuda.*sam3-annotate\[gpu\]"):
+        open_session(artifact, device="cuda")
+
+
+def test_a_gpu_that_does_not_answer_is_no_reason_to_use_the_cpu(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(ort, "preload_dlls", lambda: None)
+    load = ort.InferenceSession
+    monkeypatch.setattr(
+        ort, "InferenceSession", lambda path, options, providers: load(path, options, ["CPUExecutionProvider"])
+    )
+    with pytest.raises(DeviceError, match="could not use its CUDAExecutionProvider and offers CPUExecutionProvider"):
+        open_session(artifact, device="cuda")
+
+
+def test_a_runtime_runs_its_own_format_only(artifact: Artifact) -> None:
+    with pytest.raises(ConfigurationError, match=r"runs torchscript models.*is onnx: give --runtime onnx"):
+        open_session(artifact, device="cpu", runtime="torch")
+    other = msgspec.structs.replace(artifact.manifest, format="torchscript")
+    with pytest.raises(ConfigurationError, match=r"runs onnx models.*is torchscript: give --runtime torch"):
+        open_session(Artifact(artifact.folder, other, artifact.digest), device="cpu")
+
+
+def test_eight_bits_are_for_cpus(artifact: Artifact) -> None:
+    other = msgspec.structs.replace(artifact.manifest, precision="int8")
+    with pytest.raises(ConfigurationError, match="int8, which is made for CPUs"):
+        open_session(Artifact(artifact.folder, other, artifact.digest), device="cuda")
+
+
+def test_torchscript_runs_only_when_its_digest_was_asked_for(artifact: Artifact) -> None:
+    other = msgspec.structs.replace(artifact.manifest, format="torchscript")
+    with pytest.raises(ConfigurationError, match=f"--model_digest.*{artifact.digest}"):
+        open_session(Artifact(artifact.folder, other, artifact.digest), device="cpu", runtime="torch")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "has_cuda", "runtime", "device"),
+    [
+        (False, True, "onnx", "cpu"),
+        (True, True, "onnx", "cuda"),
+        (True, False, "onnx", "cpu"),
+        (True, False, "torch", "cuda"),
+    ],
+)
+def test_the_default_device(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, has_cuda: bool, runtime: Any, device: str
+) -> None:
+    providers = ["CUDAExecutionProvider"] * has_cuda + ["CPUExecutionProvider"]
+    monkeypatch.setattr(sessions, "gpu_answers", lambda: gpu)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: providers)
+    choice = default_device(runtime)
+    assert choice.device == device
+    assert choice.reason
+
+
+def test_a_batch_is_filled_up_with_black(session: Session) -> None:
+    padded = padded_batch(np.full((2, 336, 336, 3), 7, np.uint8), replace(session.info, batch_size=4))
+    assert padded.shape == (4, 336, 336, 3)
+    assert padded[:2].min() == 7
+    assert padded[2:].max() == 0
+
+
+def test_outputs_come_apart_by_image_and_padding_is_dropped() -> None:
+    scores = np.zeros((4, 2, 5), np.float32)
+    selected = np.array([[0, 0, 1], [0, 1, 4], [2, 0, 0], [3, 1, 1]], np.int64)
+    masks = np.arange(4, dtype=np.float32).reshape(4, 1, 1)
+    first, second, third = split_by_image(scores, selected, masks, images=3)
+    assert first.selected.tolist() == [[0, 1], [1, 4]]
+    assert first.mask_logits.ravel().tolist() == [0, 1]
+    assert second.selected.shape == (0, 2)
+    assert third.mask_logits.ravel().tolist() == [2]

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from job.plan.pairing import ListedInput, PairingCounts, pair_listings
+from job.storage.keys import IMAGE_SUFFIXES, ordered
+
+STEMS = [
+    "a",
+    "a.b",
+    "a.k",
+    "a.j",
+    "a.z",
+    "a.jpg",
+    "a.json",
+    "a-1",
+    "a0",
+    "a/b",
+    "a.b/c",
+    "A",
+    "ab",
+    "ä",
+    "b.npz",
+    ".x",
+    "a.",
+]
+"""Beginnings of one another, with characters before and behind the dot, and suffixes within."""
+SUFFIXES = [".json", ".npz", *IMAGE_SUFFIXES, ".png", ".JSON", ""]
+
+listings = st.sets(st.builds(str.__add__, st.sampled_from(STEMS), st.sampled_from(SUFFIXES)), max_size=30).map(
+    lambda keys: sorted(keys, key=ordered)
+)
+
+
+def paired(inputs: list[str], outputs: list[str], needs_image: bool = True) -> tuple[list[ListedInput], PairingCounts]:
+    counts = PairingCounts()
+    listed = pair_listings(inputs, outputs, needs_image=needs_image, counts=counts)
+    return list(listed), counts
+
+
+def family(key: str) -> tuple[str, str] | None:
+    """Stem and suffix of what belongs to an image: a name of suffix only (`.json`) has no stem."""
+    for suffix in (".json", ".npz", *IMAGE_SUFFIXES):
+        if key.endswith(suffix) and key.rpartition("/")[2] != suffix:
+            return key.removesuffix(suffix), suffix
+    return None
+
+
+def expected(inputs: list[str], outputs: list[str], needs_image: bool) -> tuple[list[ListedInput], set[str]]:
+    """By looking up every name; and the images without a JSON."""
+    given_, there = set(inputs), set(outputs)
+    found = []
+    for key in inputs:
+        part = family(key)
+        if part is None or part[1] != ".json":
+            continue
+        stem = part[0]
+        image = next((stem + suffix for suffix in IMAGE_SUFFIXES if stem + suffix in given_), None)
+        has_outputs = {stem + ".json", stem + ".npz"} <= there
+        is_done = has_outputs and (not needs_image or image in there)
+        found.append(ListedInput(json=key, image=image, is_done=is_done, has_prior=key in there))
+    parts = [part for key in inputs if (part := family(key)) is not None]
+    widows = {stem + suffix for stem, suffix in parts if suffix in IMAGE_SUFFIXES and stem + ".json" not in given_}
+    return found, widows
+
+
+@settings(deadline=None, max_examples=400)
+@given(listings, listings, st.booleans())
+def test_the_merge_finds_what_looking_up_every_name_finds(
+    inputs: list[str], outputs: list[str], needs_image: bool
+) -> None:
+    listed, counts = paired(inputs, outputs, needs_image)
+    found, widows = expected(inputs, outputs, needs_image)
+    assert listed == found
+    assert counts.images_without_json == len(widows)
+    assert sorted(counts.images_without_json_keys) == sorted(widows)
+
+
+@settings(deadline=None, max_examples=100)
+@given(listings, st.booleans())
+def test_a_folder_beside_itself_is_done_where_there_are_masks(keys: list[str], needs_image: bool) -> None:
+    listed, _ = paired(keys, keys, needs_image)
+    for one in listed:
+        has_mask = one.json.removesuffix(".json") + ".npz" in keys
+        assert one.has_prior
+        assert one.is_done == (has_mask and (one.image is not None or not needs_image))
+
+
+@pytest.mark.parametrize(
+    ("keys", "image"),
+    [
+        pytest.param(["x.JPEG", "x.JPG", "x.jpeg", "x.jpg", "x.json"], "x.jpg", id="all four"),
+        pytest.param(["x.JPEG", "x.JPG", "x.jpeg", "x.json"], "x.jpeg", id="no jpg"),
+        pytest.param(["x.JPEG", "x.JPG", "x.json"], "x.JPG", id="capitals"),
+        pytest.param(["x.JPEG", "x.json"], "x.JPEG", id="the last"),
+        pytest.param(["x.Jpg", "x.json", "x.png"], None, id="none of the four"),
+    ],
+)
+def test_the_first_image_in_order_of_preference_is_the_image(keys: list[str], image: str | None) -> None:
+    listed, counts = paired(keys, [])
+    assert [one.image for one in listed] == [image]
+    assert counts.images_without_json == 0
+
+
+@pytest.mark.parametrize(
+    ("outputs", "needs_image", "is_done", "has_prior"),
+    [
+        pytest.param(["x.jpg", "x.json", "x.npz"], True, True, True, id="all there"),
+        pytest.param(["x.json", "x.npz"], True, False, True, id="image missing"),
+        pytest.param(["x.json", "x.npz"], False, True, True, id="image not wanted"),
+        pytest.param(["x.JPG", "x.json", "x.npz"], True, False, True, id="another image"),
+        pytest.param(["x.jpg", "x.npz"], True, False, False, id="JSON missing"),
+        pytest.param(["x.jpg", "x.json"], True, False, True, id="mask missing"),
+        pytest.param(["x.jpg", "x.json", "x.k.json", "x.npz"], True, True, True, id="another family between"),
+        pytest.param([], True, False, False, id="nothing there"),
+    ],
+)
+def test_what_is_done(outputs: list[str], needs_image: bool, is_done: bool, has_prior: bool) -> None:
+    listed, _ = paired(["x.jpg", "x.json"], outputs, needs_image)
+    assert listed == [ListedInput(json="x.json", image="x.jpg", is_done=is_done, has_prior=has_prior)]
+
+
+def test_an_input_without_an_image_is_listed() -> None:
+    listed, _ = paired(["x.json"], [])
+    assert listed == [ListedInput(json="x.json", image=None, is_done=False, has_prior=False)]
+
+
+def test_all_images_without_a_json_are_counted_and_the_first_are_named() -> None:
+    counts = PairingCounts(keep_keys=3)
+    keys = [f"{i:03}.jpg" for i in range(50)]
+    assert list(pair_listings(keys, [], needs_image=True, counts=counts)) == []
+    assert counts.images_without_json == 50
+    assert counts.images_without_json_keys == keys[:3]
+
+
+def test_listings_are_read_no_further_than_needed() -> None:
+    """The first input comes out before the rest is listed: memory does not grow with the folder."""
+    read: list[str] = []
+
+    def keys(*suffixes: str) -> Iterator[str]:
+        for i in range(1000):
+            for suffix in suffixes:
+                read.append(f"{i:04}{suffix}")
+                yield read[-1]
+
+    listed = pair_listings(
+        keys(".jpg", ".json"), keys(".jpg", ".json", ".npz"), needs_image=True, counts=PairingCounts()
+    )
+    assert next(listed).is_done
+    assert len(read) < 10
+    assert sum(one.is_done for one in listed) == 999

@@ -1,0 +1,75 @@
+"""Requests that fail are tried again, for so long, and given up with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from job.errors import CredentialsRefusedError, ObjectMissingError, RunConflictError, StorageError
+from job.storage.retry import RefusedError, Retry, TransientError
+from tests.fakes import JumpingClock
+
+
+def failing(times: int, error: Exception) -> Callable[[], str]:
+    left = [error] * times
+
+    def request() -> str:
+        if left:
+            raise left.pop()
+        return "answer"
+
+    return request
+
+
+def test_a_request_is_tried_until_it_is_served_with_growing_pauses() -> None:
+    clock = JumpingClock()
+    assert Retry(clock=clock).call("s3://b/k", failing(12, TransientError("503"))) == "answer"
+    assert len(clock.waits) == 12
+    assert max(clock.waits[:2]) <= 0.4
+    assert max(clock.waits) <= 20
+
+
+def test_it_is_given_up_after_five_minutes_with_key_and_reason() -> None:
+    clock = JumpingClock()
+    with pytest.raises(StorageError, match=r"s3://b/k: 503 Slow Down. Tried \d+ times in 3\d\d s; the same command"):
+        Retry(clock=clock).call("s3://b/k", failing(10_000, TransientError("503 Slow Down")))
+    assert 300 < clock.now_s < 330
+
+
+def test_who_is_refused_from_the_start_is_told_so_in_less_than_a_minute_and_a_half() -> None:
+    clock = JumpingClock()
+    with pytest.raises(CredentialsRefusedError, match=r"InvalidAccessKeyId.*check the credentials"):
+        Retry(clock=clock).call("s3://b/k", failing(10_000, RefusedError("InvalidAccessKeyId")))
+    assert 60 < clock.now_s <= 80
+
+
+def test_who_was_served_before_is_tried_longer() -> None:
+    clock = JumpingClock()
+    retry = Retry(clock=clock)
+    with pytest.raises(ObjectMissingError):
+        retry.call("s3://b/k", failing(1, ObjectMissingError("no such object")))
+    with pytest.raises(StorageError, match="ExpiredToken") as caught:
+        retry.call("s3://b/k", failing(10_000, RefusedError("ExpiredToken")))
+    assert not isinstance(caught.value, CredentialsRefusedError)
+    assert clock.now_s > 300
+
+
+def test_the_guard_is_asked_before_every_try() -> None:
+    clock, asked = JumpingClock(), []
+
+    def guard() -> None:
+        asked.append(clock.now_s)
+        if len(asked) == 3:
+            raise RunConflictError("superseded")
+
+    with pytest.raises(RunConflictError):
+        Retry(clock=clock).call("s3://b/k", failing(10, TransientError("503")), guard)
+    assert len(clock.waits) == 2
+
+
+def test_other_errors_pass_at_once() -> None:
+    clock = JumpingClock()
+    with pytest.raises(ZeroDivisionError):
+        Retry(clock=clock).call("s3://b/k", failing(1, ZeroDivisionError()))
+    assert clock.waits == []

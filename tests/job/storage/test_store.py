@@ -1,0 +1,128 @@
+"""A local store: whole objects, exclusive creation, listings in S3's order."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from job.errors import ObjectMissingError, UsageError
+from job.storage.keys import ordered
+from job.storage.local import LocalStore
+from job.storage.open import open_store
+from job.storage.store import read_if_there
+
+parts = st.text(st.sampled_from("ab-.0é"), min_size=1, max_size=3).filter(lambda name: set(name) != {"."})
+names = st.lists(parts, min_size=1, max_size=3).map("/".join)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "out", "attempt")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(st.sets(names, max_size=12))
+def test_a_walk_lists_every_key_in_the_order_of_its_bytes(
+    tmp_path_factory: pytest.TempPathFactory, keys: set[str]
+) -> None:
+    root = tmp_path_factory.mktemp("walk")
+    written = set()
+    for key in sorted(keys):
+        path = root / key
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError:
+            continue
+        written.add(str(path.relative_to(root)))
+    listed = [found.key for found in LocalStore(root, "a").walk()]
+    assert listed == sorted(written, key=ordered)
+
+
+def test_a_walk_passes_over_the_private_folder_and_links_to_folders(tmp_path: Path) -> None:
+    for name in ("a.json", "_sam3/runs/r/run.json", "b/_sam3/c.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    (tmp_path / "file_link.json").symlink_to(tmp_path / "a.json")
+    listed = [found.key for found in LocalStore(tmp_path, "a").walk(skip="_sam3")]
+    assert listed == ["a.json", "b/_sam3/c.json", "file_link.json"]
+
+
+def test_a_folder_that_is_not_there_has_nothing(store: LocalStore) -> None:
+    assert list(store.walk()) == []
+    assert store.folders("runs") == []
+    assert store.stat("a") is None
+    assert read_if_there(store, "a") is None
+    with pytest.raises(ObjectMissingError, match="no such file"):
+        store.read("a")
+
+
+def test_of_many_who_create_one_object_one_wins(tmp_path: Path) -> None:
+    stores = [LocalStore(tmp_path, f"attempt-{number}") for number in range(8)]
+    for key in (f"folder/{number}" for number in range(50)):
+        barrier, won = threading.Barrier(len(stores)), list[int]()
+
+        def race(number: int, key: str = key, barrier: threading.Barrier = barrier, won: list[int] = won) -> None:
+            barrier.wait()
+            if stores[number].create(key, str(number).encode()):
+                won.append(number)
+
+        threads = [threading.Thread(target=race, args=(number,)) for number in range(len(stores))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert stores[0].read(key) == str(won[0]).encode()
+        assert len(won) == 1
+
+
+def test_creating_again_what_is_already_ones_own_is_a_success(store: LocalStore) -> None:
+    assert store.create("a", b"mine")
+    assert store.create("a", b"mine")
+    assert not store.create("a", b"another's")
+    assert store.read("a") == b"mine"
+
+
+def test_nothing_is_left_of_a_put_but_the_object(store: LocalStore, tmp_path: Path) -> None:
+    store.put("x/y", b"1")
+    store.put("x/y", b"2")
+    store.flush()
+    store.close()
+    files = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert files == [Path("x/y")]
+    assert store.read("x/y") == b"2"
+
+
+def test_temporary_folders_of_dead_processes_are_swept_after_a_day(tmp_path: Path) -> None:
+    old, young = (tmp_path / "_sam3" / "tmp" / name for name in ("old", "young"))
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+        (folder / "1").touch()
+    os.utime(old, (0, 0))
+    LocalStore(tmp_path, "mine").close()
+    assert not old.exists()
+    assert young.exists()
+
+
+@pytest.mark.parametrize("key", ["../a", "/etc/passwd", "a/../../b"])
+def test_a_key_does_not_lead_out_of_the_store(store: LocalStore, key: str) -> None:
+    with pytest.raises(UsageError, match="leads out"):
+        store.read(key)
+
+
+def test_the_stores_clock_is_the_clock_of_its_objects(store: LocalStore) -> None:
+    store.put("a", b"")
+    found = store.stat("a")
+    assert found is not None
+    assert abs(store.now_s() - found.modified_s) < 5
+
+
+@pytest.mark.parametrize("url", ["folder", "file:///tmp/folder"])
+def test_paths_and_file_urls_are_local(url: str) -> None:
+    assert isinstance(open_store(url, "a"), LocalStore)

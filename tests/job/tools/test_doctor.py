@@ -1,0 +1,167 @@
+"""`doctor`: each thing that can be wrong is named with its exit code, and nothing is left behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from job.cli.main import run as run_cli
+from job.errors import AnnotateError, DeviceError, ObjectRefusedError, StorageError
+from job.model.artifact import open_artifact
+from job.storage.local import LocalStore
+from job.storage.store import Guard, StoredObject
+from job.telemetry.progress_bar import Tally
+from job.tools.doctor import examine
+from job.worker.runner import annotate
+from tests.fakes import DEMO_ARTIFACT, FakeSession, request_of, write_inputs
+
+NAMES = ("input", "output", "exclusive create", "clock", "model", "one image")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    write_inputs(tmp_path / "in", 3)
+    return tmp_path / "in"
+
+
+def diagnosis(source: Path, target: Path) -> tuple[list[str], AnnotateError | None]:
+    """What is good, and the first error."""
+    checks = list(examine(request_of(source, target)))
+    assert [check.name for check in checks] == list(NAMES[: len(checks)])
+    assert all(check.error is None for check in checks[:-1])
+    return [check.said for check in checks if check.error is None], checks[-1].error
+
+
+def flags(source: Path, target: Path) -> list[str]:
+    return ["doctor", "--input_top_dir", str(source), "--out_top_dir", str(target), "--device", "cpu"]
+
+
+def test_a_healthy_setup_with_the_real_model(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(flags(source, tmp_path / "fresh")) == 0
+    said = capsys.readouterr().out
+    assert [line[:2] for line in said.splitlines()] == ["✓ "] * 6
+    assert "00000.json: 0 instances in" in said
+    assert list((tmp_path / "fresh").rglob("*")) == []
+
+
+def test_an_output_in_use_is_left_as_it_was(source: Path, tmp_path: Path, fake_session: FakeSession) -> None:
+    request = request_of(source, tmp_path / "out")
+    annotate(request, Tally())
+    request.target.close()
+    before = sorted((tmp_path / "out").rglob("*"))
+    assert run_cli(flags(source, tmp_path / "out")) == 0
+    assert sorted((tmp_path / "out").rglob("*")) == before
+
+
+def test_an_output_that_refuses_is_a_wrong_configuration(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(self: LocalStore, key: str, data: bytes, guard: Guard | None = None) -> None:
+        raise ObjectRefusedError(f"{key}: permission denied")
+
+    monkeypatch.setattr(LocalStore, "put", refuse)
+    assert run_cli(flags(source, tmp_path / "out")) == 78
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == "✗ output"
+    assert "cannot be written" in said.err
+
+
+@pytest.mark.parametrize("kept", [slice(1, None), slice(None, None, -1)], ids=["late", "out of order"])
+def test_a_listing_that_lags_or_is_out_of_order_is_named(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: slice
+) -> None:
+    original = LocalStore.walk
+
+    def lag(self: LocalStore, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
+        found = list(original(self, prefix, skip, after))
+        return iter(found[kept] if "doctor" in prefix else found)
+
+    monkeypatch.setattr(LocalStore, "walk", lag)
+    _, error = diagnosis(source, tmp_path / "out")
+    assert error is not None
+    assert error.exit_code == 78
+    assert "does not show at once, in order" in str(error)
+
+
+def test_a_create_that_overwrites_is_named(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tells one winner only, but another one's bytes are there."""
+    lock, told = threading.Lock(), set[str]()
+    original = LocalStore.put
+
+    def overwrite(self: LocalStore, key: str, data: bytes) -> bool:
+        with lock:
+            original(self, key, data)
+            is_first = key not in told
+            told.add(key)
+            return is_first
+
+    monkeypatch.setattr(LocalStore, "create", overwrite)
+    _, error = diagnosis(source, tmp_path / "out")
+    assert error is not None
+    assert "lets several create one object" in str(error)
+
+
+def test_storage_that_fails_in_the_race_is_told_at_once(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = count()
+    original = LocalStore.create
+
+    def fail(self: LocalStore, key: str, data: bytes) -> bool:
+        if next(calls) == 21:
+            raise StorageError("out of reach")
+        return original(self, key, data)
+
+    monkeypatch.setattr(LocalStore, "create", fail)
+    _, error = diagnosis(source, tmp_path / "out")
+    assert isinstance(error, StorageError)
+    assert list((tmp_path / "out").rglob("*/doctor-*")) == []
+
+
+def test_inputs_that_cannot_be_used_are_passed_over(source: Path, tmp_path: Path, fake_session: FakeSession) -> None:
+    (source / "00000.json").write_text("{")
+    (source / "00001.jpg").unlink()
+    said, error = diagnosis(source, tmp_path / "out")
+    assert error is None
+    assert "00002.json: 1 instances" in said[-1]
+
+
+def test_when_no_input_can_be_used_it_says_why(source: Path, tmp_path: Path, fake_session: FakeSession) -> None:
+    for path in source.glob("*.jpg"):
+        path.write_bytes(b"no picture")
+    _, error = diagnosis(source, tmp_path / "out")
+    assert error is not None
+    assert "none of the first 3 inputs can be annotated, such as 00000.json: image is not in a format" in str(error)
+
+
+def test_nothing_of_the_image_is_stored(source: Path, tmp_path: Path, fake_session: FakeSession) -> None:
+    assert diagnosis(source, tmp_path / "out")[1] is None
+    assert fake_session.images == 1
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_a_device_that_does_not_answer_has_its_own_code(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(artifact: object, **options: object) -> FakeSession:
+        raise DeviceError("no device")
+
+    monkeypatch.setattr("job.worker.factory.open_session", refuse)
+    said, error = diagnosis(source, tmp_path / "out")
+    assert len(said) == 5
+    assert error is not None
+    assert error.exit_code == 70
+
+
+def test_a_model_of_another_format_is_found_before_an_image_is_tried(source: Path, tmp_path: Path) -> None:
+    request = request_of(source, tmp_path / "out")
+    request = replace(request, artifact=open_artifact(DEMO_ARTIFACT), options=replace(request.options, runtime="torch"))
+    checks = list(examine(request))
+    assert checks[-1].name == "model"
+    assert checks[-1].error is not None
+    assert checks[-1].error.exit_code == 78

@@ -1,0 +1,368 @@
+"""Runs from start to end in one process, with a session that answers at once."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pytest
+
+import job.worker.factory
+import job.worker.runner
+from job.errors import HungImageError, InterruptedRunError, ModelError, RunConflictError, TooManyFailedError
+from job.plan.plan import Selection, Sizing, make_plan
+from job.plan.takeover import refuse_if_others_work, supersede_older
+from job.run.heartbeat import Beat
+from job.run.journal import ResultRow, ShardJournal
+from job.run.options import WorkerOptions, new_attempt
+from job.run.run import Run, RunEnd, list_runs, open_run
+from job.storage.local import LocalStore
+from job.telemetry.progress_bar import Tally
+from job.tools.progress import read_progress
+from job.worker.runner import annotate, list_planned
+from job.worker.shards import KILLS_BEFORE_CARE
+from tests.fakes import FakeSession, JumpingClock, request_of, spec_of, write_inputs
+from tests.processes import results
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Open = Callable[[FakeSession], FakeSession]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    write_inputs(tmp_path / "in", 5)
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def use_session(monkeypatch: pytest.MonkeyPatch) -> Open:
+    """Let `annotate` open a fake session instead of loading a model."""
+
+    def use(session: FakeSession) -> FakeSession:
+        monkeypatch.setattr(job.worker.factory, "open_session", lambda artifact, **options: session)
+        return session
+
+    return use
+
+
+@pytest.fixture(autouse=True)
+def session(use_session: Open) -> FakeSession:
+    return use_session(FakeSession())
+
+
+def test_every_input_gets_image_mask_and_annotation(source: Path, target: Path) -> None:
+    tally = Tally()
+    end = annotate(request_of(source, target), tally)
+    assert end == RunEnd(outcome="succeeded", by=end.by if end else "", inputs_listed=5, annotated=5)
+    assert sorted(results(target)) == sorted(f"{n:05d}{s}" for n in range(5) for s in (".jpg", ".json", ".npz"))
+    assert (target / "00003.jpg").read_bytes() == (source / "00003.jpg").read_bytes()
+    entry = json.loads((target / "00003.json").read_text())["annotation"]["segmentation"][0]
+    assert entry["labels"]["properties"] == {"car": [255]}
+    assert entry["labels"]["confidences"] == {"car": [0.9]}
+    with np.load(target / "00003.npz") as arrays:
+        assert arrays["mask"].shape == (30, 40)
+    assert (tally.annotated, tally.failed, tally.skipped) == (5, 0, 0)
+
+
+def test_results_of_other_options_are_kept_with_a_warning(
+    source: Path, target: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def planned(name: str, **options: object) -> tuple[str, ...]:
+        annotate(request_of(source, target, run_name=name, **options), Tally())
+        return read_progress(LocalStore(target, "x"), name).other_options
+
+    assert planned("first", annotation_date="2026-02-01") == ()
+    assert planned("same", limit=3) == ()
+    assert "another" not in caplog.text
+    assert planned("other", confidence_threshold=0.5, prompts=("car",)) == ("prompts", "confidence_threshold")
+    assert "5 inputs are annotated already and kept, though earlier runs had another prompts and" in caplog.text
+    assert planned("everything", confidence_threshold=0.5, override=True) == (), "nothing is kept"
+    assert planned("part", confidence_threshold=0.6, override=True, limit=1) == ()
+    assert planned("last", confidence_threshold=0.5) == ("confidence_threshold",), "of the part; all others are gone"
+
+
+def test_a_second_run_does_only_what_is_new(source: Path, target: Path, session: FakeSession) -> None:
+    annotate(request_of(source, target), Tally())
+    write_inputs(source, 7)
+    (target / "00002.npz").unlink()
+    tally = Tally()
+    annotate(request_of(source, target), tally)
+    assert session.images == 5 + 3
+    assert (tally.annotated, tally.skipped) == (3, 4)
+
+
+def test_nothing_to_do_is_a_run_with_an_end_and_without_shards(source: Path, target: Path) -> None:
+    annotate(request_of(source, target), Tally())
+    end = annotate(request_of(source, target), Tally())
+    assert end is not None
+    assert (end.outcome, end.annotated, end.inputs_listed) == ("succeeded", 0, 5)
+
+
+def test_without_images_an_input_is_done_when_mask_and_json_are_there(source: Path, target: Path) -> None:
+    annotate(request_of(source, target, image_mode="none"), Tally())
+    assert not list(target.glob("*.jpg"))
+    assert list(list_planned(request_of(source, target, image_mode="none"))) == []
+    assert len(list(list_planned(request_of(source, target)))) == 5
+
+
+def test_a_limit_takes_the_first_of_what_is_to_do(source: Path, target: Path) -> None:
+    annotate(request_of(source, target, limit=2), Tally())
+    annotate(request_of(source, target, limit=2), Tally())
+    assert sorted(path.stem for path in target.glob("*.npz")) == ["00000", "00001", "00002", "00003"]
+
+
+def test_a_dry_run_changes_nothing(source: Path, target: Path) -> None:
+    assert list(list_planned(request_of(source, target))) == [f"{n:05d}.json" for n in range(5)]
+    assert not target.exists()
+
+
+def test_more_failures_than_allowed_end_the_run_with_65_and_again(source: Path, target: Path) -> None:
+    (source / "00001.jpg").unlink()
+    with pytest.raises(TooManyFailedError, match="1 of 5 inputs failed"):
+        annotate(request_of(source, target, run_name="r"), Tally())
+    with pytest.raises(TooManyFailedError, match="has ended with 1 failed of 5"):
+        annotate(request_of(source, target, run_name="r"), Tally())
+
+
+def test_failures_within_the_fraction_of_all_inputs_listed_are_a_success(source: Path, target: Path) -> None:
+    (source / "00001.jpg").unlink()
+    end = annotate(request_of(source, target, options=WorkerOptions(device="cpu", max_failed_fraction=0.2)), Tally())
+    assert end is not None
+    assert (end.outcome, end.failed) == ("succeeded", 1)
+
+
+def test_a_named_run_with_other_options_is_refused_with_both_shown(source: Path, target: Path) -> None:
+    annotate(request_of(source, target, run_name="r"), Tally())
+    with pytest.raises(RunConflictError, match=r"confidence_threshold: the run has 0\.4, asked for is 0\.5"):
+        annotate(request_of(source, target, run_name="r", confidence_threshold=0.5), Tally())
+
+
+def test_a_named_run_that_was_followed_by_another_is_refused(source: Path, target: Path) -> None:
+    annotate(request_of(source, target, run_name="first"), Tally())
+    assert annotate(request_of(source, target, run_name="first"), Tally()) is not None
+    write_inputs(source, 6)
+    annotate(request_of(source, target, run_name="second"), Tally())
+    with pytest.raises(RunConflictError, match="followed by run second"):
+        annotate(request_of(source, target, run_name="first"), Tally())
+
+
+def test_an_image_on_which_the_model_is_not_finite_twice_fails_alone(
+    source: Path, target: Path, use_session: Open
+) -> None:
+    def fail(pixels: NDArray[np.uint8]) -> None:
+        if pixels[0, 0, 0, 0] == 3:
+            raise ModelError("the model answers with numbers that are not finite")
+
+    use_session(FakeSession(before_image=fail))
+    options = WorkerOptions(device="cpu", max_failed_fraction=1)
+    end = annotate(request_of(source, target, options=options), Tally())
+    assert end is not None
+    assert (end.annotated, end.failed) == (4, 1)
+
+
+def test_a_model_that_fails_on_everything_is_not_booked_on_the_images(
+    tmp_path: Path, target: Path, use_session: Open
+) -> None:
+    write_inputs(tmp_path / "many", 30)
+
+    def fail(pixels: NDArray[np.uint8]) -> None:
+        raise ModelError("broken")
+
+    use_session(FakeSession(before_image=fail))
+    with pytest.raises(ModelError, match="20 images in a row"):
+        annotate(request_of(tmp_path / "many", target), Tally())
+
+
+def test_an_error_nobody_foresaw_ends_the_run_and_is_not_booked(source: Path, target: Path, use_session: Open) -> None:
+    def fail(pixels: NDArray[np.uint8]) -> None:
+        raise ZeroDivisionError
+
+    use_session(FakeSession(before_image=fail))
+    with pytest.raises(ZeroDivisionError):
+        annotate(request_of(source, target), Tally())
+    use_session(FakeSession())
+    end = annotate(request_of(source, target), Tally())
+    assert end is not None
+    assert end.annotated == 5
+
+
+def killed_run(source: Path, target: Path, *, override: bool, intents: int) -> Run:
+    """A run whose only shard was taken up by workers that died on its second image."""
+    store = LocalStore(target, "dead")
+    run = open_run(store, spec_of(source, override=override), name="r", is_date_given=False, attempt="dead")
+    plan = make_plan(run, Selection(run, LocalStore(source, "dead")), Sizing())
+    for number in range(max(intents, KILLS_BEFORE_CARE)):
+        for shard in plan.shards:
+            journal = ShardJournal(run, shard.name, f"dead{number}")
+            journal.start()
+            if shard.name == "000001" and number < intents:
+                journal.intend("00001.json")
+    return run
+
+
+def test_an_image_that_ended_the_worker_twice_is_a_failed_input(source: Path, target: Path) -> None:
+    killed_run(source, target, override=False, intents=2)
+    options = WorkerOptions(device="cpu", max_failed_fraction=0.2, image_timeout_s=0.5)
+    end = annotate(request_of(source, target, run_name="r", options=options), Tally())
+    assert end is not None
+    assert (end.annotated, end.failed) == (4, 1)
+    row = json.loads((target / "_sam3/runs/r/failures.jsonl").read_text())
+    assert row == {"json": "00001.json", "reason": "ended the worker twice"}
+
+
+def test_an_image_that_ended_the_worker_once_is_tried_again(source: Path, target: Path) -> None:
+    killed_run(source, target, override=False, intents=1)
+    end = annotate(request_of(source, target, run_name="r"), Tally())
+    assert end is not None
+    assert (end.annotated, end.failed) == (5, 0)
+
+
+def test_what_has_a_row_is_not_done_again(source: Path, target: Path, session: FakeSession) -> None:
+    run = killed_run(source, target, override=True, intents=0)
+    journal = ShardJournal(run, "000002", "earlier")
+    journal.add(ResultRow(json="00002.json", result="annotated"))
+    journal.write()
+    tally = Tally()
+    annotate(request_of(source, target, run_name="r", override=True), tally)
+    assert session.images == 4
+    assert tally.annotated == 5
+
+
+def test_an_older_unfinished_run_gives_way_and_its_torn_override_is_done_again(source: Path, target: Path) -> None:
+    annotate(request_of(source, target, run_name="done"), Tally())
+    old = killed_run(source, target, override=True, intents=0)
+    new = open_run(old.store, spec_of(source, confidence_threshold=0.5), name="new", is_date_given=False, attempt="x")
+    forced = supersede_older(new, attempt="x", sleep=lambda seconds: None)
+    assert forced == {f"{n:05d}.json" for n in range(5)}
+    end = old.end()
+    assert end is not None
+    assert (end.outcome, end.superseded_by) == ("superseded", "new")
+    with pytest.raises(RunConflictError, match="superseded by run new"):
+        annotate(request_of(source, target, run_name="r", override=True), Tally())
+
+
+def test_an_older_run_whose_heart_beats_is_not_ended_without_force(source: Path, target: Path) -> None:
+    old = killed_run(source, target, override=False, intents=0)
+    beat = Beat(attempt="alive", activity="working")
+    key = old.key("workers", "local-00000-alive.json")
+    old.store.put(key, msgspec.json.encode(beat))
+    watched = []
+
+    def sleep(seconds: float) -> None:
+        watched.append(seconds)
+        beat.number += 1
+        old.store.put(key, msgspec.json.encode(beat))
+
+    with pytest.raises(RunConflictError, match=r"run r of .* is at work"):
+        refuse_if_others_work(old.store, sleep)
+    assert 60 < watched[0] <= 70
+    assert old.end() is None
+    new = open_run(old.store, spec_of(source, limit=3), name="new", is_date_given=False, attempt="x")
+    supersede_older(new, attempt="x", sleep=watched.append)
+    assert 50 < watched[-1] <= 60, "the last puts of a worker that may live are waited for"
+
+
+def test_a_run_that_would_be_refused_is_not_begun(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = killed_run(source, target, override=False, intents=0)
+    old.store.put(old.key("workers", "gpu-00003-alive.json"), msgspec.json.encode(Beat(attempt="alive")))
+    clock = JumpingClock()
+
+    def sleep(seconds: float) -> None:
+        old.store.put(old.key("workers", "gpu-00004-new.json"), msgspec.json.encode(Beat(attempt="new")))
+
+    monkeypatch.setattr(clock, "sleep", sleep)
+    request = request_of(source, target, limit=3, options=WorkerOptions(device="cpu", clock=clock))
+    with pytest.raises(RunConflictError, match="is at work"):
+        annotate(request, Tally())
+    assert list_runs(old.store) == ["r"]
+
+
+def test_runs_are_listed_oldest_first(source: Path, target: Path) -> None:
+    for name in ("b", "a"):
+        annotate(request_of(source, target, run_name=name), Tally())
+        write_inputs(source, 6)
+    assert list_runs(LocalStore(target, "x")) == ["b", "a"]
+
+
+def test_a_reviewed_annotation_is_left_alone(source: Path, target: Path) -> None:
+    annotate(request_of(source, target), Tally())
+    path = target / "00002.json"
+    fields = json.loads(path.read_text())
+    fields["annotation"]["segmentation"][0]["review"] = {"by": "a person"}
+    path.write_text(json.dumps(fields))
+    before = path.read_bytes()
+    tally = Tally()
+    annotate(request_of(source, target, override=True), tally)
+    assert path.read_bytes() == before
+    assert (tally.annotated, tally.reviewed) == (4, 1)
+    annotate(request_of(source, target, override=True, override_reviewed=True), Tally())
+    assert path.read_bytes() != before
+
+
+def test_the_stop_event_ends_in_order_and_the_next_process_goes_on(
+    tmp_path: Path, target: Path, use_session: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_inputs(tmp_path / "many", 40)
+    workers = []
+    build = job.worker.runner.build_worker
+    monkeypatch.setattr(job.worker.runner, "build_worker", lambda *a: workers.append(build(*a)) or workers[-1])
+
+    def stop_at_twenty(pixels: NDArray[np.uint8]) -> None:
+        if pixels[0, 0, 0, 0] == 20:
+            workers[-1].stop.set()
+
+    use_session(FakeSession(before_image=stop_at_twenty))
+    with pytest.raises(InterruptedRunError, match="the same command goes on"):
+        annotate(request_of(tmp_path / "many", target), Tally())
+    beat = json.loads(next(target.rglob("local-00000-*.json")).read_text())
+    assert beat["activity"] == "left"
+    session = use_session(FakeSession())
+    end = annotate(request_of(tmp_path / "many", target), Tally())
+    assert end is not None
+    assert end.annotated == 40
+    assert 0 < session.images <= 25, "what was stored was journalled"
+
+
+def test_an_image_that_hangs_ends_the_process_and_counts_as_one_that_killed(
+    source: Path, target: Path, use_session: Open
+) -> None:
+    release = threading.Event()
+
+    def hang(pixels: NDArray[np.uint8]) -> None:
+        if pixels[0, 0, 0, 0] == 2:
+            release.wait(30)
+
+    options = WorkerOptions(device="cpu", max_failed_fraction=0.2, image_timeout_s=1, batch_size=1)
+    for _ in range(4):
+        use_session(FakeSession(before_image=hang))
+        with pytest.raises(HungImageError, match=r"00002\.json: stage infer has not ended after 1 s"):
+            annotate(request_of(source, target, run_name="r", options=replace(options, attempt=new_attempt())), Tally())
+    end = annotate(request_of(source, target, run_name="r", options=options), Tally())
+    release.set()
+    assert end is not None
+    assert (end.annotated, end.failed) == (4, 1)
+
+
+def test_an_image_at_which_a_person_stops_the_worker_is_not_blamed(source: Path, target: Path) -> None:
+    run = killed_run(source, target, override=False, intents=0)
+    for number in range(2):
+        journal = ShardJournal(run, "000001", f"stopped{number}")
+        journal.start()
+        journal.intend("00001.json")
+        journal.leave()
+    end = annotate(request_of(source, target, run_name="r"), Tally())
+    assert end is not None
+    assert (end.annotated, end.failed) == (5, 0)

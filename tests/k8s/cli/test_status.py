@@ -1,0 +1,165 @@
+"""`status` as a person calls it: its screen, its JSON, its exit codes, and how it waits."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from job.cli.main import run as run_cli
+from job.run.run import RunEnd, open_run
+from job.storage.local import LocalStore
+from k8s.status import ReleaseStatus
+from tests.fakes import spec_of
+from tests.k8s.api import Api
+from tests.k8s.objects import condition, ended, job, pod
+from tests.processes import wait_until
+
+ON_VOLUME = ["annotate", "--out_top_dir=/volumes/results", "--run=night-1a2b3c4d"]
+REFUSED = condition("Failed", "True", "PodFailurePolicy", "Container annotate failed with exit code 78")
+
+
+@contextmanager
+def called(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """The command as a process, in a group of its own."""
+    looks_often = "from k8s.cli import status as view; view._INTERVAL_S = 0.2; from job.cli.main import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", looks_often, "status", "night", *arguments],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_screen_of_one_look(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.jobs = [job("gpu", args=ON_VOLUME, ready=1, active=2)]
+    assert run_cli(["status", "night"]) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "Release night in namespace garage: working",
+        "Run     night-1a2b3c4d, into /volumes/results",
+    ]
+
+
+def test_messages_cannot_move_the_cursor(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.jobs = [job("gpu", args=ON_VOLUME)]
+    api.pods = [pod(0, "Failed", containerStatuses=ended(70, message="\x1b[2J red"))]
+    assert run_cli(["status", "night"]) == 0
+    assert "\N{REPLACEMENT CHARACTER}[2J red" in capsys.readouterr().out
+
+
+def test_the_fields_that_programs_read(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    api.jobs = [job("gpu", args=ON_VOLUME, ready=1, active=2)]
+    assert run_cli(["status", "night", "-o", "json"]) == 0
+    found = msgspec.json.decode(capsys.readouterr().out, type=ReleaseStatus)
+    assert (found.state, found.run, found.pools["gpu"].pods) == ("working", "night-1a2b3c4d", 2)
+
+
+ENDS: dict[str, tuple[dict[str, Any], int, str]] = {
+    "complete as far as the Jobs tell": ({"conditions": (condition("Complete"),)}, 0, ""),
+    "what no retry mends": ({"conditions": (REFUSED,)}, 78, "is failed: PodFailurePolicy: Container annotate"),
+    "anything else": ({"conditions": (condition("Failed", "True", "BackoffLimit", "too often"),)}, 70, "too often"),
+}
+
+
+@pytest.mark.parametrize(("status", "code", "words"), ENDS.values(), ids=ENDS)
+def test_who_waits_gets_the_end_as_exit_code(
+    api: Api, capsys: pytest.CaptureFixture[str], status: dict[str, Any], code: int, words: str
+) -> None:
+    api.jobs = [job("gpu", args=ON_VOLUME, **status)]
+    assert run_cli(["status", "night", "--wait"]) == code
+    assert words in capsys.readouterr().err
+
+
+def test_a_run_that_has_ended_with_too_many_failed(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = open_run(
+        LocalStore(tmp_path / "out", "x"), spec_of(tmp_path), name="night-1a2b3c4d", is_date_given=False, attempt="x"
+    )
+    run.write_end(RunEnd(outcome="too_many_failed", by="x", inputs_listed=6, failed=6))
+    api.jobs = [job("gpu", args=[*ON_VOLUME[:1], f"--out_top_dir=file://{tmp_path}/out", ON_VOLUME[2]])]
+    assert run_cli(["status", "night", "--wait"]) == 65
+    assert run_cli(["status", "night"]) == 0, "who does not wait has seen what there was to see"
+    assert "more inputs failed than allowed" in capsys.readouterr().out
+
+
+def test_it_waits_until_the_end_whatever_the_api_server_does(api: Api) -> None:
+    api.jobs = [job("gpu", args=ON_VOLUME, ready=1)]
+    with called("--wait") as process:
+        wait_until(lambda: len(api.asked) > 6)
+        api.answer = (500, b"")
+        asked = len(api.asked)
+        wait_until(lambda: len(api.asked) > asked + 2)
+        api.answer, api.jobs = None, [job("gpu", args=ON_VOLUME, conditions=(condition("Complete"),))]
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Warning: the API server failed to list jobs in namespace garage: 500" in err
+    assert out.count("Release night in namespace garage") == 2, "at the beginning and at the end"
+
+
+@pytest.mark.parametrize(("flag", "code"), [("--wait", 75), ("--watch", 0)])
+def test_ctrl_c_is_no_end_of_the_release(api: Api, flag: str, code: int) -> None:
+    api.jobs = [job("gpu", args=ON_VOLUME, ready=1)]
+    with called(flag) as process:
+        wait_until(lambda: len(api.asked) > 6)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Release night in namespace garage: working" in out
+    assert "Traceback" not in err
+    assert "install it again" not in err
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"), [((403, b""), 78), ((503, b""), 75)], ids=["refused", "out of reach for now"]
+)
+def test_the_first_look_must_succeed(api: Api, answer: tuple[int, bytes], code: int) -> None:
+    api.answer = answer
+    assert run_cli(["status", "night", "--wait"]) == code
+    assert len(api.asked) == 1
+
+
+def test_no_such_release(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["status", "night"]) == 2
+    assert "Error: namespace garage has no Jobs of a release night: give its name" in capsys.readouterr().err
+
+
+def test_a_storage_that_does_not_answer_is_not_waited_for_and_is_where_the_workers_find_it(api: Api) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = {"name": "AWS_ENDPOINT_URL_S3", "value": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        raw = msgspec.to_builtins(job("gpu", args=[*ON_VOLUME[:1], "--out_top_dir=s3://pictures/out", ON_VOLUME[2]]))
+        raw["spec"]["template"]["spec"]["containers"][0]["env"] = [endpoint]
+        api.jobs = [raw]
+        impatient = (
+            "import job.storage.s3, k8s.observe; k8s.observe.STORAGE_WAIT_S = 2; from job.cli.main import main; main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", impatient, "status", "night", "-o", "json"],
+            env={**os.environ, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "NO_PROXY": "*"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert select.select([silent], [], [], 0)[0], "nobody has knocked"
+    assert json.loads(done.stdout)["warnings"] == [
+        "the output s3://pictures/out cannot be read from here: no answer for 2 s"
+    ]

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from job.model.artifact import Artifact, GraphFormat, ParityFigures, Precision
-    from job.model.session import Session
-    from job.run.options import Device
+    from job.model.session import Device, Session
 
 DEMO_IMAGES, OFFICIAL_IMAGES = 60, 6
 

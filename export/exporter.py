@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from export.checkpoint import Original
     from job.model.artifact import ParityFigures
-    from job.run.options import Device
+    from job.model.session import Device
 
 DEFAULT_PROMPTS = ("car", "license plate", "person")
 _WRITERS = {"onnx": write_onnx, "torchscript": write_torchscript}

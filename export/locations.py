@@ -13,9 +13,8 @@ import click
 from job.errors import ConfigurationError, ObjectMissingError, ObjectRefusedError, UsageError
 from job.model.artifact import MANIFEST_NAME
 from job.model.cache import local_path, remote_url
-from job.run.options import new_attempt
 from job.storage.download import download
-from job.storage.open import open_store
+from job.storage.open import new_attempt, open_store
 from job.storage.store import first_writes
 
 if TYPE_CHECKING:

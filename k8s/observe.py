@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from job.errors import AnnotateError, ConfigurationError, StorageError, UsageError
-from job.run.options import new_attempt
-from job.storage.open import Address
+from job.storage.open import Address, new_attempt
 from job.tools.progress import RunProgress, read_progress
 from k8s.api_objects import Event, Node
 from k8s.cluster import Cluster

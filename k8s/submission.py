@@ -17,9 +17,8 @@ from job.errors import UsageError
 from job.plan.plan import read_plan
 from job.plan.planner import plan_now, refusals_are_configuration
 from job.run.heartbeat import Heartbeat
-from job.run.options import new_attempt
 from job.run.run import Run, list_runs
-from job.storage.open import Address, read_storage_options
+from job.storage.open import Address, new_attempt, read_storage_options
 from job.storage.store import Store
 from job.system.signals import ended_by_signals
 from job.tools.progress import read_progress

@@ -9,8 +9,8 @@ import click
 from job.cli import flags as groups
 from job.cli.requests import doctor_request, open_folders
 from job.plan.planner import refusals_are_configuration
-from job.run.options import new_attempt
 from job.storage.emptied import drop_if_empty
+from job.storage.open import new_attempt
 from job.storage.store import PRIVATE_FOLDER
 from job.telemetry.logs import set_up_logging
 from job.tools.doctor import examine

@@ -12,7 +12,7 @@ from job.cli.requests import open_folders, plan_request
 from job.plan.plan import read_plan
 from job.plan.planner import plan_now, refusals_are_configuration
 from job.run.heartbeat import Heartbeat
-from job.run.options import new_attempt
+from job.storage.open import new_attempt
 from job.system.signals import ended_by_signals
 from job.telemetry.logs import set_up_logging
 from job.worker.runner import begin_run

@@ -14,11 +14,12 @@ from job.errors import ArtifactError, UsageError
 from job.model.artifact import Artifact, open_artifact
 from job.model.cache import RemoteModel, default_cache, local_path, open_remote_model, remote_url
 from job.model.loader import default_device
+from job.model.session import Device, Runtime
 from job.plan.input_list import InputList, open_input_list
 from job.postprocess.instances import PASSENGER, class_name_of
-from job.run.options import Device, Runtime, WorkerOptions, new_attempt
+from job.run.options import WorkerOptions
 from job.run.run import RunSpec
-from job.storage.open import Address, read_storage_options
+from job.storage.open import Address, new_attempt, read_storage_options
 from job.storage.store import Store
 from job.system.resources import visible_gpus
 from job.telemetry.liveness import Watch

@@ -33,9 +33,8 @@ from job.errors import (
     UsageError,
 )
 from job.model.artifact import MANIFEST_NAME, Artifact, FileEntry, decode_manifest, file_entry, open_artifact
-from job.run.options import new_attempt
 from job.storage.download import download
-from job.storage.open import open_store
+from job.storage.open import new_attempt, open_store
 from job.storage.store import Store
 from job.telemetry.liveness import Moved
 

@@ -12,9 +12,8 @@ from job.system.resources import usable_cpus
 if TYPE_CHECKING:
     from job.model.artifact import Artifact, GraphFormat
     from job.model.onnx_session import OnnxSession
-    from job.model.session import Session
+    from job.model.session import Device, Runtime, Session
     from job.model.torch_session import TorchSession
-    from job.run.options import Device, Runtime
 
 _FORMAT_OF_RUNTIME: dict[Runtime, GraphFormat] = {"onnx": "onnx", "torch": "torchscript"}
 _RUNTIME_OF_FORMAT = {value: key for key, value in _FORMAT_OF_RUNTIME.items()}

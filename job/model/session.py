@@ -8,7 +8,7 @@ runtime keeps them (device memory); only scores and the mask logits of surviving
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -146,3 +146,9 @@ def split_by_image(
         Grounding(scores=scores[i], selected=selected[a:b, 1:], mask_logits=mask_logits[a:b])
         for i, (a, b) in enumerate(zip(starts, ends, strict=True))
     )
+
+
+Device = Literal["cuda", "cpu"]
+
+
+Runtime = Literal["onnx", "torch"]

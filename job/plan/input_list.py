@@ -19,9 +19,8 @@ from urllib.parse import unquote_plus
 from fsspec.utils import get_protocol
 
 from job.errors import ObjectError, UsageError
-from job.run.options import new_attempt
 from job.storage.keys import JSON_SUFFIX, ordered
-from job.storage.open import Address
+from job.storage.open import Address, new_attempt
 from job.storage.store import Store
 from job.telemetry.liveness import Moved
 

@@ -5,21 +5,15 @@ What changes bytes or selection is `job.run.run.RunSpec`.
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, field
 from typing import Literal
 
+from job.model.session import Device, Runtime
+from job.storage.open import new_attempt
 from job.system.clock import SYSTEM_CLOCK, Clock
 from job.telemetry.liveness import Pulse
 
-Device = Literal["cuda", "cpu"]
-Runtime = Literal["onnx", "torch"]
 Order = Literal["forward", "backward"]
-
-
-def new_attempt() -> str:
-    """A random name for this process: 12 hex digits."""
-    return secrets.token_hex(6)
 
 
 @dataclass(frozen=True, kw_only=True)

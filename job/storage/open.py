@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,3 +100,8 @@ def _open_driver(url: str, protocol: str, options: dict[str, Any]) -> Driver:
         raise UsageError(f"{url}: storage of kind {protocol!r} needs {package}, which is not installed") from exc
     except (TypeError, ValueError, KeyError) as exc:
         raise UsageError(f"{url}: cannot be opened with these storage options: {exc}") from exc
+
+
+def new_attempt() -> str:
+    """A random name for this process: 12 hex digits."""
+    return secrets.token_hex(6)

@@ -17,9 +17,9 @@ from job.model.artifact import open_artifact
 from job.plan.plan import PlannedShard, read_plan
 from job.run.heartbeat import Heartbeat
 from job.run.journal import ResultRow
-from job.run.options import WorkerOptions, new_attempt
+from job.run.options import WorkerOptions
 from job.run.run import find_named
-from job.storage.open import Address
+from job.storage.open import Address, new_attempt
 from job.system.clock import Clock
 from job.system.resources import available_memory, return_freed_memory, usable_cpus
 from job.system.signals import stopped_by_signals

@@ -15,8 +15,8 @@ import pytest
 
 import job.worker.factory
 from job.errors import InterruptedRunError
-from job.run.options import WorkerOptions, new_attempt
-from job.storage.open import open_store
+from job.run.options import WorkerOptions
+from job.storage.open import new_attempt, open_store
 from job.telemetry.progress_bar import Tally
 from job.worker.runner import Request, annotate
 from tests.fakes import FakeSession, demo_artifact, spec_of, write_inputs

@@ -20,9 +20,10 @@ from job.plan.plan import Selection, Sizing, make_plan
 from job.plan.takeover import refuse_if_others_work, supersede_older
 from job.run.heartbeat import Beat
 from job.run.journal import ResultRow, ShardJournal
-from job.run.options import WorkerOptions, new_attempt
+from job.run.options import WorkerOptions
 from job.run.run import Run, RunEnd, list_runs, open_run
 from job.storage.local import LocalStore
+from job.storage.open import new_attempt
 from job.telemetry.progress_bar import Tally
 from job.tools.progress import read_progress
 from job.worker.runner import annotate, list_planned

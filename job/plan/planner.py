@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from job.errors import ConfigurationError, CredentialsRefusedError, RunConflictError
 from job.plan.input_list import InputList
-from job.plan.plan import Plan, Selection, Sizing, make_plan, read_plan
+from job.plan.plan import Plan, Sizing, make_plan, read_plan
+from job.plan.selection import Selection
 from job.plan.takeover import supersede_older
 from job.run.options import WorkerOptions
 from job.run.run import Run, heartbeats

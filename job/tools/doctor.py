@@ -16,7 +16,8 @@ from job.errors import AnnotateError, ConfigurationError, InputError, ObjectErro
 from job.model.loader import check_session
 from job.pipeline.executor import EarlyEnd
 from job.pipeline.stages import Places
-from job.plan.plan import PlannedInput, Selection
+from job.plan.plan import PlannedInput
+from job.plan.selection import Selection
 from job.run.run import Run
 from job.storage.emptied import drop_if_empty
 from job.storage.store import PRIVATE_FOLDER, Store, first_writes

@@ -12,8 +12,9 @@ from job.model.artifact import Artifact
 from job.model.cache import RemoteModel
 from job.model.loader import check_session
 from job.plan.input_list import InputList
-from job.plan.plan import Plan, PlannedShard, Selection, read_plan, read_shard
+from job.plan.plan import Plan, PlannedShard, read_plan, read_shard
 from job.plan.planner import obtain_plan
+from job.plan.selection import Selection
 from job.plan.takeover import refuse_if_others_work
 from job.run.heartbeat import Heartbeat
 from job.run.journal import ResultRow, read_history

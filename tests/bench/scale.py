@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from job.plan.plan import Selection, Sizing, make_plan
+from job.plan.plan import Sizing, make_plan
+from job.plan.selection import Selection
 from job.run.run import open_run
 from job.storage.listing import LAST_CHARACTER, Level, Page
 from job.storage.local import LocalStore

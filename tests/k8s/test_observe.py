@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from job.errors import ConfigurationError, UsageError
-from job.plan.plan import Selection, Sizing, make_plan
+from job.plan.plan import Sizing, make_plan
+from job.plan.selection import Selection
 from job.run.run import Run, RunEnd, open_run
 from job.storage.local import LocalStore
 from k8s.cluster import Cluster

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from job.plan.plan import Selection, Sizing, make_plan
+from job.plan.plan import Sizing, make_plan
+from job.plan.selection import Selection
 from job.run.journal import ResultRow, ShardJournal
 from job.run.options import WorkerOptions
 from job.run.run import Run, RunEnd, newest_run, open_run

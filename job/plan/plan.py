@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 
 import msgspec
 
 from job.plan.selection import Selection
-from job.run.journal import ShardHistory, read_history
 from job.run.run import Run, check_not_over, options_that_differ
 from job.storage.store import read_if_there
 from job.system.threads import iter_in_threads
-from job.telemetry.liveness import Moved
 
 logger = logging.getLogger(__name__)
 
@@ -145,46 +143,6 @@ def make_plan(run: Run, selection: Selection, sizing: Sizing) -> Plan:
     check_not_over(run)
     run.store.create(run.key("plan.json"), msgspec.json.encode(plan))
     return read_plan(run) or plan
-
-
-def interrupted_work(older_runs: Iterable[Run], moved: Moved = lambda: None) -> frozenset[str]:
-    """Keys of unfinished runs that had an earlier JSON in the output, were taken up, and have no stored row.
-
-    Their masks may be new while their JSONs are still old, and no listing shows it.
-    """
-    forced: set[str] = set()
-    for run in older_runs:
-        plan = read_plan(run)
-        if plan is None:
-            continue
-        for keys in iter_in_threads(_KeysAtRisk(run, plan), _shards_at_risk(run, plan)):
-            moved()
-            forced.update(keys)
-    return frozenset(forced)
-
-
-def _shards_at_risk(run: Run, plan: Plan) -> list[PlannedShard]:
-    started = set(run.store.folders(run.key("journal")))
-    marked = {found.key.rpartition("/")[2].removesuffix(".json") for found in run.store.walk(run.key("done"))}
-    return [shard for shard in plan.shards if shard.name not in marked and (shard.forced or shard.name in started)]
-
-
-@dataclass(frozen=True)
-class _KeysAtRisk:
-    run: Run
-    plan: Plan
-
-    def __call__(self, shard: PlannedShard) -> list[str]:
-        history = read_history(self.run, shard.name)
-        return [
-            planned.json
-            for planned in read_shard(self.run, self.plan, shard)
-            if planned.json not in history.results and (planned.forced or self._may_be_torn(planned, history))
-        ]
-
-    def _may_be_torn(self, planned: PlannedInput, history: ShardHistory) -> bool:
-        """An input without an earlier JSON shows by its missing JSON how far it came."""
-        return bool(history.started) and (self.run.spec.override or planned.prior is not False)
 
 
 def _write_shards(run: Run, nonce: str, inputs: Iterator[PlannedInput], sizing: Sizing) -> Iterator[PlannedShard]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from job.errors import RunConflictError
-from job.plan.plan import interrupted_work
+from job.plan.plan import Plan, PlannedInput, PlannedShard, read_plan, read_shard
 from job.run.heartbeat import Beat
+from job.run.journal import ShardHistory, read_history
 from job.run.run import (
     HEARTBEAT_WATCH_S,
     QUIET_AFTER_END_S,
@@ -122,3 +124,43 @@ def _wait_until_quiet(run: Run, sleep: Sleep) -> None:
     if wait_s > 0:
         logger.info("Waiting %.0f s for the last outputs of the older run", wait_s)
         sleep(wait_s)
+
+
+def interrupted_work(older_runs: Iterable[Run], moved: Moved = lambda: None) -> frozenset[str]:
+    """Keys of unfinished runs that had an earlier JSON in the output, were taken up, and have no stored row.
+
+    Their masks may be new while their JSONs are still old, and no listing shows it.
+    """
+    forced: set[str] = set()
+    for run in older_runs:
+        plan = read_plan(run)
+        if plan is None:
+            continue
+        for keys in iter_in_threads(_KeysAtRisk(run, plan), _shards_at_risk(run, plan)):
+            moved()
+            forced.update(keys)
+    return frozenset(forced)
+
+
+def _shards_at_risk(run: Run, plan: Plan) -> list[PlannedShard]:
+    started = set(run.store.folders(run.key("journal")))
+    marked = {found.key.rpartition("/")[2].removesuffix(".json") for found in run.store.walk(run.key("done"))}
+    return [shard for shard in plan.shards if shard.name not in marked and (shard.forced or shard.name in started)]
+
+
+@dataclass(frozen=True)
+class _KeysAtRisk:
+    run: Run
+    plan: Plan
+
+    def __call__(self, shard: PlannedShard) -> list[str]:
+        history = read_history(self.run, shard.name)
+        return [
+            planned.json
+            for planned in read_shard(self.run, self.plan, shard)
+            if planned.json not in history.results and (planned.forced or self._may_be_torn(planned, history))
+        ]
+
+    def _may_be_torn(self, planned: PlannedInput, history: ShardHistory) -> bool:
+        """An input without an earlier JSON shows by its missing JSON how far it came."""
+        return bool(history.started) and (self.run.spec.override or planned.prior is not False)

@@ -7,25 +7,13 @@ exclusively: of two planners one wins and the other uses its plan.
 from __future__ import annotations
 
 import logging
-import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain, islice
 
 import msgspec
 
-from job.plan.selection import Selection
-from job.run.run import Run, check_not_over, options_that_differ
+from job.run.run import Run
 from job.storage.store import read_if_there
-from job.system.threads import iter_in_threads
 
 logger = logging.getLogger(__name__)
-
-SHARDS_PER_INDEX = 8
-LARGEST_SHARD = 1000
-_WRITING_THREADS = 8
-LARGEST_HELD_PLAN = 1_000_000
-"""Plans up to this many keys are held back until their size is known, so that shards can be cut to fit."""
 
 
 class PlannedInput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -95,77 +83,3 @@ def read_shard(run: Run, plan: Plan, shard: PlannedShard) -> list[PlannedInput]:
     """The inputs of a shard, in order."""
     raw = run.store.read(run.key(f"plan-{plan.nonce}", f"{shard.name}.jsonl"))
     return msgspec.json.Decoder(PlannedInput).decode_lines(raw)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizing:
-    """How large shards are.
-
-    Attributes:
-        num_indexes: Processes that share the shards; each gets at least eight where there are enough inputs.
-        shard_size: Inputs in a shard, or None to choose.
-    """
-
-    num_indexes: int = 1
-    shard_size: int | None = None
-
-    def size_for(self, count: int) -> int:
-        """Inputs in a shard of a plan of so many."""
-        chosen = min(LARGEST_SHARD, count // (SHARDS_PER_INDEX * self.num_indexes))
-        return self.shard_size or max(1, chosen)
-
-
-def make_plan(run: Run, selection: Selection, sizing: Sizing) -> Plan:
-    """List input and output, and write the plan unless another planner was first.
-
-    Args:
-        run: The run to plan.
-        selection: What is to do; not consumed yet.
-        sizing: How large shards are.
-
-    Returns:
-        The plan that counts.
-
-    Raises:
-        RunConflictError: The run was superseded while it was planned.
-    """
-    nonce = secrets.token_hex(4)
-    shards = tuple(_write_shards(run, nonce, selection.inputs(), sizing))
-    plan = Plan(
-        nonce=nonce,
-        shards=shards,
-        inputs_listed=selection.inputs_listed,
-        inputs_done=selection.inputs_done,
-        images_without_json=selection.counts.images_without_json,
-        other_options=options_that_differ(run) if selection.inputs_done else (),
-    )
-    run.store.flush()
-    check_not_over(run)
-    run.store.create(run.key("plan.json"), msgspec.json.encode(plan))
-    return read_plan(run) or plan
-
-
-def _write_shards(run: Run, nonce: str, inputs: Iterator[PlannedInput], sizing: Sizing) -> Iterator[PlannedShard]:
-    """Keys are held back as lines, which take a third of the memory of objects."""
-    encode = msgspec.json.Encoder().encode
-    lines = (encode(planned) for planned in inputs)
-    held = list(islice(lines, LARGEST_HELD_PLAN))
-    size = sizing.size_for(len(held))
-
-    def write(numbered: tuple[int, list[bytes]]) -> PlannedShard:
-        number, batch = numbered
-        forced = sum(b'"forced":true' in line for line in batch)
-        shard = PlannedShard(name=f"{number:06d}", inputs=len(batch), forced=forced)
-        run.store.put(run.key(f"plan-{nonce}", f"{shard.name}.jsonl"), b"\n".join(batch) + b"\n")
-        return shard
-
-    stream = chain(_emptied(held), lines)
-    batches = enumerate(iter(lambda: list(islice(stream, size)), []))
-    return iter_in_threads(write, batches, threads=_WRITING_THREADS)
-
-
-def _emptied(held: list[bytes]) -> Iterator[bytes]:
-    """Each line once, forgotten as it is handed out."""
-    held.reverse()
-    while held:
-        yield held.pop()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from job.plan.plan import Sizing, make_plan
+from job.plan.planner import Sizing, make_plan
 from job.plan.selection import Selection
 from job.run.run import open_run
 from job.storage.listing import LAST_CHARACTER, Level, Page

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from job.errors import ConfigurationError, UsageError
-from job.plan.plan import Sizing, make_plan
+from job.plan.planner import Sizing, make_plan
 from job.plan.selection import Selection
 from job.run.run import Run, RunEnd, open_run
 from job.storage.local import LocalStore

@@ -10,7 +10,7 @@ from itertools import chain
 
 import pytest
 
-from job.plan.plan import Sizing, make_plan
+from job.plan.planner import Sizing, make_plan
 from job.plan.selection import Selection
 from job.run.run import open_run
 from job.storage.store import PRIVATE_FOLDER

@@ -17,7 +17,7 @@ import pytest
 
 from job.cli.main import run as run_cli
 from job.errors import ObjectRefusedError, RunConflictError
-from job.plan.plan import Sizing, make_plan
+from job.plan.planner import Sizing, make_plan
 from job.plan.selection import Selection
 from job.run.heartbeat import Beat
 from job.run.run import Run, RunEnd, open_run

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from job.cli.main import run as run_cli
-from job.plan.plan import Sizing, make_plan, read_plan
+from job.plan.plan import read_plan
+from job.plan.planner import Sizing, make_plan
 from job.plan.selection import Selection
 from job.plan.takeover import supersede_older
 from job.run.heartbeat import Beat

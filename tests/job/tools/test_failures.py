@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from job.plan.plan import Sizing, make_plan
+from job.plan.planner import Sizing, make_plan
 from job.plan.selection import Selection
 from job.run.journal import ResultRow, ShardJournal
 from job.run.options import WorkerOptions

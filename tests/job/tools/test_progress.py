@@ -9,7 +9,8 @@ import pytest
 
 from job.cli.main import run as run_cli
 from job.errors import UsageError
-from job.plan.plan import Sizing, make_plan, read_plan
+from job.plan.plan import read_plan
+from job.plan.planner import Sizing, make_plan
 from job.plan.selection import Selection
 from job.run.heartbeat import Beat
 from job.run.run import Run, find_named, newest_run, open_run

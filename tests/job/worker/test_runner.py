@@ -16,7 +16,7 @@ import pytest
 import job.worker.factory
 import job.worker.runner
 from job.errors import HungImageError, InterruptedRunError, ModelError, RunConflictError, TooManyFailedError
-from job.plan.plan import Sizing, make_plan
+from job.plan.planner import Sizing, make_plan
 from job.plan.selection import Selection
 from job.plan.takeover import refuse_if_others_work, supersede_older
 from job.run.heartbeat import Beat

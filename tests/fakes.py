@@ -13,7 +13,8 @@ from PIL import Image
 from job.model.artifact import Artifact, open_artifact
 from job.model.session import Grounding, SessionInfo, TextFeatures
 from job.run.options import WorkerOptions
-from job.run.run import RunEnd, RunSpec, open_run
+from job.run.run import open_run
+from job.run.spec import RunEnd, RunSpec
 from job.storage.local import LocalStore
 from job.worker.runner import Request
 

@@ -22,7 +22,7 @@ from job.model.artifact import FileEntry, GraphSpec, Manifest, ParityFigures, Te
 from job.plan.plan import Plan, PlannedInput, PlannedShard
 from job.run.heartbeat import Beat
 from job.run.journal import ResultRow
-from job.run.run import RunEnd, RunSpec
+from job.run.spec import RunEnd, RunSpec
 from job.tools.audit import Finding
 from job.tools.progress import PoolProgress, RunProgress
 from job.worker.shards import FailedInput, Marker

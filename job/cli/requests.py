@@ -18,7 +18,7 @@ from job.model.session import Device, Runtime
 from job.plan.input_list import InputList, open_input_list
 from job.postprocess.instances import PASSENGER, class_name_of
 from job.run.options import WorkerOptions
-from job.run.run import RunSpec
+from job.run.spec import RunSpec
 from job.storage.open import Address, new_attempt, read_storage_options
 from job.storage.store import Store
 from job.system.resources import visible_gpus

@@ -16,13 +16,13 @@ from job.run.run import (
     HEARTBEAT_WATCH_S,
     QUIET_AFTER_END_S,
     Run,
-    RunEnd,
     check_not_over,
     displaced_by,
     heartbeats,
     runs_before,
     unfinished_runs,
 )
+from job.run.spec import RunEnd
 from job.storage.store import Store
 from job.system.clock import SYSTEM_CLOCK
 from job.system.threads import iter_in_threads, map_in_threads

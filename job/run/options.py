@@ -1,6 +1,6 @@
 """Options of a worker that change how fast, where and how it is told, but never a byte of the output.
 
-What changes bytes or selection is `job.run.run.RunSpec`.
+What changes bytes or selection is `job.run.spec.RunSpec`.
 """
 
 from __future__ import annotations

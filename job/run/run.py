@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from job.errors import RunConflictError, TooManyFailedError, UsageError
+from job.run.spec import RunEnd, RunSpec
 from job.storage.store import PRIVATE_FOLDER, Store, StoredObject, read_if_there
 from job.system.threads import map_in_threads
 
@@ -27,73 +28,6 @@ _CHANGING_BYTES = ("prompts", "confidence_threshold", "image_mode", "model_id", 
 """Options of which an annotated input shows what they were; not its date, which each run has anew."""
 
 _T = TypeVar("_T")
-
-Outcome = Literal["succeeded", "too_many_failed", "superseded"]
-
-
-class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Every option that changes bytes or selection; pinned in `run.json`.
-
-    Attributes:
-        input_url: The input's folder.
-        prompts: Prompts in order.
-        confidence_threshold: Scores above it are kept, 0 to 1.
-        annotation_date: Date in every annotation, `YYYY-MM-DD`.
-        image_mode: Whether the image goes into the output.
-        override: Whether inputs that are done are done again.
-        override_reviewed: Whether annotations that a person has reviewed are replaced too.
-        max_image_pixels: Larger images are failed inputs.
-        include: Globs; only JSON keys that fit one of them, or all without any. `*` matches `/` too.
-        exclude: Globs; JSON keys that fit one of them are left out.
-        input_list_sha256: Digest of the list of keys that takes the place of a listing, or empty.
-        limit: Only the first so many inputs of what is to do, or None.
-        model_id: Name of the model in annotations.
-        checkpoint_sha256: Digest of the weights, whatever the precision of the artifact.
-        format_version: Of this file.
-    """
-
-    input_url: str
-    prompts: tuple[str, ...]
-    confidence_threshold: float
-    annotation_date: str
-    image_mode: Literal["copy", "none"]
-    override: bool
-    override_reviewed: bool
-    max_image_pixels: int
-    limit: int | None
-    model_id: str
-    checkpoint_sha256: str
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    input_list_sha256: str = ""
-    format_version: int = 1
-
-    @property
-    def selects_all(self) -> bool:
-        """Whether no input is left out."""
-        return not (self.include or self.exclude or self.input_list_sha256 or self.limit)
-
-
-class RunEnd(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a run ended.
-
-    Attributes:
-        outcome: How.
-        by: The attempt that wrote this; makes the file its author's own.
-        superseded_by: Name of the run that took its place, or empty.
-        inputs_listed: Inputs that the planner saw, done or not.
-        annotated: Inputs annotated by this run.
-        failed: Inputs that failed in this run.
-        reviewed: Inputs left alone because a person has reviewed them.
-    """
-
-    outcome: Outcome
-    by: str
-    superseded_by: str = ""
-    inputs_listed: int = 0
-    annotated: int = 0
-    failed: int = 0
-    reviewed: int = 0
 
 
 class Run:

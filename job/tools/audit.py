@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from job.run.run import RunSpec
+from job.run.spec import RunSpec
 from job.storage.keys import IMAGE_SUFFIXES, JSON_SUFFIX, MASK_SUFFIX, printable
 from job.storage.store import PRIVATE_FOLDER, Store
 from job.tools.failures import KnownFailures, known_failures

@@ -11,7 +11,8 @@ from job.formats import gva
 from job.formats.image_decode import read_header
 from job.formats.mask_file import MaskFacts, mask_facts
 from job.run.journal import ANNOTATED, ResultRow, read_history_rows
-from job.run.run import Run, RunSpec, runs_of
+from job.run.run import Run, runs_of
+from job.run.spec import RunSpec
 from job.storage.keys import mask_key, ordered, printable
 from job.storage.store import Store
 from job.system.threads import iter_in_threads

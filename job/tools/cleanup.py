@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import msgspec
 
 from job.run.heartbeat import Beat
-from job.run.run import Run, RunEnd, heartbeats, runs_of
+from job.run.run import Run, heartbeats, runs_of
+from job.run.spec import RunEnd
 from job.storage.emptied import drop_if_empty
 from job.storage.store import PRIVATE_FOLDER, Store, read_if_there
 from job.system.threads import iter_in_threads, map_in_threads

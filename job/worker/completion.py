@@ -8,7 +8,8 @@ from job.errors import RunConflictError, TooManyFailedError
 from job.plan.plan import Plan
 from job.run.journal import ANNOTATED, FAILED, REVIEWED, encode_lines
 from job.run.options import WorkerOptions
-from job.run.run import Outcome, Run, RunEnd
+from job.run.run import Run
+from job.run.spec import Outcome, RunEnd
 from job.system.threads import iter_in_threads
 from job.worker.shards import FailedInput, are_all_marked, read_marker
 

@@ -19,7 +19,8 @@ from job.plan.takeover import refuse_if_others_work
 from job.run.heartbeat import Heartbeat
 from job.run.journal import ResultRow, read_history
 from job.run.options import WorkerOptions
-from job.run.run import Run, RunEnd, RunSpec, find_run, open_run
+from job.run.run import Run, find_run, open_run
+from job.run.spec import RunEnd, RunSpec
 from job.storage.open import Address
 from job.storage.store import Store, first_writes
 from job.system.resources import return_freed_memory, visible_gpus

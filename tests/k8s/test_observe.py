@@ -14,7 +14,8 @@ import pytest
 from job.errors import ConfigurationError, UsageError
 from job.plan.planner import Sizing, make_plan
 from job.plan.selection import Selection
-from job.run.run import Run, RunEnd, open_run
+from job.run.run import Run, open_run
+from job.run.spec import RunEnd
 from job.storage.local import LocalStore
 from k8s.cluster import Cluster
 from k8s.observe import look, storage_of

@@ -9,7 +9,8 @@ import pytest
 
 from job.errors import RunConflictError, UsageError
 from job.plan.plan import read_plan
-from job.run.run import RunEnd, find_named
+from job.run.run import find_named
+from job.run.spec import RunEnd
 from job.storage.local import LocalStore
 from k8s.release import Release
 from k8s.submission import Chart, StorageOptions, find_work, is_reachable, make_plan, next_pass

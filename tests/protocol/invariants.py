@@ -10,7 +10,7 @@ import msgspec
 
 from job.plan.plan import Plan
 from job.run.journal import FAILED, ResultRow, Row
-from job.run.run import RunEnd
+from job.run.spec import RunEnd
 from job.worker.shards import Marker
 from tests.protocol.explorer import Outcome
 from tests.protocol.process import mask_digest, tag_of

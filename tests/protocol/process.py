@@ -33,7 +33,8 @@ from job.plan.plan import PlannedInput
 from job.run.heartbeat import EndWatch, Heartbeat
 from job.run.journal import ANNOTATED, SKIPPED, ResultRow
 from job.run.options import WorkerOptions
-from job.run.run import Run, RunSpec
+from job.run.run import Run
+from job.run.spec import RunSpec
 from job.storage.store import Fetched
 from job.telemetry.progress_bar import Tally
 from job.worker.runner import Request, annotate

@@ -20,7 +20,8 @@ from job.errors import ObjectRefusedError, RunConflictError
 from job.plan.planner import Sizing, make_plan
 from job.plan.selection import Selection
 from job.run.heartbeat import Beat
-from job.run.run import Run, RunEnd, open_run
+from job.run.run import Run, open_run
+from job.run.spec import RunEnd
 from job.storage.local import LocalStore
 from job.telemetry.progress_bar import Tally
 from job.tools.progress import ALIVE_S, PoolProgress, RunProgress, read_progress

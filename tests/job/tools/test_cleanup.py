@@ -19,7 +19,8 @@ from job.plan.selection import Selection
 from job.plan.takeover import supersede_older
 from job.run.heartbeat import Beat
 from job.run.journal import ShardJournal
-from job.run.run import Run, RunEnd, open_run
+from job.run.run import Run, open_run
+from job.run.spec import RunEnd
 from job.storage.local import LocalStore
 from job.telemetry.progress_bar import Tally
 from job.tools.cleanup import CALM_S, STALE_S, find_leftovers

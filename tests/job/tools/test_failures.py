@@ -12,7 +12,8 @@ from job.plan.planner import Sizing, make_plan
 from job.plan.selection import Selection
 from job.run.journal import ResultRow, ShardJournal
 from job.run.options import WorkerOptions
-from job.run.run import Run, RunEnd, newest_run, open_run
+from job.run.run import Run, newest_run, open_run
+from job.run.spec import RunEnd
 from job.storage.local import LocalStore
 from job.storage.store import StoredObject
 from job.telemetry.progress_bar import Tally

@@ -22,7 +22,8 @@ from job.plan.takeover import refuse_if_others_work, supersede_older
 from job.run.heartbeat import Beat
 from job.run.journal import ResultRow, ShardJournal
 from job.run.options import WorkerOptions
-from job.run.run import Run, RunEnd, list_runs, open_run
+from job.run.run import Run, list_runs, open_run
+from job.run.spec import RunEnd
 from job.storage.local import LocalStore
 from job.storage.open import new_attempt
 from job.telemetry.progress_bar import Tally

@@ -10,7 +10,8 @@ import pytest
 
 from job.cli.main import run as run_cli
 from job.errors import AnnotateError, CredentialsRefusedError, ObjectRefusedError, RunConflictError, StorageError
-from job.run.run import Run, RunEnd, open_run
+from job.run.run import Run, open_run
+from job.run.spec import RunEnd
 from job.storage.local import LocalStore
 from k8s.cluster import Cluster
 from k8s.janitor import GRACE_S, POLL_S, suspend_what_is_left, wait_for_end

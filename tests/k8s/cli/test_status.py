@@ -18,7 +18,8 @@ import msgspec
 import pytest
 
 from job.cli.main import run as run_cli
-from job.run.run import RunEnd, open_run
+from job.run.run import open_run
+from job.run.spec import RunEnd
 from job.storage.local import LocalStore
 from k8s.status import ReleaseStatus
 from tests.fakes import spec_of

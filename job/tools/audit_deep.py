@@ -10,8 +10,9 @@ from job.errors import InputError, ObjectError
 from job.formats import gva
 from job.formats.image_decode import read_header
 from job.formats.mask_file import MaskFacts, mask_facts
+from job.run.history import runs_of
 from job.run.journal import ANNOTATED, ResultRow, read_history_rows
-from job.run.run import Run, runs_of
+from job.run.run import Run
 from job.run.spec import RunSpec
 from job.storage.keys import mask_key, ordered, printable
 from job.storage.store import Store

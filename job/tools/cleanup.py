@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import msgspec
 
 from job.run.heartbeat import Beat
-from job.run.run import Run, heartbeats, runs_of
+from job.run.history import runs_of
+from job.run.run import Run, heartbeats
 from job.run.spec import RunEnd
 from job.storage.emptied import drop_if_empty
 from job.storage.store import PRIVATE_FOLDER, Store, read_if_there
@@ -63,7 +64,7 @@ def remove(store: Store, leftover: Leftover) -> None:
 def _is_taken_over(run: Run, ends: Mapping[str, RunEnd | None]) -> bool:
     """Whether the run that took its place, if any did, has a plan: until then it needs to know what this one did.
 
-    One that was superseded itself before it had a plan leaves that to its own successor (`job.run.run.displaced_by`).
+    One that was superseded itself before it had a plan leaves that to its own successor (`job.run.history.displaced_by`).
     """
     name: str | None = run.name
     while name is not None:

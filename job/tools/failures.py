@@ -9,8 +9,9 @@ from contextlib import closing, contextmanager
 
 import msgspec
 
+from job.run.history import runs_of
 from job.run.journal import FAILED, read_history
-from job.run.run import Run, runs_of
+from job.run.run import Run
 from job.storage.store import Store, read_if_there
 from job.system.threads import iter_in_threads
 from job.worker.shards import FailedInput

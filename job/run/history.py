@@ -1,0 +1,74 @@
+"""The order of the runs of an output: which came before, which are unfinished, which were superseded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from job.run.run import _CHANGING_BYTES, Run, _read_spec, list_runs
+from job.run.spec import RunEnd
+from job.storage.store import Store
+from job.system.threads import map_in_threads
+
+
+@dataclass(frozen=True)
+class DisplacedRun:
+    """An older run whose place a younger one takes, and its end if that has been written."""
+
+    run: Run
+    end: RunEnd | None
+
+
+def runs_before(run: Run) -> list[Run]:
+    """Older runs of the same output, youngest first."""
+    names = list_runs(run.store)
+    return _with_spec(run.store, names[: names.index(run.name)][::-1])
+
+
+def options_that_differ(run: Run) -> tuple[str, ...]:
+    """Options that change bytes and that older runs had otherwise, back to one that did everything again."""
+    found: set[str] = set()
+    for older in runs_before(run):
+        found.update(name for name in _CHANGING_BYTES if getattr(older.spec, name) != getattr(run.spec, name))
+        if older.spec.override and older.spec.selects_all and _has_succeeded(older):
+            break
+    return tuple(name for name in _CHANGING_BYTES if name in found)
+
+
+def _has_succeeded(run: Run) -> bool:
+    end = run.end()
+    return end is not None and end.outcome == "succeeded"
+
+
+def runs_of(store: Store) -> list[Run]:
+    """All runs of an output, youngest first."""
+    return _with_spec(store, list_runs(store)[::-1])
+
+
+def unfinished_runs(store: Store) -> list[Run]:
+    """Runs without an end, youngest first."""
+    runs = runs_of(store)
+    ends = map_in_threads(lambda run: run.end(), runs)
+    return [run for run, end in zip(runs, ends, strict=True) if end is None]
+
+
+def displaced_by(run: Run) -> list[DisplacedRun]:
+    """Older runs whose place this one takes, youngest first.
+
+    Those without an end; those that this run has ended (its planner may have died since); and those that were
+    ended by one of these which never had a plan, and so never took over what they left.
+    """
+    older = runs_before(run)
+    ends = map_in_threads(lambda other: other.end(), older)
+    displaced: list[DisplacedRun] = []
+    heirs = {run.name}
+    for other, end in zip(older, ends, strict=True):
+        if end is None or end.superseded_by in heirs:
+            displaced.append(DisplacedRun(other, end))
+            if run.store.stat(other.key("plan.json")) is None:
+                heirs.add(other.name)
+    return displaced
+
+
+def _with_spec(store: Store, names: list[str]) -> list[Run]:
+    specs = map_in_threads(lambda name: _read_spec(store, name), names)
+    return [Run(store, name, spec) for name, spec in zip(names, specs, strict=True) if spec is not None]

@@ -17,9 +17,10 @@ from job.plan.input_list import InputList
 from job.plan.plan import Plan, PlannedInput, PlannedShard, read_plan
 from job.plan.selection import Selection
 from job.plan.takeover import supersede_older
+from job.run.heartbeat import heartbeats
 from job.run.history import options_that_differ
 from job.run.options import WorkerOptions
-from job.run.run import Run, check_not_over, heartbeats
+from job.run.run import Run, check_not_over
 from job.storage.store import Store, StoredObject
 from job.system.threads import iter_in_threads
 

@@ -10,10 +10,10 @@ import msgspec
 
 from job.errors import RunConflictError
 from job.plan.plan import Plan, PlannedInput, PlannedShard, read_plan, read_shard
-from job.run.heartbeat import Beat
+from job.run.heartbeat import Beat, heartbeats
 from job.run.history import displaced_by, runs_before, unfinished_runs
 from job.run.journal import ShardHistory, read_history
-from job.run.run import HEARTBEAT_WATCH_S, QUIET_AFTER_END_S, Run, check_not_over, heartbeats
+from job.run.run import HEARTBEAT_WATCH_S, QUIET_AFTER_END_S, Run, check_not_over
 from job.run.spec import RunEnd
 from job.storage.store import Store
 from job.system.clock import SYSTEM_CLOCK

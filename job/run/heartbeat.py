@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
@@ -11,7 +12,7 @@ from job.errors import AnnotateError, RunConflictError, RunOverError
 from job.run.journal import ANNOTATED, FAILED, ResultRow
 from job.run.options import WorkerOptions
 from job.run.run import Run
-from job.storage.store import first_writes
+from job.storage.store import StoredObject, first_writes
 from job.system.clock import SYSTEM_CLOCK, Clock
 
 BEAT_INTERVAL_S = 30.0
@@ -131,3 +132,8 @@ class EndWatch:
             if end is not None:
                 raise RunOverError(f"run {self._run.name} has ended while this worker was at it")
             self._looked_s = now_s
+
+
+def heartbeats(run: Run) -> Iterator[StoredObject]:
+    """The heartbeat files of a run's workers."""
+    return run.store.walk(run.key("workers"))

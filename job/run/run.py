@@ -7,7 +7,6 @@ coordinates the processes of a run.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -15,7 +14,7 @@ import msgspec
 
 from job.errors import RunConflictError, TooManyFailedError, UsageError
 from job.run.spec import RunEnd, RunSpec
-from job.storage.store import PRIVATE_FOLDER, Store, StoredObject, read_if_there
+from job.storage.store import PRIVATE_FOLDER, Store, read_if_there
 from job.system.threads import map_in_threads
 
 RUNS_FOLDER = f"{PRIVATE_FOLDER}/runs"
@@ -146,11 +145,6 @@ def newest_run(store: Store) -> Run:
         if spec is not None:
             return Run(store, name, spec)
     raise UsageError(f"{store.url} is not the output of any run: give the folder that annotate wrote to")
-
-
-def heartbeats(run: Run) -> Iterator[StoredObject]:
-    """The heartbeat files of a run's workers."""
-    return run.store.walk(run.key("workers"))
 
 
 def _newest_unfinished(store: Store, spec: RunSpec, is_date_given: bool) -> Run | None:

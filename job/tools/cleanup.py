@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from job.run.heartbeat import Beat
+from job.run.heartbeat import Beat, heartbeats
 from job.run.history import runs_of
-from job.run.run import Run, heartbeats
+from job.run.run import Run
 from job.run.spec import RunEnd
 from job.storage.emptied import drop_if_empty
 from job.storage.store import PRIVATE_FOLDER, Store, read_if_there

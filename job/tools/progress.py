@@ -10,8 +10,8 @@ import msgspec
 
 from job.errors import ObjectError, RunConflictError, StorageError
 from job.plan.plan import Plan, read_plan
-from job.run.heartbeat import Beat
-from job.run.run import Run, find_named, heartbeats, newest_run
+from job.run.heartbeat import Beat, heartbeats
+from job.run.run import Run, find_named, newest_run
 from job.run.spec import RunEnd
 from job.storage.store import Store, read_if_there
 from job.system.threads import map_in_threads

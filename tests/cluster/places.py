@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from job.run.heartbeat import heartbeats
 from job.run.journal import read_history_rows
-from job.run.run import Run, heartbeats
+from job.run.run import Run
 from job.run.spec import RunEnd
 from job.worker.shards import marked_shards, read_marker
 from tests.s3.data import BROKEN, findings_of, outputs, store_of, the_run

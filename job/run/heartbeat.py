@@ -8,16 +8,13 @@ from typing import Literal
 
 import msgspec
 
-from job.errors import AnnotateError, RunConflictError, RunOverError
+from job.errors import AnnotateError
 from job.run.journal import ANNOTATED, FAILED, ResultRow
 from job.run.options import WorkerOptions
 from job.run.run import Run
 from job.storage.store import StoredObject, first_writes
-from job.system.clock import SYSTEM_CLOCK, Clock
 
 BEAT_INTERVAL_S = 30.0
-LOOK_INTERVAL_S = 28.0
-"""A put is tried only when the last look for `end.json` was begun less than 30 s ago."""
 
 _JOIN_S = 5.0
 """A beat that an outage holds up does not hold up the end."""
@@ -99,39 +96,6 @@ class Heartbeat:
     def _write(self) -> None:
         self.beat.number += 1
         self._run.store.put(self._key, msgspec.json.encode(self.beat))
-
-
-class EndWatch:
-    """Keeps a process whose run is over from putting objects.
-
-    Time is counted by a clock that goes on while the machine sleeps or the process is stopped.
-    """
-
-    def __init__(self, run: Run, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._run = run
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._looked_s: float | None = None
-
-    def check(self) -> None:
-        """Look again if the last look is too old.
-
-        Raises:
-            RunConflictError: The run was superseded.
-            RunOverError: It has ended otherwise: others have done what was left.
-        """
-        with self._lock:
-            now_s = self._clock.boot_s()
-            if self._looked_s is not None and now_s - self._looked_s < LOOK_INTERVAL_S:
-                return
-            end = self._run.end()
-            if end is not None and end.outcome == "superseded":
-                raise RunConflictError(
-                    f"run {self._run.name} was superseded by run {end.superseded_by}: this worker stops"
-                )
-            if end is not None:
-                raise RunOverError(f"run {self._run.name} has ended while this worker was at it")
-            self._looked_s = now_s
 
 
 def heartbeats(run: Run) -> Iterator[StoredObject]:

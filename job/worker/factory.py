@@ -13,7 +13,7 @@ from job.pipeline.executor import Flow
 from job.pipeline.memory import ByteBudget, ResidentBudget
 from job.pipeline.order import stages_of
 from job.pipeline.stages import Annotator, Budgets, Places
-from job.run.heartbeat import EndWatch
+from job.run.end_watch import EndWatch
 from job.run.options import WorkerOptions
 from job.run.run import Run
 from job.storage.store import Store

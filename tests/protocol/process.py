@@ -30,7 +30,8 @@ from job.pipeline.memory import ResidentBudget
 from job.pipeline.stages import Annotator, Places
 from job.plan.lookup import look_up
 from job.plan.plan import PlannedInput
-from job.run.heartbeat import EndWatch, Heartbeat
+from job.run.end_watch import EndWatch
+from job.run.heartbeat import Heartbeat
 from job.run.journal import ANNOTATED, SKIPPED, ResultRow
 from job.run.options import WorkerOptions
 from job.run.run import Run

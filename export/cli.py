@@ -11,7 +11,7 @@ import click
 from job.errors import UsageError, WorkerError
 from job.model.artifact import open_artifact
 from job.model.loader import check_runtime, default_device, open_session, runtime_of
-from job.plan.planner import refusals_are_configuration
+from job.storage.store import refusals_are_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Callable

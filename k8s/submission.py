@@ -15,11 +15,11 @@ from job.cli.annotate import annotate
 from job.cli.requests import open_folders, plan_request
 from job.errors import UsageError
 from job.plan.plan import read_plan
-from job.plan.planner import plan_now, refusals_are_configuration
+from job.plan.planner import plan_now
 from job.run.heartbeat import Heartbeat
 from job.run.run import Run, list_runs
 from job.storage.open import Address, new_attempt, read_storage_options
-from job.storage.store import Store
+from job.storage.store import Store, refusals_are_configuration
 from job.system.signals import ended_by_signals
 from job.tools.progress import read_progress
 from job.worker.runner import Request, begin_run, list_planned

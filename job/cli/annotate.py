@@ -13,8 +13,8 @@ from job.cli import flags as groups
 from job.cli.requests import annotate_request as request_of
 from job.cli.requests import open_folders
 from job.errors import AnnotateError, TooManyFailedError
-from job.plan.planner import refusals_are_configuration
 from job.storage.open import new_attempt
+from job.storage.store import refusals_are_configuration
 from job.telemetry.liveness import Pulse, Watch, longest_quiet_s
 from job.telemetry.logs import set_up_logging
 from job.telemetry.progress_bar import COMPLETE, PART_COMPLETE, STOPPED, Tally, log_summary

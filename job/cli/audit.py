@@ -12,9 +12,9 @@ from job.cli.flags import log_flags
 from job.cli.key_file import KeyList
 from job.cli.text import one_line
 from job.errors import FindingsError, UsageError
-from job.plan.planner import refusals_are_configuration
 from job.run.run import newest_run
 from job.storage.open import Address, new_attempt, read_storage_options
+from job.storage.store import refusals_are_configuration
 from job.telemetry.logs import set_up_logging
 from job.tools.audit import NOT_TO_BE_DONE_AGAIN, AuditCounts, Finding
 from job.tools.audit_deep import audit as audit_output

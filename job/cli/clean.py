@@ -8,8 +8,8 @@ import click
 
 from job.cli.text import one_line
 from job.errors import UsageError
-from job.plan.planner import refusals_are_configuration
 from job.storage.open import Address, new_attempt, read_storage_options
+from job.storage.store import refusals_are_configuration
 from job.telemetry.logs import set_up_logging
 from job.tools.cleanup import find_leftovers, remove
 

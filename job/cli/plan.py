@@ -10,9 +10,10 @@ import click
 from job.cli import flags as groups
 from job.cli.requests import open_folders, plan_request
 from job.plan.plan import read_plan
-from job.plan.planner import plan_now, refusals_are_configuration
+from job.plan.planner import plan_now
 from job.run.heartbeat import Heartbeat
 from job.storage.open import new_attempt
+from job.storage.store import refusals_are_configuration
 from job.system.signals import ended_by_signals
 from job.telemetry.logs import set_up_logging
 from job.worker.runner import begin_run

@@ -12,8 +12,8 @@ import click
 import msgspec
 
 from job.cli.text import one_line
-from job.plan.planner import refusals_are_configuration
 from job.storage.open import Address, new_attempt, read_storage_options
+from job.storage.store import refusals_are_configuration
 from job.telemetry.logs import set_up_logging
 from job.tools.progress import PoolProgress, RunProgress, read_progress
 

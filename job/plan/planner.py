@@ -6,13 +6,12 @@ import logging
 import random
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 
 import msgspec
 
-from job.errors import ConfigurationError, CredentialsRefusedError, RunConflictError
+from job.errors import RunConflictError
 from job.plan.input_list import InputList
 from job.plan.plan import Plan, PlannedInput, PlannedShard, read_plan
 from job.plan.selection import Selection
@@ -66,21 +65,6 @@ def plan_now(run: Run, source: Store, options: WorkerOptions, input_list: InputL
             " and ".join(plan.other_options),
         )
     return plan
-
-
-@contextmanager
-def refusals_are_configuration(*, is_planner: bool) -> Iterator[None]:
-    """Where storage refuses the planner from the start, every other process would see the same.
-
-    Raises:
-        ConfigurationError: Storage has refused this user from the start, and this process is to plan.
-    """
-    try:
-        yield
-    except CredentialsRefusedError as exc:
-        if not is_planner:
-            raise
-        raise ConfigurationError(str(exc)) from exc
 
 
 def is_planner(options: WorkerOptions) -> bool:

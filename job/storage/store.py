@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from job.errors import ConfigurationError, ObjectError, ObjectMissingError
+from job.errors import ConfigurationError, CredentialsRefusedError, ObjectError, ObjectMissingError
 
 PRIVATE_FOLDER = "_sam3"
 
@@ -158,3 +158,18 @@ def first_writes(store: Store) -> Iterator[None]:
         raise ConfigurationError(
             f"output {store.url} cannot be written ({exc}): give another folder, or the right to write to it"
         ) from exc
+
+
+@contextmanager
+def refusals_are_configuration(*, is_planner: bool) -> Iterator[None]:
+    """Where storage refuses the planner from the start, every other process would see the same.
+
+    Raises:
+        ConfigurationError: Storage has refused this user from the start, and this process is to plan.
+    """
+    try:
+        yield
+    except CredentialsRefusedError as exc:
+        if not is_planner:
+            raise
+        raise ConfigurationError(str(exc)) from exc

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from job.cli.flags import log_flags
-from job.plan.planner import refusals_are_configuration
 from job.storage.open import Address, new_attempt, read_storage_options
+from job.storage.store import refusals_are_configuration
 from job.telemetry.logs import set_up_logging
 from k8s.cluster import Cluster
 from k8s.janitor import suspend_what_is_left, wait_for_end

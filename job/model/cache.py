@@ -36,7 +36,7 @@ from job.model.artifact import MANIFEST_NAME, Artifact, FileEntry, decode_manife
 from job.storage.download import download
 from job.storage.open import new_attempt, open_store
 from job.storage.store import Store
-from job.telemetry.liveness import Moved
+from job.system.watchdog import Moved
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from job.errors import HungImageError, InputError
-from job.telemetry.liveness import Moved
+from job.system.watchdog import Moved
 
 POLL_S = 0.2
 

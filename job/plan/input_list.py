@@ -22,7 +22,7 @@ from job.errors import ObjectError, UsageError
 from job.storage.keys import JSON_SUFFIX, ordered
 from job.storage.open import Address, new_attempt
 from job.storage.store import Store
-from job.telemetry.liveness import Moved
+from job.system.watchdog import Moved
 
 _PART_BYTES = 16 << 20
 _BATCH = 10_000

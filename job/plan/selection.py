@@ -12,7 +12,7 @@ from job.plan.plan import PlannedInput, logger
 from job.run.run import Run
 from job.storage.keys import key_problem, ordered, printable
 from job.storage.store import PRIVATE_FOLDER, Store
-from job.telemetry.liveness import Moved
+from job.system.watchdog import Moved
 
 
 class Selection:

@@ -18,7 +18,7 @@ from job.run.spec import RunEnd
 from job.storage.store import Store
 from job.system.clock import SYSTEM_CLOCK
 from job.system.threads import iter_in_threads, map_in_threads
-from job.telemetry.liveness import Moved
+from job.system.watchdog import Moved
 
 logger = logging.getLogger(__name__)
 

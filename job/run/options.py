@@ -11,7 +11,7 @@ from typing import Literal
 from job.model.session import Device, Runtime
 from job.storage.open import new_attempt
 from job.system.clock import SYSTEM_CLOCK, Clock
-from job.telemetry.liveness import Pulse
+from job.system.watchdog import Pulse
 
 Order = Literal["forward", "backward"]
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from job.storage.store import Store
-from job.telemetry.liveness import Moved
+from job.system.watchdog import Moved
 
 PART_BYTES = 16 << 20
 

@@ -6,38 +6,19 @@ step forward.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from job.storage.retry import GIVE_UP_S
+from job.system.watchdog import Pulse
 
 MARGIN_S = 60.0
-
-Moved = Callable[[], None]
-"""Tells that something has moved."""
 
 
 def longest_quiet_s(image_timeout_s: float) -> float:
     """How long nothing may move: one stage may take its time, one request of storage is tried so long."""
     return image_timeout_s + GIVE_UP_S + MARGIN_S
-
-
-class Pulse:
-    """When something has moved last: a page listed, a part of the model fetched, a stage of an image done."""
-
-    def __init__(self) -> None:
-        self._moved_s = time.monotonic()
-
-    def moved(self) -> None:
-        """Something has moved; from any thread."""
-        self._moved_s = time.monotonic()
-
-    @property
-    def quiet_s(self) -> float:
-        """Seconds since then."""
-        return time.monotonic() - self._moved_s
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from prometheus_client.registry import Collector
 
 from job.errors import WorkerError
 from job.run.journal import ANNOTATED, FAILED, REVIEWED, SKIPPED
-from job.telemetry.liveness import Load, Observer, Pulse
+from job.system.watchdog import Pulse
+from job.telemetry.liveness import Load, Observer
 
 logger = logging.getLogger(__name__)
 

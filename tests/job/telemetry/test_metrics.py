@@ -15,7 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from job.errors import WorkerError
-from job.telemetry.liveness import Load, Pulse, longest_quiet_s
+from job.system.watchdog import Pulse
+from job.telemetry.liveness import Load, longest_quiet_s
 from job.telemetry.metrics import Metrics, served
 from tests.fakes import DEMO_ARTIFACT
 from tests.processes import running, wait_until

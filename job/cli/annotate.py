@@ -16,8 +16,9 @@ from job.errors import AnnotateError, TooManyFailedError
 from job.storage.open import new_attempt
 from job.storage.store import refusals_are_configuration
 from job.system.watchdog import Pulse
-from job.telemetry.liveness import Watch, longest_quiet_s
 from job.telemetry.logs import set_up_logging
+from job.telemetry.metrics import longest_quiet_s
+from job.telemetry.observer import Watch
 from job.telemetry.progress_bar import COMPLETE, PART_COMPLETE, STOPPED, Tally, log_summary
 from job.worker.runner import annotate as annotate_request
 from job.worker.runner import list_planned

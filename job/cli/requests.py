@@ -22,7 +22,7 @@ from job.run.spec import RunSpec
 from job.storage.open import Address, new_attempt, read_storage_options
 from job.storage.store import Store
 from job.system.resources import visible_gpus
-from job.telemetry.liveness import Watch
+from job.telemetry.observer import Watch
 from job.worker.runner import Request
 
 logger = logging.getLogger(__name__)

@@ -24,8 +24,9 @@ from prometheus_client.registry import Collector
 
 from job.errors import WorkerError
 from job.run.journal import ANNOTATED, FAILED, REVIEWED, SKIPPED
+from job.storage.retry import GIVE_UP_S
 from job.system.watchdog import Pulse
-from job.telemetry.liveness import Load, Observer
+from job.telemetry.observer import Load, Observer
 
 logger = logging.getLogger(__name__)
 
@@ -170,3 +171,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing of a probe every few seconds."""
+
+
+MARGIN_S = 60.0
+
+
+def longest_quiet_s(image_timeout_s: float) -> float:
+    """How long nothing may move: one stage may take its time, one request of storage is tried so long."""
+    return image_timeout_s + GIVE_UP_S + MARGIN_S

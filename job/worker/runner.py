@@ -26,7 +26,7 @@ from job.storage.store import Store, first_writes
 from job.system.resources import return_freed_memory, visible_gpus
 from job.system.signals import ended_by_signals, stopped_by_signals
 from job.system.threads import iter_in_threads
-from job.telemetry.liveness import Nobody, Observer
+from job.telemetry.observer import Nobody, Observer
 from job.telemetry.progress_bar import Progress, Tally
 from job.worker.completion import end_if_complete
 from job.worker.factory import build_worker

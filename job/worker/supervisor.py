@@ -19,7 +19,7 @@ from job.errors import AnnotateError, ConfigurationError, InterruptedRunError, U
 from job.plan.plan import PlannedShard
 from job.run.run import Run
 from job.system.signals import stopped_by_signals
-from job.telemetry.liveness import Observer
+from job.telemetry.observer import Observer
 from job.worker.process import WorkerTask, run_worker
 from job.worker.shards import is_marked
 

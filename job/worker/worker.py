@@ -22,7 +22,7 @@ from job.plan.plan import PlannedInput
 from job.run.journal import FAILED, ResultRow
 from job.run.options import WorkerOptions
 from job.run.run import Run
-from job.telemetry.liveness import Load
+from job.telemetry.observer import Load
 from job.worker.shards import Listener, OpenShard, write_marker
 
 logger = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from job.errors import WorkerError
 from job.system.watchdog import Pulse
-from job.telemetry.liveness import Load, longest_quiet_s
-from job.telemetry.metrics import Metrics, served
+from job.telemetry.metrics import Metrics, longest_quiet_s, served
+from job.telemetry.observer import Load
 from tests.fakes import DEMO_ARTIFACT
 from tests.processes import running, wait_until
 from tests.web import served as web_served

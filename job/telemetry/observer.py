@@ -1,8 +1,4 @@
-"""Signs that a process gets on: a pulse that every step forward beats, and who is told of results.
-
-The heartbeat in storage says that a process exists. Its thread beats on while the others are stuck, so it is no
-step forward.
-"""
+"""Observers: who is told of the progress of a worker."""
 
 from __future__ import annotations
 
@@ -10,15 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from job.storage.retry import GIVE_UP_S
 from job.system.watchdog import Pulse
-
-MARGIN_S = 60.0
-
-
-def longest_quiet_s(image_timeout_s: float) -> float:
-    """How long nothing may move: one stage may take its time, one request of storage is tried so long."""
-    return image_timeout_s + GIVE_UP_S + MARGIN_S
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import click
 
 from job.cli import flags as groups
 from job.cli.requests import doctor_request, open_folders
-from job.storage.emptied import drop_if_empty
+from job.storage.local import drop_if_empty
 from job.storage.open import new_attempt
 from job.storage.store import PRIVATE_FOLDER, refusals_are_configuration
 from job.telemetry.logs import set_up_logging

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from job.errors import ObjectMissingError, ObjectRefusedError, StorageError, UnstorableObjectError, UsageError
 from job.storage.keys import IMAGE_SUFFIXES, JSON_SUFFIX, MASK_SUFFIX, ordered
-from job.storage.store import PRIVATE_FOLDER, Fetched, Guard, StoredObject
+from job.storage.store import PRIVATE_FOLDER, Fetched, Guard, Store, StoredObject
 
 STALE_SCRATCH_S = 24 * 3600.0
 _UNSTORABLE = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ}
@@ -224,3 +224,14 @@ def _mapped_errors(root: Path, key: str) -> Iterator[None]:
         if exc.errno in _UNSTORABLE:
             raise UnstorableObjectError(f"{root}/{key}: {exc.strerror}") from exc
         raise StorageError(f"{root}/{key}: {exc.strerror}; the same command goes on when it is mended") from exc
+
+
+def drop_if_empty(store: Store, *folders: str) -> None:
+    """Remove folders in which nothing lies any more, in the order given; in an object store there are none.
+
+    Not for folders in which another process may be about to write.
+    """
+    if isinstance(store, LocalStore):
+        for folder in folders:
+            with suppress(OSError):
+                Path(store.url, folder).rmdir()

@@ -19,7 +19,7 @@ from job.pipeline.stages import Places
 from job.plan.plan import PlannedInput
 from job.plan.selection import Selection
 from job.run.run import Run
-from job.storage.emptied import drop_if_empty
+from job.storage.local import drop_if_empty
 from job.storage.store import PRIVATE_FOLDER, Store, first_writes
 from job.worker.factory import build_annotator, open_device
 from job.worker.runner import Request

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import lzma
+import struct
+import tokenize
 import zipfile
-from typing import TYPE_CHECKING
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
+
+from job.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,3 +46,79 @@ def to_npz(mask: NDArray[np.uint8]) -> bytes:
             stream, np.ascontiguousarray(mask), allow_pickle=False
         )
     return buffer.getvalue()
+
+
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """A mask that was read.
+
+    Attributes:
+        size_hw: Height and width, in pixels.
+        values: Values that occur in it.
+        sha256: Digest of its pixels, row by row, as rows of the journal give it.
+    """
+
+    size_hw: tuple[int, int]
+    values: frozenset[int]
+    sha256: str
+
+
+def mask_facts(npz: bytes) -> MaskFacts:
+    """Read a whole NPZ.
+
+    Raises:
+        InputError: It is damaged, or holds something else than one uint8 array (H, W) named `mask`.
+    """
+    with (
+        _mapped_errors(),
+        zipfile.ZipFile(io.BytesIO(npz)) as archive,
+        archive.open(f"{MASK_NAME}.npy") as stream,
+    ):
+        size_hw = _read_size(stream)
+        digest, present, count = hashlib.sha256(), np.zeros(256, bool), 0
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+            present |= np.bincount(np.frombuffer(block, np.uint8), minlength=256) > 0
+            count += len(block)
+    if count != size_hw[0] * size_hw[1]:
+        raise InputError(f"NPZ: its mask has {count} pixels and says that it has {size_hw[0]} x {size_hw[1]}")
+    return MaskFacts(size_hw, frozenset(int(value) for value in present.nonzero()[0]), digest.hexdigest())
+
+
+def _read_size(stream: IO[bytes]) -> tuple[int, int]:
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(np.lib.format.read_magic(stream))  # type: ignore[no-untyped-call]
+    if read_header is None:
+        raise InputError("NPZ: its mask is of a version of the NPY format that is never written here")
+    shape, is_by_column, dtype = read_header(stream)  # type: ignore[no-untyped-call]
+    if dtype != np.uint8 or len(shape) != 2 or is_by_column:
+        order = ", column by column" if is_by_column else ""
+        raise InputError(f"NPZ: its mask is {dtype} {shape}{order}; a mask is uint8 (height, width), row by row")
+    return int(shape[0]), int(shape[1])
+
+
+@contextmanager
+def _mapped_errors() -> Iterator[None]:
+    """The many ways of Python's and NumPy's readers to say that a file is damaged."""
+    try:
+        yield
+    except KeyError as exc:
+        raise InputError(f"NPZ: it has no key {MASK_NAME}") from exc
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        RuntimeError,
+        SyntaxError,
+        struct.error,
+        tokenize.TokenError,
+        lzma.LZMAError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as exc:
+        raise InputError(f"NPZ: {exc}") from exc

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from job.errors import InputError, ObjectError
 from job.formats import gva
 from job.formats.image_decode import read_header
-from job.formats.mask_file import MaskFacts, mask_facts
+from job.formats.mask_npz import MaskFacts, mask_facts
 from job.run.history import runs_of
 from job.run.journal import ANNOTATED, ResultRow, read_history_rows
 from job.run.run import Run

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TypeVar
 
-from job.errors import AnnotateError, ConfigurationError, StorageError, UsageError
+from job.errors import AnnotateError, ConfigurationError, UsageError
 from job.storage.open import Address, new_attempt
 from job.tools.progress import RunProgress, read_progress
 from k8s.api_objects import Event, Node
@@ -17,11 +13,7 @@ from k8s.cluster import Cluster
 from k8s.diagnostics import find_hindrances
 from k8s.release import Release, find_release, labels_of
 from k8s.status import ReleaseStatus, judge
-
-STORAGE_WAIT_S = 30.0
-"""The layer that retries is patient for minutes; who looks is not."""
-
-_T = TypeVar("_T")
+from k8s.storage_access import answer_in_time, storage_of
 
 
 def look(cluster: Cluster, name: str, storage_options: Mapping[str, object]) -> ReleaseStatus:
@@ -57,32 +49,6 @@ def _ask_storage(release: Release, options: Mapping[str, object]) -> tuple[RunPr
         return None, [f"the output {release.output_url} cannot be read from here: {exc}"]
 
 
-def answer_in_time(ask: Callable[[], _T]) -> _T:
-    """What the storage says, for somebody who looks.
-
-    Raises:
-        StorageError: It says nothing for 30 s.
-        AnnotateError: What `ask` raises.
-    """
-    answers: list[_T] = []
-    errors: list[AnnotateError] = []
-
-    def run() -> None:
-        try:
-            answers.append(ask())
-        except AnnotateError as exc:
-            errors.append(exc)
-
-    asking = threading.Thread(target=run, name="storage", daemon=True)
-    asking.start()
-    asking.join(STORAGE_WAIT_S)
-    if errors:
-        raise errors[0]
-    if not answers:
-        raise StorageError(f"no answer for {STORAGE_WAIT_S:.0f} s")
-    return answers[0]
-
-
 def _read_progress(release: Release, options: Mapping[str, object]) -> RunProgress | None:
     """None before the run has begun."""
     store = Address(release.output_url, dict(options)).open(new_attempt())
@@ -92,20 +58,6 @@ def _read_progress(release: Release, options: Mapping[str, object]) -> RunProgre
         return None
     finally:
         store.close()
-
-
-@contextmanager
-def storage_of(release: Release) -> Iterator[None]:
-    """Where the workers find their storage, for what this machine's environment leaves unsaid."""
-    before = dict(os.environ)
-    if "AWS_ENDPOINT_URL" not in before:
-        for variable, value in release.environment.items():
-            os.environ.setdefault(variable, value)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _events(cluster: Cluster) -> list[Event]:

@@ -26,8 +26,8 @@ from job.worker.runner import Request, begin_run, list_planned
 from k8s.api_objects import COMPONENT_LABEL, POOL_LABEL, Job, has_condition
 from k8s.cluster import Cluster
 from k8s.helm import Helm
-from k8s.observe import answer_in_time, storage_of
 from k8s.release import Release
+from k8s.storage_access import answer_in_time, storage_of
 
 logger = logging.getLogger(__name__)
 

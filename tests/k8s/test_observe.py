@@ -18,7 +18,8 @@ from job.run.run import Run, open_run
 from job.run.spec import RunEnd
 from job.storage.local import LocalStore
 from k8s.cluster import Cluster
-from k8s.observe import look, storage_of
+from k8s.observe import look
+from k8s.storage_access import storage_of
 from tests.fakes import spec_of, write_inputs
 from tests.k8s.api import Api
 from tests.k8s.objects import condition, job, pod, release, time

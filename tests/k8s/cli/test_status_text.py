@@ -8,7 +8,7 @@ import pytest
 
 from job.tools.progress import RunProgress
 from k8s.api_objects import Job
-from k8s.cli.screen import lines_of
+from k8s.cli.status import lines_of
 from k8s.status import judge
 from tests.k8s.objects import condition, ended, job, pod, release
 

@@ -64,7 +64,7 @@ def remove(store: Store, leftover: Leftover) -> None:
 def _is_taken_over(run: Run, ends: Mapping[str, RunEnd | None]) -> bool:
     """Whether the run that took its place, if any did, has a plan: until then it needs to know what this one did.
 
-    One that was superseded itself before it had a plan leaves that to its own successor (`job.run.history.displaced_by`).
+    One that was superseded itself before it had a plan leaves that to its successor (`job.run.history.displaced_by`).
     """
     name: str | None = run.name
     while name is not None:

@@ -12,7 +12,7 @@ from typing import Any
 from job.cli.main import main
 from job.pipeline import stages
 from job.run import heartbeat
-from job.telemetry import liveness
+from job.telemetry import metrics
 from job.worker import factory as building
 from job.worker import shards, worker
 
@@ -22,7 +22,7 @@ LONG_S = 60
 def stuck() -> None:
     """The thread that conducts never comes back from a marker; the heartbeat beats on."""
     heartbeat.BEAT_INTERVAL_S = 0.1
-    liveness.GIVE_UP_S, liveness.MARGIN_S = 1.0, 0.0
+    metrics.GIVE_UP_S, metrics.MARGIN_S = 1.0, 0.0
     worker.write_marker = lambda *arguments: time.sleep(LONG_S)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 import pytest
 
-import job.plan.plan
+import job.plan.planner
 import job.run.run
 import job.system.threads
 import job.worker.runner
@@ -269,7 +269,8 @@ def simulated(world: World) -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(job.run.run, "time", SimpleNamespace(time=lambda: world.now_s))
-        patch.setattr(job.plan.plan, "secrets", SimpleNamespace(token_hex=lambda size: f"{next(nonces):0{2 * size}x}"))
+        secrets = SimpleNamespace(token_hex=lambda size: f"{next(nonces):0{2 * size}x}")
+        patch.setattr(job.plan.planner, "secrets", secrets)
         patch.setattr(job.system.threads, "ThreadPoolExecutor", _InlineExecutor)
         patch.setattr(job.worker.runner, "check_session", lambda *arguments: None)
         patch.setattr(job.worker.runner, "return_freed_memory", lambda: None)

@@ -8,9 +8,9 @@ from itertools import product
 
 import pytest
 
-import job.plan.plan
+import job.plan.planner
 import job.plan.takeover
-import job.run.heartbeat
+import job.run.end_watch
 import job.worker.shards
 from job.run.journal import ShardHistory
 from tests.protocol.campaign import Scenario
@@ -162,7 +162,7 @@ PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
         "two runs 2 s apart, override 11, supersede 1",
     ),
     "nobody looks for the end": (
-        lambda patch: patch.setattr(job.run.heartbeat, "LOOK_INTERVAL_S", 1e9),
+        lambda patch: patch.setattr(job.run.end_watch, "LOOK_INTERVAL_S", 1e9),
         "two runs 2 s apart, override 11, supersede 1",
     ),
     "rows of earlier attempts are forgotten": (
@@ -174,7 +174,7 @@ PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
         "a chain of three runs",
     ),
     "two planners both win": (
-        lambda patch: patch.setattr(job.plan.plan, "read_plan", lambda run: None),
+        lambda patch: patch.setattr(job.plan.planner, "read_plan", lambda run: None),
         "two pools meet",
     ),
 }

@@ -149,7 +149,8 @@ def test_a_storage_that_does_not_answer_is_not_waited_for_and_is_where_the_worke
         raw = msgspec.to_builtins(job("gpu", args=[*ON_VOLUME[:1], "--out_top_dir=s3://pictures/out", ON_VOLUME[2]]))
         raw["spec"]["template"]["spec"]["containers"][0]["env"] = [endpoint]
         api.jobs = [raw]
-        impatient = "import job.storage.s3, k8s.observe; k8s.storage_access.STORAGE_WAIT_S = 2; from job.cli.main import main; main()"
+        setting = "import k8s.storage_access as access; access.STORAGE_WAIT_S = 2"
+        impatient = f"{setting}; from job.cli.main import main; main()"
         done = subprocess.run(
             [sys.executable, "-c", impatient, "status", "night", "-o", "json"],
             env={**os.environ, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "NO_PROXY": "*"},

@@ -14,7 +14,7 @@ from job.errors import ConfigurationError, ObjectMissingError, ObjectRefusedErro
 from job.model.artifact import MANIFEST_NAME
 from job.model.cache import local_path, remote_url
 from job.storage.download import download
-from job.storage.open import new_attempt, open_store
+from job.storage.open import new_process_id, open_store
 from job.storage.store import first_writes
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def local_checkpoint(checkpoint: str) -> Iterator[str]:
         path = Path(scratch) / name
         click.echo(f"Fetching {url} …")
         try:
-            download(open_store(folder, new_attempt()), name, path)
+            download(open_store(folder, new_process_id()), name, path)
         except ObjectMissingError as exc:
             raise UsageError(
                 f"--checkpoint {url}: no such file. Give `hub`, `demo`, or path or URL of a sam3.pt"
@@ -69,7 +69,7 @@ def local_output(out: str) -> Iterator[Path]:
     if url is None:
         yield local_path(out)
         return
-    store = open_store(url, new_attempt())
+    store = open_store(url, new_process_id())
     _check_target(store)
     with tempfile.TemporaryDirectory(prefix="sam3-export-") as scratch:
         folder = Path(scratch) / "model"
@@ -85,7 +85,7 @@ def local_output(out: str) -> Iterator[Path]:
 def _check_target(store: Store) -> None:
     """Look, and write something, before the hour that an export takes."""
     with first_writes(store):
-        found = [item.key for item in islice(store.walk(), len(_STEMS) * 4)]
+        found = [item.key for item in islice(store.list(), len(_STEMS) * 4)]
         if MANIFEST_NAME in found:
             raise _taken(store.url)
         foreign = [key for key in found if key.partition(".")[0] not in _STEMS]

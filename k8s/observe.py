@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from job.errors import AnnotateError, ConfigurationError, UsageError
-from job.storage.open import Address, new_attempt
+from job.storage.open import Address, new_process_id
 from job.tools.progress import RunProgress, read_progress
 from k8s.api_objects import Event, Node
 from k8s.cluster import Cluster
@@ -34,8 +34,8 @@ def look(cluster: Cluster, name: str, storage_options: Mapping[str, object]) -> 
     progress, trouble = _ask_storage(release, storage_options)
     # An event is kept for an hour: it is news only where there still are pods missing.
     lacking = frozenset(job.metadata.name for job in release.jobs.values() if job.lacks_pods)
-    hindrances = find_hindrances(pods, _events(cluster), lacking, lambda node: _node(cluster, node), datetime.now(UTC))
-    return judge(release, pods, progress, [*trouble, *hindrances])
+    diagnostics = find_hindrances(pods, _events(cluster), lacking, lambda node: _node(cluster, node), datetime.now(UTC))
+    return judge(release, pods, progress, [*trouble, *diagnostics])
 
 
 def _ask_storage(release: Release, options: Mapping[str, object]) -> tuple[RunProgress | None, list[str]]:
@@ -51,7 +51,7 @@ def _ask_storage(release: Release, options: Mapping[str, object]) -> tuple[RunPr
 
 def _read_progress(release: Release, options: Mapping[str, object]) -> RunProgress | None:
     """None before the run has begun."""
-    store = Address(release.output_url, dict(options)).open(new_attempt())
+    store = Address(release.output_url, dict(options)).open(new_process_id())
     try:
         return read_progress(store, release.run)
     except UsageError:

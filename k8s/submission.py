@@ -18,11 +18,11 @@ from job.plan.plan import read_plan
 from job.plan.planner import plan_now
 from job.run.heartbeat import Heartbeat
 from job.run.run import Run, list_runs
-from job.storage.open import Address, new_attempt, read_storage_options
+from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import Store, refusals_are_configuration
 from job.system.signals import ended_by_signals
 from job.tools.progress import read_progress
-from job.worker.runner import Request, begin_run, list_planned
+from job.worker.runner import AnnotateRequest, begin_run, list_planned
 from k8s.api_objects import COMPONENT_LABEL, POOL_LABEL, Job, has_condition
 from k8s.cluster import Cluster
 from k8s.helm import Helm
@@ -142,7 +142,7 @@ def next_pass(release: Release, options: StorageOptions, *, is_patient: bool = T
 
 def _following(release: Release, options: StorageOptions) -> str | None:
     base, _, pinned = release.run.rpartition("-")
-    store = Address(release.output_url, read_storage_options(options.target)).open(new_attempt())
+    store = Address(release.output_url, read_storage_options(options.target)).open(new_process_id())
     try:
         if not _has_ended(store, release.run):
             return None
@@ -214,7 +214,7 @@ def make_plan(release: Release, options: StorageOptions, num_indexes: int) -> No
 
 
 @contextmanager
-def _request(release: Release, options: StorageOptions, num_indexes: int = 1) -> Iterator[Request]:
+def _request(release: Release, options: StorageOptions, num_indexes: int = 1) -> Iterator[AnnotateRequest]:
     """What a pod of the release would do."""
     with storage_of(release), refusals_are_configuration(is_planner=True):
         flags: dict[str, Any] = annotate.make_context("annotate", release.arguments).params
@@ -224,7 +224,7 @@ def _request(release: Release, options: StorageOptions, num_indexes: int = 1) ->
             "num_indexes": num_indexes,
             "model_cache": None,
         }
-        folders = open_folders(flags, new_attempt())
+        folders = open_folders(flags, new_process_id())
         try:
             yield plan_request(flags, folders)
         finally:

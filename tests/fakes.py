@@ -16,7 +16,7 @@ from job.run.options import WorkerOptions
 from job.run.run import open_run
 from job.run.spec import RunEnd, RunSpec
 from job.storage.local import LocalStore
-from job.worker.runner import Request
+from job.worker.runner import AnnotateRequest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,18 +104,18 @@ def spec_of(source: Path, **changes: object) -> RunSpec:
 
 def write_ended_run(target: Path, name: str, end: RunEnd | None = None) -> None:
     """A run that is over: as it was asked for, and its end."""
-    run = open_run(LocalStore(target, "tester"), spec_of(target), name=name, is_date_given=True, attempt="tester")
+    run = open_run(LocalStore(target, "tester"), spec_of(target), name=name, is_date_given=True, process_id="tester")
     run.write_end(end or RunEnd(outcome="succeeded", by="x"))
 
 
 def request_of(
     source: Path, target: Path, *, run_name: str | None = None, options: WorkerOptions | None = None, **changes: object
-) -> Request:
+) -> AnnotateRequest:
     """A request for a plain run over local folders."""
     options = options or WorkerOptions(device="cpu")
-    return Request(
-        source=LocalStore(source, options.attempt),
-        target=LocalStore(target, options.attempt),
+    return AnnotateRequest(
+        source=LocalStore(source, options.process_id),
+        target=LocalStore(target, options.process_id),
         artifact=demo_artifact(),
         spec=spec_of(source, **changes),
         is_date_given=False,

@@ -13,11 +13,11 @@ from job.cli import flags as groups
 from job.cli.requests import annotate_request as request_of
 from job.cli.requests import open_folders
 from job.errors import AnnotateError, TooManyFailedError
-from job.storage.open import new_attempt
+from job.storage.open import new_process_id
 from job.storage.store import refusals_are_configuration
-from job.system.watchdog import Pulse
+from job.system.watchdog import Watchdog
 from job.telemetry.logs import set_up_logging
-from job.telemetry.metrics import longest_quiet_s
+from job.telemetry.metrics import max_idle_s
 from job.telemetry.observer import Watch
 from job.telemetry.progress_bar import COMPLETE, PART_COMPLETE, STOPPED, Tally, log_summary
 from job.worker.runner import annotate as annotate_request
@@ -32,18 +32,18 @@ logger = logging.getLogger(__name__)
 @groups.model_flags
 @groups.run_flags
 @groups.share_flags
-@groups.conduct_flags
+@groups.runtime_flags
 @groups.log_flags
 @click.option("--dry_run", is_flag=True, help="List what would be done and change nothing.")
 def annotate(**flags: Any) -> None:
     """Annotate a folder of images, each with a JSON of metadata."""
     set_up_logging(flags["log_level"], flags["log_format"])
     with _observed(flags) as seen, refusals_are_configuration(is_planner=not flags["index"]):
-        attempt = new_attempt()
-        folders = open_folders(flags, attempt)
+        process_id = new_process_id()
+        folders = open_folders(flags, process_id)
         logger.info("Input directory: %s", flags["input_top_dir"])
         logger.info("Output directory: %s", flags["out_top_dir"])
-        request = request_of(flags, folders, attempt, seen)
+        request = request_of(flags, folders, process_id, seen)
         if flags["dry_run"]:
             for key in list_planned(request):
                 click.echo(key)
@@ -63,12 +63,12 @@ def annotate(**flags: Any) -> None:
 @contextmanager
 def _observed(flags: dict[str, Any]) -> Iterator[Watch]:
     """Let the process be looked at from its first moment: a model may take long to come."""
-    pulse, port = Pulse(), flags["metrics_port"]
+    watchdog, port = Watchdog(), flags["metrics_port"]
     if port is None:
-        yield Watch(pulse)
+        yield Watch(watchdog)
         return
     from job.telemetry.metrics import Metrics, served
 
     metrics = Metrics(flags["pool"], flags["index"] or 0)
-    with served(port, metrics, pulse, longest_quiet_s(flags["image_timeout_s"])):
-        yield Watch(pulse, metrics)
+    with served(port, metrics, watchdog, max_idle_s(flags["image_timeout_s"])):
+        yield Watch(watchdog, metrics)

@@ -8,7 +8,7 @@ import click
 
 from job.cli.text import one_line
 from job.errors import UsageError
-from job.storage.open import Address, new_attempt, read_storage_options
+from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import refusals_are_configuration
 from job.telemetry.logs import set_up_logging
 from job.tools.cleanup import find_leftovers, remove
@@ -22,7 +22,7 @@ def clean(out: str, output_storage_options: str | None, yes: bool) -> None:
     """Remove what ended runs of OUT need no more; results, journals and failure tables stay."""
     set_up_logging("WARNING", "text")
     with refusals_are_configuration(is_planner=True):
-        store = Address(out, read_storage_options(output_storage_options)).open(new_attempt())
+        store = Address(out, read_storage_options(output_storage_options)).open(new_process_id())
         leftovers = [leftover for leftover in find_leftovers(store) if leftover.keys]
         if not leftovers:
             click.echo(f"Nothing to remove in {store.url}")

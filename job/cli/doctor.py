@@ -8,8 +8,8 @@ import click
 
 from job.cli import flags as groups
 from job.cli.requests import doctor_request, open_folders
-from job.storage.local import drop_if_empty
-from job.storage.open import new_attempt
+from job.storage.local import remove_empty_dirs
+from job.storage.open import new_process_id
 from job.storage.store import PRIVATE_FOLDER, refusals_are_configuration
 from job.telemetry.logs import set_up_logging
 from job.tools.doctor import examine
@@ -26,7 +26,7 @@ def doctor(**flags: Any) -> None:
     """Try everything that a run needs, one thing after the other: storage, its promises, model, one image."""
     set_up_logging("WARNING", "text")
     with refusals_are_configuration(is_planner=True):
-        folders = open_folders(flags, new_attempt())
+        folders = open_folders(flags, new_process_id())
         try:
             for check in examine(doctor_request(flags, folders)):
                 if check.error is not None:
@@ -35,4 +35,4 @@ def doctor(**flags: Any) -> None:
                 click.echo(f"✓ {check.name}: {check.said}")
         finally:
             folders.target.close()
-            drop_if_empty(folders.target, PRIVATE_FOLDER)
+            remove_empty_dirs(folders.target, PRIVATE_FOLDER)

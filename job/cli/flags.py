@@ -134,7 +134,7 @@ share_flags = _group(
     click.option("--workers", type=click.IntRange(1), help="Processes here. Default: 1 on a CPU, one a GPU on cuda."),
 )
 
-conduct_flags = _group(
+runtime_flags = _group(
     click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda if there is one, else cpu."),
     click.option(
         "--runtime",

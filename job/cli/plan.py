@@ -12,7 +12,7 @@ from job.cli.requests import open_folders, plan_request
 from job.plan.plan import read_plan
 from job.plan.planner import plan_now
 from job.run.heartbeat import Heartbeat
-from job.storage.open import new_attempt
+from job.storage.open import new_process_id
 from job.storage.store import refusals_are_configuration
 from job.system.signals import ended_by_signals
 from job.telemetry.logs import set_up_logging
@@ -31,7 +31,7 @@ def plan(**flags: Any) -> None:
     """List the input and write the plan of a run, for `annotate --run` to do: needs no device."""
     set_up_logging(flags["log_level"], flags["log_format"])
     with refusals_are_configuration(is_planner=True):
-        folders = open_folders(flags, new_attempt())
+        folders = open_folders(flags, new_process_id())
         request = plan_request(flags, folders)
         run = begin_run(request)
         try:

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from job.cli.text import one_line
-from job.storage.open import Address, new_attempt, read_storage_options
+from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import refusals_are_configuration
 from job.telemetry.logs import set_up_logging
 from job.tools.progress import PoolProgress, RunProgress, read_progress
@@ -33,7 +33,7 @@ def progress(out: str, run_name: str | None, output_storage_options: str | None,
     set_up_logging("WARNING", "text")
     is_live = output == "text" and not once and sys.stdout.isatty()
     with refusals_are_configuration(is_planner=True), suppress(KeyboardInterrupt):
-        store = Address(out, read_storage_options(output_storage_options)).open(new_attempt())
+        store = Address(out, read_storage_options(output_storage_options)).open(new_process_id())
         try:
             while True:
                 found = read_progress(store, run_name)

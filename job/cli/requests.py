@@ -19,15 +19,15 @@ from job.plan.input_list import InputList, open_input_list
 from job.postprocess.instances import PASSENGER, class_name_of
 from job.run.options import WorkerOptions
 from job.run.spec import RunSpec
-from job.storage.open import Address, new_attempt, read_storage_options
+from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import Store
 from job.system.resources import visible_gpus
 from job.telemetry.observer import Watch
-from job.worker.runner import Request
+from job.worker.runner import AnnotateRequest
 
 logger = logging.getLogger(__name__)
 
-_CONDUCT = (
+RUNTIME_OPTIONS = (
     "runtime", "batch_size", "threads", "memory_budget", "journal_interval_s", "image_timeout_s", "device_retry_s",
     "max_failed_fraction", "visualize", "order",
 )  # fmt: skip
@@ -42,7 +42,7 @@ class Folders:
     addresses: tuple[Address, Address]
 
 
-def open_folders(flags: dict[str, Any], attempt: str) -> Folders:
+def open_folders(flags: dict[str, Any], process_id: str) -> Folders:
     """Open input and output.
 
     Raises:
@@ -52,7 +52,7 @@ def open_folders(flags: dict[str, Any], attempt: str) -> Folders:
         Address(flags["input_top_dir"], read_storage_options(flags["input_storage_options"])),
         Address(flags["out_top_dir"], read_storage_options(flags["output_storage_options"])),
     )
-    source, target = addresses[0].open(attempt), addresses[1].open(attempt)
+    source, target = addresses[0].open(process_id), addresses[1].open(process_id)
     inner, outer = f"{target.url}/", f"{source.url}/"
     is_one_place = _endpoint(addresses[0]) == _endpoint(addresses[1])
     if is_one_place and (inner.startswith(outer) or outer.startswith(inner)):
@@ -65,7 +65,7 @@ def open_folders(flags: dict[str, Any], attempt: str) -> Folders:
     return Folders(source, target, addresses)
 
 
-def annotate_request(flags: dict[str, Any], folders: Folders, attempt: str, watch: Watch) -> Request:
+def annotate_request(flags: dict[str, Any], folders: Folders, process_id: str, watch: Watch) -> AnnotateRequest:
     """A request out of the flags of `annotate`."""
     index, num_indexes = _share(flags)
     device = _device(flags["device"], flags["runtime"])
@@ -77,14 +77,14 @@ def annotate_request(flags: dict[str, Any], folders: Folders, attempt: str, watc
         shard_size=flags["shard_size"],
         device=device,
         supersede=flags["supersede"],
-        attempt=attempt,
-        pulse=watch.pulse,
-        **{name: flags[name] for name in _CONDUCT},
+        process_id=process_id,
+        watchdog=watch.watchdog,
+        **{name: flags[name] for name in RUNTIME_OPTIONS},
     )
     return replace(_request(flags, folders, options), observer=watch.observer)
 
 
-def plan_request(flags: dict[str, Any], folders: Folders) -> Request:
+def plan_request(flags: dict[str, Any], folders: Folders) -> AnnotateRequest:
     """A request out of the flags of `plan`: this process touches no device."""
     options = WorkerOptions(
         device="cpu",
@@ -92,12 +92,12 @@ def plan_request(flags: dict[str, Any], folders: Folders) -> Request:
         num_indexes=flags["num_indexes"] or 1,
         shard_size=flags["shard_size"],
         supersede=flags["supersede"],
-        attempt=new_attempt(),
+        process_id=new_process_id(),
     )
     return _request(flags, folders, options)
 
 
-def doctor_request(flags: dict[str, Any], folders: Folders) -> Request:
+def doctor_request(flags: dict[str, Any], folders: Folders) -> AnnotateRequest:
     """A request for one image of all inputs, with the defaults of `annotate`."""
     defaults = {
         "annotation_date": None,
@@ -116,7 +116,7 @@ def doctor_request(flags: dict[str, Any], folders: Folders) -> Request:
     return _request({**flags, **defaults}, folders, options)
 
 
-def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) -> Request:
+def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) -> AnnotateRequest:
     prompts = parse_prompts(flags["prompts"])
     date_text = _annotation_date(flags["annotation_date"])
     artifact, remote = open_model(flags)
@@ -137,7 +137,7 @@ def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) ->
         exclude=flags["exclude"],
         input_list_sha256=input_list.sha256 if input_list else "",
     )
-    return Request(
+    return AnnotateRequest(
         source=folders.source,
         target=folders.target,
         artifact=artifact,

@@ -34,9 +34,9 @@ from job.errors import (
 )
 from job.model.artifact import MANIFEST_NAME, Artifact, FileEntry, decode_manifest, file_entry, open_artifact
 from job.storage.download import download
-from job.storage.open import new_attempt, open_store
+from job.storage.open import new_process_id, open_store
 from job.storage.store import Store
-from job.system.watchdog import Moved
+from job.system.watchdog import OnProgress
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +59,11 @@ class RemoteModel:
     store: Store
     raw_manifest: bytes
 
-    def fetch(self, moved: Moved = lambda: None) -> None:
+    def fetch(self, on_progress: OnProgress = lambda: None) -> None:
         """Make sure that the whole model is in its folder; of several processes with one cache one fetches it.
 
         Args:
-            moved: Told of every part that has come.
+            on_progress: Told of every part that has come.
 
         Raises:
             ArtifactError: A file is missing or damaged where it comes from.
@@ -75,9 +75,9 @@ class RemoteModel:
         folder = self.artifact.folder
         with _cache_errors(folder.parent):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(folder.with_name(f"{folder.name}.lock"), moved):
+            with _locked(folder.with_name(f"{folder.name}.lock"), on_progress):
                 if not self._is_there():
-                    self._fill(moved)
+                    self._fill(on_progress)
 
     def _is_there(self) -> bool:
         folder = self.artifact.folder
@@ -90,7 +90,7 @@ class RemoteModel:
             return False
         return True
 
-    def _fill(self, moved: Moved) -> None:
+    def _fill(self, on_progress: OnProgress) -> None:
         folder, files = self.artifact.folder, self.artifact.manifest.files
         partial = folder.with_name(f"{folder.name}.partial")
         partial.mkdir(exist_ok=True)
@@ -98,19 +98,19 @@ class RemoteModel:
         logger.info("Fetching model %s, %.1f MB, into %s", self.store.url, megabytes, folder)
         for name, entry in files.items():
             if not (partial / name).is_file():
-                self._obtain(name, entry, partial, moved)
+                self._obtain(name, entry, partial, on_progress)
         (partial / MANIFEST_NAME).write_bytes(self.raw_manifest)
         if folder.exists():  # damaged since it was fetched
             shutil.rmtree(folder)
         partial.rename(folder)
         logger.info("Model fetched in %.0f s", time.monotonic() - begun_s)
 
-    def _obtain(self, name: str, entry: FileEntry, folder: Path, moved: Moved) -> None:
+    def _obtain(self, name: str, entry: FileEntry, folder: Path, on_progress: OnProgress) -> None:
         """One file, checked; what is there of it may be damaged, so that it is fetched a second time."""
         partial = folder / f"{name}.partial~"  # no manifest may name a file like this
         for _ in range(_TRIES):
             with _model_errors(self.store.url):
-                download(self.store, name, partial, size=entry.size, moved=moved)
+                download(self.store, name, partial, size=entry.size, on_progress=on_progress)
             got = file_entry(partial)
             if got == entry:
                 partial.rename(folder / name)
@@ -144,7 +144,7 @@ def open_remote_model(url: str, expected_digest: str | None, cache: Path) -> Rem
     Raises:
         ArtifactError: No model there, one of a format this version does not know, or another than the one pinned.
     """
-    store = open_store(url, new_attempt())
+    store = open_store(url, new_process_id())
     with _model_errors(url):
         raw = store.read_range(MANIFEST_NAME, 0, LARGEST_MANIFEST_BYTES)
     digest = hashlib.sha256(raw).hexdigest()
@@ -164,7 +164,7 @@ def default_cache() -> Path:
 
 
 @contextmanager
-def _locked(path: Path, moved: Moved) -> Iterator[None]:
+def _locked(path: Path, on_progress: OnProgress) -> Iterator[None]:
     """Hold a lock that goes with the process; another's work counts as a step, it has a watcher of its own."""
     with path.open("w") as stream:
         waits = 0
@@ -172,7 +172,7 @@ def _locked(path: Path, moved: Moved) -> Iterator[None]:
             if waits == 0:
                 logger.info("Another process is fetching the model: waiting for it")
             waits += 1
-            moved()
+            on_progress()
             time.sleep(_LOCK_POLL_S)
         yield
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from job.errors import HungImageError, InputError
-from job.system.watchdog import Moved
+from job.system.watchdog import OnProgress
 
 POLL_S = 0.2
 
@@ -26,7 +26,7 @@ class Stage:
 
     Attributes:
         name: As it appears in the journal's seconds.
-        call: Takes a list of 1 to `batch` values, returns as many; a value may be an `EarlyEnd` or an
+        call: Takes a list of 1 to `batch` values, returns as many; a value may be an `Finished` or an
             `InputError`, which end their item.
         threads: How many run it at once.
         batch: Largest number of items in one call.
@@ -39,14 +39,14 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class EarlyEnd:
+class Finished:
     """What a stage returns for an item that needs no further stage."""
 
     value: Any
 
 
 @dataclass
-class Ticket:
+class WorkItem:
     """An item on its way.
 
     Attributes:
@@ -69,11 +69,11 @@ def each(function: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
     return call
 
 
-class Flow:
+class ThreadedPipeline:
     """A running chain of stages."""
 
     def __init__(
-        self, stages: Sequence[Stage], *, capacity: int, item_timeout_s: float, moved: Moved = lambda: None
+        self, stages: Sequence[Stage], *, capacity: int, item_timeout_s: float, on_progress: OnProgress = lambda: None
     ) -> None:
         """Start the threads.
 
@@ -81,15 +81,15 @@ class Flow:
             stages: In order.
             capacity: Most items inside at once.
             item_timeout_s: Longest time for one call of a stage.
-            moved: Told of every call that has come to its end.
+            on_progress: Told of every call that has come to its end.
         """
         self._stages = tuple(stages)
         self._capacity = capacity
         self._timeout_s = item_timeout_s
-        self._moved = moved
-        self._queues: list[queue.Queue[Ticket | None]] = [queue.Queue() for _ in stages]
-        self._results: queue.Queue[Ticket | BaseException] = queue.Queue()
-        self._active: dict[int, tuple[str, list[Ticket], float]] = {}
+        self._on_progress = on_progress
+        self._queues: list[queue.Queue[WorkItem | None]] = [queue.Queue() for _ in stages]
+        self._results: queue.Queue[WorkItem | BaseException] = queue.Queue()
+        self._active: dict[int, tuple[str, list[WorkItem], float]] = {}
         self._discard_before = 0
         self._checked_s = 0.0
         self.inside = 0
@@ -111,12 +111,12 @@ class Flow:
     def submit(self, key: str, value: Any) -> None:
         """Let an item in."""
         self.inside += 1
-        self._queues[0].put(Ticket(key, value))
+        self._queues[0].put(WorkItem(key, value))
 
-    def next_result(self, timeout_s: float = POLL_S) -> Ticket | None:
+    def next_result(self, timeout_s: float = POLL_S) -> WorkItem | None:
         """An item that has come out, or None after `timeout_s` without one.
 
-        Its value is the last stage's, the value of an `EarlyEnd`, or the `InputError` that ended it.
+        Its value is the last stage's, the value of an `Finished`, or the `InputError` that ended it.
 
         Raises:
             HungImageError: An item has been in a stage for longer than allowed.
@@ -136,7 +136,7 @@ class Flow:
         """Throw away what has not come to a stage yet; what has, goes on to the end."""
         self._discard_before = [stage.name for stage in self._stages].index(stage_name)
 
-    def finish(self, stage_name: str, grace_s: float) -> list[Ticket]:
+    def finish(self, stage_name: str, grace_s: float) -> list[WorkItem]:
         """Bring what has come to a stage to its end, at most `grace_s` long; returns what came out."""
         self.discard_before(stage_name)
         finished, deadline = [], time.monotonic() + grace_s
@@ -145,7 +145,7 @@ class Flow:
                 result = self._results.get(timeout=POLL_S)
             except queue.Empty:
                 continue
-            if isinstance(result, Ticket):
+            if isinstance(result, WorkItem):
                 finished.append(result)
         return finished
 
@@ -172,25 +172,25 @@ class Flow:
             except BaseException as exc:  # noqa: BLE001 - raised again where the results are taken
                 self._results.put(exc)
                 return
-            self._moved()
+            self._on_progress()
             share = (time.monotonic() - begun) / len(tickets)
             for ticket, value in zip(tickets, values, strict=True):
                 ticket.seconds[stage.name] = share
                 self._pass_on(index, ticket, value)
             del self._active[threading.get_ident()]
 
-    def _pass_on(self, index: int, ticket: Ticket, value: Any) -> None:
-        is_early = isinstance(value, EarlyEnd | InputError)
-        ticket.value = value.value if isinstance(value, EarlyEnd) else value
+    def _pass_on(self, index: int, ticket: WorkItem, value: Any) -> None:
+        is_early = isinstance(value, Finished | InputError)
+        ticket.value = value.value if isinstance(value, Finished) else value
         if is_early or index + 1 == len(self._stages):
             self._results.put(ticket)
         else:
             self._queues[index + 1].put(ticket)
 
     @staticmethod
-    def _take(inbox: queue.Queue[Ticket | None], batch: int) -> list[Ticket] | None:
+    def _take(inbox: queue.Queue[WorkItem | None], batch: int) -> list[WorkItem] | None:
         """Wait for one item and take what else is there, up to a batch; None to end the thread."""
-        tickets: list[Ticket] = []
+        tickets: list[WorkItem] = []
         ticket = inbox.get()
         while ticket is not None:
             tickets.append(ticket)
@@ -218,7 +218,7 @@ class Flow:
                 )
 
 
-def _call(stage: Stage, tickets: list[Ticket]) -> Sequence[Any]:
+def _call(stage: Stage, tickets: list[WorkItem]) -> Sequence[Any]:
     try:
         return stage.call([ticket.value for ticket in tickets])
     except InputError as exc:

@@ -1,6 +1,6 @@
 """One image on its way: a value that gains fields from stage to stage and never goes back.
 
-`PlannedInput` -> `Taken` -> `Decoded` -> `Inferred` -> `Processed` -> `Encoded` -> `ResultRow`
+`PlannedInput` -> `LoadedItem` -> `DecodedItem` -> `InferredItem` -> `ProcessedItem` -> `EncodedItem` -> `ResultRow`
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Taken:
+class LoadedItem:
     """Read: the files of one input.
 
     Attributes:
@@ -42,36 +42,36 @@ class Taken:
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedItem:
     """Decoded: what the model sees, uint8 (S, S, 3) RGB."""
 
-    taken: Taken
+    taken: LoadedItem
     header: Header
     pixels: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Inferred:
+class InferredItem:
     """Inferred: what the model says."""
 
-    taken: Taken
+    taken: LoadedItem
     header: Header
     grounding: Grounding
 
 
 @dataclass(frozen=True)
-class Processed:
+class ProcessedItem:
     """Post-processed: instances in the stored raster."""
 
-    taken: Taken
+    taken: LoadedItem
     annotation: Annotation
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedItem:
     """Encoded: the bytes of the output, and the journal's row about them."""
 
-    taken: Taken
+    taken: LoadedItem
     npz: bytes
     json: bytes
     overlay: bytes | None

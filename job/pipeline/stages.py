@@ -14,8 +14,8 @@ from job.formats.image_decode import Header, decode_for_model, read_header
 from job.formats.mask_npz import to_npz
 from job.formats.overlay import overlay_png
 from job.model.session import Grounding, Session, TextFeatures
-from job.pipeline.executor import EarlyEnd
-from job.pipeline.items import Decoded, Encoded, Inferred, Processed, Taken
+from job.pipeline.executor import Finished
+from job.pipeline.items import DecodedItem, EncodedItem, InferredItem, LoadedItem, ProcessedItem
 from job.pipeline.memory import ByteBudget, ResidentBudget
 from job.plan.lookup import look_up
 from job.plan.plan import PlannedInput
@@ -49,7 +49,7 @@ class Budgets:
 
 
 @dataclass(frozen=True)
-class Places:
+class AnnotatorIO:
     """Where inputs come from and outputs go.
 
     Attributes:
@@ -70,7 +70,7 @@ class Annotator:
         visualize: Whether to store overlays.
     """
 
-    def __init__(self, places: Places, session: Session, text: TextFeatures, budgets: Budgets) -> None:
+    def __init__(self, places: AnnotatorIO, session: Session, text: TextFeatures, budgets: Budgets) -> None:
         self._run = places.run
         self._spec = places.run.spec
         self._source = places.source
@@ -80,32 +80,32 @@ class Annotator:
         self._budgets = budgets
         self.visualize = False
 
-    def read(self, planned: PlannedInput) -> Taken | EarlyEnd:
+    def read(self, planned: PlannedInput) -> LoadedItem | Finished:
         """Fetch JSON, image and the output's JSON; an annotation that a person has reviewed ends here."""
         if planned.problem:
             raise InputError(planned.problem)
         found = look_up(planned, self._source, self._run)
         if found.is_done:
-            return EarlyEnd(ResultRow(json=planned.json, result=SKIPPED))
+            return Finished(ResultRow(json=planned.json, result=SKIPPED))
         if found.image is None:
             raise InputError(f"No image found at {self._source.url}/{planned.json}")
         document = gva.parse(self._fetch(self._source, planned.json).data)
         image = self._fetch(self._source, found.image)
         prior = self._read_prior(planned.json) if found.has_prior else None
         if prior is not None and not self._spec.override_reviewed and gva.is_reviewed(prior, self._spec.model_id):
-            return EarlyEnd(ResultRow(json=planned.json, result=REVIEWED))
+            return Finished(ResultRow(json=planned.json, result=REVIEWED))
         self._budgets.resident.saw(len(image.data))
-        return Taken(planned, found.image, image, document, prior)
+        return LoadedItem(planned, found.image, image, document, prior)
 
-    def decode(self, taken: Taken) -> Decoded:
+    def decode(self, taken: LoadedItem) -> DecodedItem:
         """Check the header, then decode to the model's square."""
         header = read_header(taken.image.data, self._spec.max_image_pixels)
         self._warn_of_size(taken, header)
         with self._budgets.transient.hold(header.decode_bytes):
             pixels = decode_for_model(taken.image.data, self._session.info.image_side)
-        return Decoded(taken, header, pixels)
+        return DecodedItem(taken, header, pixels)
 
-    def infer(self, batch: list[Decoded]) -> list[Inferred | InputError]:
+    def infer(self, batch: list[DecodedItem]) -> list[InferredItem | InputError]:
         """Run the model; an image on which it fails twice fails alone."""
         try:
             groundings = self._ground(batch)
@@ -113,9 +113,9 @@ class Annotator:
             if len(batch) > 1:
                 return [result for item in batch for result in self.infer([item])]
             return self._infer_again(batch[0])
-        return [Inferred(item.taken, item.header, found) for item, found in zip(batch, groundings, strict=True)]
+        return [InferredItem(item.taken, item.header, found) for item, found in zip(batch, groundings, strict=True)]
 
-    def postprocess(self, inferred: Inferred) -> Processed:
+    def postprocess(self, inferred: InferredItem) -> ProcessedItem:
         """Instances of the reference rules in the stored raster, and the painted mask."""
         height, width = inferred.header.size_hw
         with self._budgets.transient.hold(height * width * _POSTPROCESS_BYTES_PER_PIXEL):
@@ -126,9 +126,9 @@ class Annotator:
                 inferred.header.upright_size_hw,
                 inferred.header.orientation,
             )
-        return Processed(inferred.taken, annotation)
+        return ProcessedItem(inferred.taken, annotation)
 
-    def encode(self, processed: Processed) -> Encoded | EarlyEnd:
+    def encode(self, processed: ProcessedItem) -> EncodedItem | Finished:
         """Make the bytes of NPZ and JSON, and the journal's row."""
         taken, annotation = processed.taken, processed.annotation
         entry = gva.segmentation_entry(
@@ -151,16 +151,16 @@ class Annotator:
         row = _row(taken.planned.json, annotation)
         npz = to_npz(annotation.mask)
         self._budgets.transient.release(annotation.mask.size)
-        return Encoded(taken, npz, gva.render(merged.document), overlay, row)
+        return EncodedItem(taken, npz, gva.render(merged.document), overlay, row)
 
-    def write(self, encoded: Encoded) -> ResultRow:
+    def write(self, encoded: EncodedItem) -> ResultRow:
         """Store image, NPZ and JSON, in this order: the JSON is the commit mark."""
         store, key, guard = self._run.store, encoded.taken.planned.json, self._guard
         try:
             if encoded.overlay is not None:
                 store.put(f"{OVERLAY_FOLDER}/{stem_of(key)}.png", encoded.overlay, guard)
             if self._spec.image_mode == "copy":
-                store.put_fetched(encoded.taken.image_key, encoded.taken.image, guard)
+                store.copy_from(encoded.taken.image_key, encoded.taken.image, guard)
             store.put(mask_key(key), encoded.npz, guard)
             store.put(key, encoded.json, guard)
         except UnstorableObjectError as exc:
@@ -186,7 +186,7 @@ class Annotator:
         except ObjectRefusedError as exc:
             raise RefusedInputError(str(exc)) from exc
 
-    def _warn_of_size(self, taken: Taken, header: Header) -> None:
+    def _warn_of_size(self, taken: LoadedItem, header: Header) -> None:
         declared = gva.declared_size_wh(taken.document)
         height, width = header.size_hw
         if declared is not None and declared != (width, height):
@@ -198,16 +198,16 @@ class Annotator:
                 height,
             )
 
-    def _ground(self, batch: list[Decoded]) -> tuple[Grounding, ...]:
+    def _ground(self, batch: list[DecodedItem]) -> tuple[Grounding, ...]:
         features = self._session.encode_images(np.stack([item.pixels for item in batch]))
         groundings = self._session.ground(features, self._text, self._spec.confidence_threshold)
         if not all(np.isfinite(found.scores).all() and np.isfinite(found.mask_logits).all() for found in groundings):
             raise ModelError("the model answers with numbers that are not finite")
         return groundings
 
-    def _infer_again(self, item: Decoded) -> list[Inferred | InputError]:
+    def _infer_again(self, item: DecodedItem) -> list[InferredItem | InputError]:
         try:
-            return [Inferred(item.taken, item.header, self._ground([item])[0])]
+            return [InferredItem(item.taken, item.header, self._ground([item])[0])]
         except ModelError as exc:
             return [ModelFailedInputError(f"the model failed on this image twice: {exc}")]
 

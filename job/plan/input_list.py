@@ -20,9 +20,9 @@ from fsspec.utils import get_protocol
 
 from job.errors import ObjectError, UsageError
 from job.storage.keys import JSON_SUFFIX, ordered
-from job.storage.open import Address, new_attempt
+from job.storage.open import Address, new_process_id
 from job.storage.store import Store
-from job.system.watchdog import Moved
+from job.system.watchdog import OnProgress
 
 _PART_BYTES = 16 << 20
 _BATCH = 10_000
@@ -50,11 +50,11 @@ class InputList:
     sha256: str
     input_url: str
 
-    def json_keys(self, moved: Moved = lambda: None) -> Iterator[str]:
+    def json_keys(self, on_progress: OnProgress = lambda: None) -> Iterator[str]:
         """JSON keys relative to the input, ascending, each once; sorted on disk, so memory stays bounded.
 
         Args:
-            moved: Told of every step.
+            on_progress: Told of every step.
 
         Raises:
             UsageError: A line that cannot be meant, no such column, or a list that cannot be unpacked.
@@ -67,7 +67,7 @@ class InputList:
             database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;")
             database.execute("CREATE TABLE keys (key BLOB PRIMARY KEY) WITHOUT ROWID")
             for batch in _batches(self._listed()):
-                moved()
+                on_progress()
                 database.executemany("INSERT OR IGNORE INTO keys VALUES (?)", batch)
             for (key,) in database.execute("SELECT key FROM keys ORDER BY key"):
                 yield key.decode("utf-8", "surrogateescape")
@@ -157,7 +157,7 @@ def _without_query(path: str) -> tuple[str, str]:
 
 def _opened(address: Address, key: str) -> BinaryIO:
     """Read a part at a time, so that the layer that retries has something to try again."""
-    return cast(BinaryIO, io.BufferedReader(_Parts(address.open(new_attempt()), key), _PART_BYTES))
+    return cast(BinaryIO, io.BufferedReader(_Parts(address.open(new_process_id()), key), _PART_BYTES))
 
 
 class _Parts(io.RawIOBase):

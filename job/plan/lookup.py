@@ -32,7 +32,7 @@ def look_up(planned: PlannedInput, source: Store, run: Run) -> Found:
     if not isinstance(planned.image, msgspec.UnsetType) and not isinstance(planned.prior, msgspec.UnsetType):
         return Found(planned.image, planned.prior)
     stem = stem_of(planned.json)
-    there, done = source.beside(stem), run.store.beside(stem)
+    there, done = source.existing_suffixes(stem), run.store.existing_suffixes(stem)
     suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in there), None)
     needed = {JSON_SUFFIX, MASK_SUFFIX} | ({suffix} if suffix and run.spec.image_mode == "copy" else set())
     is_wanted = run.spec.override or planned.forced

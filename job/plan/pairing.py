@@ -1,8 +1,8 @@
 """Two sorted listings, input and output, merged into what there is to do: no request per image, little memory.
 
-The suffixes of a family sort `.JPEG < .JPG < .jpeg < .jpg < .json < .npz`. So when a JSON comes up in a listing,
+The suffixes of a group sort `.JPEG < .JPG < .jpeg < .jpg < .json < .npz`. So when a JSON comes up in a listing,
 every image it could have has been seen; and its outputs are known once the output's listing is past its NPZ.
-Keys of another family may come between (`a.jpg`, `a.k.json`, `a.npz`): a family stays open only while keys begin
+Keys of another group may come between (`a.jpg`, `a.k.json`, `a.npz`): a group stays open only while keys begin
 with its stem and a dot.
 """
 
@@ -54,8 +54,8 @@ def pair_listings(
     Yields:
         Every JSON of the input, ascending.
     """
-    outputs = _OutputFamilies(output_keys)
-    for stem, image_suffixes in _input_families(input_keys, counts):
+    outputs = _OutputGroups(output_keys)
+    for stem, image_suffixes in _input_groups(input_keys, counts):
         image = next((stem + suffix for suffix in IMAGE_SUFFIXES if suffix in image_suffixes), None)
         found = outputs.suffixes_of(stem)
         image_is_there = image is not None and image.removeprefix(stem) in found
@@ -67,43 +67,43 @@ def pair_listings(
         )
 
 
-def _input_families(keys: Iterable[str], counts: PairingCounts) -> Iterator[tuple[str, set[str]]]:
+def _input_groups(keys: Iterable[str], counts: PairingCounts) -> Iterator[tuple[str, set[str]]]:
     """Stem and image suffixes of every JSON, ascending by the JSON's key."""
-    open_families: dict[str, set[str]] = {}
+    open_groups: dict[str, set[str]] = {}
     for key in keys:
-        for stem in [stem for stem in open_families if not key.startswith(stem + ".")]:
-            _count_widows(stem, open_families.pop(stem), counts)
+        for stem in [stem for stem in open_groups if not key.startswith(stem + ".")]:
+            _count_unpaired(stem, open_groups.pop(stem), counts)
         stem, suffix = split_key(key)
         if suffix in IMAGE_SUFFIXES:
-            open_families.setdefault(stem, set()).add(suffix)
+            open_groups.setdefault(stem, set()).add(suffix)
         elif suffix == JSON_SUFFIX:
-            yield stem, open_families.pop(stem, set())
-    for stem, suffixes in open_families.items():
-        _count_widows(stem, suffixes, counts)
+            yield stem, open_groups.pop(stem, set())
+    for stem, suffixes in open_groups.items():
+        _count_unpaired(stem, suffixes, counts)
 
 
-def _count_widows(stem: str, suffixes: set[str], counts: PairingCounts) -> None:
+def _count_unpaired(stem: str, suffixes: set[str], counts: PairingCounts) -> None:
     counts.images_without_json += len(suffixes)
     if len(counts.images_without_json_keys) < counts.keep_keys:
         counts.images_without_json_keys.extend(sorted(stem + suffix for suffix in suffixes))
 
 
-class _OutputFamilies:
+class _OutputGroups:
     """Answers which suffixes a stem has in a sorted listing, for stems asked in the order of their JSON keys."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._keys = iter(keys)
         self._next: str | None = next(self._keys, None)
-        self._families: dict[str, set[str]] = {}
+        self._groups: dict[str, set[str]] = {}
 
     def suffixes_of(self, stem: str) -> set[str]:
         json_order = ordered(stem + JSON_SUFFIX)
-        for passed in [other for other in self._families if ordered(other + JSON_SUFFIX) < json_order]:
-            del self._families[passed]
+        for passed in [other for other in self._groups if ordered(other + JSON_SUFFIX) < json_order]:
+            del self._groups[passed]
         last = ordered(stem + MASK_SUFFIX)
         while self._next is not None and ordered(self._next) <= last:
-            family, suffix = split_key(self._next)
-            if suffix and ordered(family + JSON_SUFFIX) >= json_order:
-                self._families.setdefault(family, set()).add(suffix)
+            group, suffix = split_key(self._next)
+            if suffix and ordered(group + JSON_SUFFIX) >= json_order:
+                self._groups.setdefault(group, set()).add(suffix)
             self._next = next(self._keys, None)
-        return self._families.get(stem, set())
+        return self._groups.get(stem, set())

@@ -25,10 +25,10 @@ from job.system.threads import iter_in_threads
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+FIRST_PAUSE_S, MAX_BACKOFF_S = 1.0, 30.0
 PATIENCE_S, PATIENCE_JITTER_S = 300.0, 60.0
 """How long a process that does not plan waits for a sign of life of one that does."""
-_PLACE_OF_PLANNERS = "-00000"
+_PLANNER_SUFFIX = "-00000"
 
 
 def obtain_plan(run: Run, source: Store, options: WorkerOptions, input_list: InputList | None) -> Plan | None:
@@ -52,9 +52,9 @@ def obtain_plan(run: Run, source: Store, options: WorkerOptions, input_list: Inp
 
 def plan_now(run: Run, source: Store, options: WorkerOptions, input_list: InputList | None) -> Plan:
     """Take the place of older runs, list, and write the plan; raises what `obtain_plan` does."""
-    moved = options.pulse.moved
-    forced = supersede_older(run, attempt=options.attempt, sleep=options.clock.sleep, moved=moved)
-    selection = Selection(run, source, forced, input_list, moved)
+    on_progress = options.watchdog.touch
+    forced = supersede_older(run, process_id=options.process_id, sleep=options.clock.sleep, on_progress=on_progress)
+    selection = Selection(run, source, forced, input_list, on_progress)
     sharing = options.num_indexes * options.workers
     plan = make_plan(run, selection, Sizing(num_indexes=sharing, shard_size=options.shard_size))
     if plan.other_options:
@@ -81,8 +81,8 @@ def _wait_for_plan(run: Run, options: WorkerOptions) -> Plan | None:
     logger.info("Waiting for the plan of run %s, which index 0 of a pool makes", run.name)
     while clock.monotonic_s() - changed_s < patience_s:
         clock.sleep(random.uniform(pause_s / 2, pause_s))
-        options.pulse.moved()
-        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        options.watchdog.touch()
+        pause_s = min(2 * pause_s, MAX_BACKOFF_S)
         plan = read_plan(run)
         if plan is not None:
             return plan
@@ -100,7 +100,7 @@ def _wait_for_plan(run: Run, options: WorkerOptions) -> Plan | None:
 
 def _is_of_planner(beat: StoredObject) -> bool:
     place, _, _ = beat.key.rpartition("-")
-    return place.endswith(_PLACE_OF_PLANNERS)
+    return place.endswith(_PLANNER_SUFFIX)
 
 
 SHARDS_PER_INDEX = 8

@@ -12,7 +12,7 @@ from job.plan.plan import PlannedInput, logger
 from job.run.run import Run
 from job.storage.keys import key_problem, ordered, printable
 from job.storage.store import PRIVATE_FOLDER, Store
-from job.system.watchdog import Moved
+from job.system.watchdog import OnProgress
 
 
 class Selection:
@@ -22,24 +22,24 @@ class Selection:
         self,
         run: Run,
         source: Store,
-        forced: frozenset[str] = frozenset(),
+        must_redo: frozenset[str] = frozenset(),
         input_list: InputList | None = None,
-        moved: Moved = lambda: None,
+        on_progress: OnProgress = lambda: None,
     ) -> None:
         """Nothing is listed yet.
 
         Args:
             run: The run.
             source: The input.
-            forced: Keys to do whatever the output holds (an older run was interrupted on them).
+            must_redo: Keys to do whatever the output holds (an older run was interrupted on them).
             input_list: Takes the place of both listings.
-            moved: Told of every key that is listed.
+            on_progress: Told of every key that is listed.
         """
         self._run = run
         self._source = source
-        self._forced = forced
+        self._must_redo = must_redo
         self._input_list = input_list
-        self._moved = moved
+        self._on_progress = on_progress
         self.inputs_listed = 0
         self.inputs_done = 0
         self.counts = PairingCounts()
@@ -47,7 +47,7 @@ class Selection:
     def inputs(self) -> Iterator[PlannedInput]:
         """The inputs to do, ascending; the listing goes on to its end even when the limit is reached."""
         left = self._run.spec.limit
-        unseen = set(self._forced)
+        unseen = set(self._must_redo)
         for planned in self._selected():
             unseen.discard(planned.json)
             if left is None or left > 0 or planned.forced:
@@ -82,20 +82,20 @@ class Selection:
             counts=self.counts,
         )
         for listed in pairs:
-            yield _planned(listed, listed.json in self._forced), listed.is_done
+            yield _planned(listed, listed.json in self._must_redo), listed.is_done
 
     def _keys(self, store: Store) -> Iterator[str]:
-        for found in store.walk(skip=PRIVATE_FOLDER):
-            self._moved()
+        for found in store.list(skip=PRIVATE_FOLDER):
+            self._on_progress()
             yield found.key
 
     def _from_list(self, input_list: InputList) -> Iterator[tuple[PlannedInput, bool]]:
         before = None
-        for key in merge(input_list.json_keys(self._moved), sorted(self._forced, key=ordered), key=ordered):
-            self._moved()
+        for key in merge(input_list.json_keys(self._on_progress), sorted(self._must_redo, key=ordered), key=ordered):
+            self._on_progress()
             if key != before:
                 problem = key_problem(key) or ""
-                yield PlannedInput(json=printable(key), problem=problem, forced=key in self._forced), False
+                yield PlannedInput(json=printable(key), problem=problem, forced=key in self._must_redo), False
             before = key
 
     def _fits(self, key: str) -> bool:

@@ -11,14 +11,14 @@ import msgspec
 from job.errors import RunConflictError
 from job.plan.plan import Plan, PlannedInput, PlannedShard, read_plan, read_shard
 from job.run.heartbeat import Beat, heartbeats
-from job.run.history import displaced_by, runs_before, unfinished_runs
+from job.run.history import runs_before, superseded_by, unfinished_runs
 from job.run.journal import ShardHistory, read_history
 from job.run.run import HEARTBEAT_WATCH_S, QUIET_AFTER_END_S, Run, check_not_over
 from job.run.spec import RunEnd
 from job.storage.store import Store
 from job.system.clock import SYSTEM_CLOCK
 from job.system.threads import iter_in_threads, map_in_threads
-from job.system.watchdog import Moved
+from job.system.watchdog import OnProgress
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +29,15 @@ _WHOLE_TICK_S, _FINE_TICK_S = 1.0, 0.05
 
 
 def supersede_older(
-    run: Run, *, attempt: str, sleep: Sleep = SYSTEM_CLOCK.sleep, moved: Moved = lambda: None
+    run: Run, *, process_id: str, sleep: Sleep = SYSTEM_CLOCK.sleep, on_progress: OnProgress = lambda: None
 ) -> frozenset[str]:
     """End older unfinished runs of the same output, and wait until the last puts of all older runs have landed.
 
     Args:
         run: The run that takes their place.
-        attempt: Name of this process.
+        process_id: Name of this process.
         sleep: Waits, in seconds.
-        moved: Told of every step.
+        on_progress: Told of every step.
 
     Returns:
         Keys to be done whatever the output holds.
@@ -46,14 +46,14 @@ def supersede_older(
         RunConflictError: This run was superseded meanwhile.
     """
     _let_tick_pass(run, sleep)
-    displaced = displaced_by(run)
+    superseded = superseded_by(run)
     check_not_over(run)
-    for other in displaced:
+    for other in superseded:
         if other.end is None:
             logger.info("Run %s is unfinished: run %s takes its place", other.run.name, run.name)
-            other.run.write_end(RunEnd(outcome="superseded", by=attempt, superseded_by=run.name))
+            other.run.write_end(RunEnd(outcome="superseded", by=process_id, superseded_by=run.name))
     _wait_until_quiet(run, sleep)
-    return interrupted_work([other.run for other in displaced], moved)
+    return interrupted_work([other.run for other in superseded], on_progress)
 
 
 def refuse_if_others_work(store: Store, sleep: Sleep = SYSTEM_CLOCK.sleep) -> None:
@@ -118,7 +118,7 @@ def _wait_until_quiet(run: Run, sleep: Sleep) -> None:
         sleep(wait_s)
 
 
-def interrupted_work(older_runs: Iterable[Run], moved: Moved = lambda: None) -> frozenset[str]:
+def interrupted_work(older_runs: Iterable[Run], on_progress: OnProgress = lambda: None) -> frozenset[str]:
     """Keys of unfinished runs that had an earlier JSON in the output, were taken up, and have no stored row.
 
     Their masks may be new while their JSONs are still old, and no listing shows it.
@@ -129,14 +129,14 @@ def interrupted_work(older_runs: Iterable[Run], moved: Moved = lambda: None) -> 
         if plan is None:
             continue
         for keys in iter_in_threads(_KeysAtRisk(run, plan), _shards_at_risk(run, plan)):
-            moved()
+            on_progress()
             forced.update(keys)
     return frozenset(forced)
 
 
 def _shards_at_risk(run: Run, plan: Plan) -> list[PlannedShard]:
-    started = set(run.store.folders(run.key("journal")))
-    marked = {found.key.rpartition("/")[2].removesuffix(".json") for found in run.store.walk(run.key("done"))}
+    started = set(run.store.list_dirs(run.key("journal")))
+    marked = {found.key.rpartition("/")[2].removesuffix(".json") for found in run.store.list(run.key("done"))}
     return [shard for shard in plan.shards if shard.name not in marked and (shard.forced or shard.name in started)]
 
 

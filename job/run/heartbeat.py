@@ -50,10 +50,10 @@ class Heartbeat:
     """Writes the beat of this process every 30 s from a thread of its own, as long as the block lasts."""
 
     def __init__(self, run: Run, options: WorkerOptions) -> None:
-        self.beat = Beat(attempt=options.attempt)
+        self.beat = Beat(attempt=options.process_id)
         self._run = run
-        self._moved = options.pulse.moved
-        self._key = run.key("workers", f"{options.place}-{options.attempt}.json")
+        self._on_progress = options.watchdog.touch
+        self._key = run.key("workers", f"{options.worker_id}-{options.process_id}.json")
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
 
@@ -66,7 +66,7 @@ class Heartbeat:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """Stop; an end that this project foresees is an orderly one."""
-        self._moved()
+        self._on_progress()
         self._done.set()
         if isinstance(error, AnnotateError):
             self.beat.last_error = str(error)
@@ -100,4 +100,4 @@ class Heartbeat:
 
 def heartbeats(run: Run) -> Iterator[StoredObject]:
     """The heartbeat files of a run's workers."""
-    return run.store.walk(run.key("workers"))
+    return run.store.list(run.key("workers"))

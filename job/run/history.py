@@ -11,7 +11,7 @@ from job.system.threads import map_in_threads
 
 
 @dataclass(frozen=True)
-class DisplacedRun:
+class SupersededRun:
     """An older run whose place a younger one takes, and its end if that has been written."""
 
     run: Run
@@ -51,7 +51,7 @@ def unfinished_runs(store: Store) -> list[Run]:
     return [run for run, end in zip(runs, ends, strict=True) if end is None]
 
 
-def displaced_by(run: Run) -> list[DisplacedRun]:
+def superseded_by(run: Run) -> list[SupersededRun]:
     """Older runs whose place this one takes, youngest first.
 
     Those without an end; those that this run has ended (its planner may have died since); and those that were
@@ -59,14 +59,14 @@ def displaced_by(run: Run) -> list[DisplacedRun]:
     """
     older = runs_before(run)
     ends = map_in_threads(lambda other: other.end(), older)
-    displaced: list[DisplacedRun] = []
-    heirs = {run.name}
+    superseded: list[SupersededRun] = []
+    successors = {run.name}
     for other, end in zip(older, ends, strict=True):
-        if end is None or end.superseded_by in heirs:
-            displaced.append(DisplacedRun(other, end))
+        if end is None or end.superseded_by in successors:
+            superseded.append(SupersededRun(other, end))
             if run.store.stat(other.key("plan.json")) is None:
-                heirs.add(other.name)
-    return displaced
+                successors.add(other.name)
+    return superseded
 
 
 def _with_spec(store: Store, names: list[str]) -> list[Run]:

@@ -128,7 +128,7 @@ def read_history(run: Run, shard: str) -> ShardHistory:
         RunConflictError: A part is not of this version.
     """
     history = ShardHistory()
-    for part in run.store.walk(run.key("journal", shard)):
+    for part in run.store.list(run.key("journal", shard)):
         history.read(run, part)
     return history
 
@@ -173,7 +173,7 @@ class ShardJournal:
         """Take parts of other attempts that are new into the history; returns their result rows."""
         own = self._run.key("journal", self._shard, f"{self._attempt}-")
         rows = []
-        for part in self._run.store.walk(self._run.key("journal", self._shard)):
+        for part in self._run.store.list(self._run.key("journal", self._shard)):
             if part.key not in history.parts and not part.key.startswith(own):
                 rows += history.read(self._run, part)
         return rows
@@ -196,7 +196,7 @@ def encode_lines(rows: Iterable[msgspec.Struct]) -> bytes:
 
 def read_history_rows(run: Run, shard: str) -> Iterator[ResultRow]:
     """Every result row of a shard's journal, of all attempts."""
-    for part in run.store.walk(run.key("journal", shard)):
+    for part in run.store.list(run.key("journal", shard)):
         yield from (row for row in decode_rows(run, part.key) if isinstance(row, ResultRow))
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from job.model.session import Device, Runtime
-from job.storage.open import new_attempt
+from job.storage.open import new_process_id
 from job.system.clock import SYSTEM_CLOCK, Clock
-from job.system.watchdog import Pulse
+from job.system.watchdog import Watchdog
 
 Order = Literal["forward", "backward"]
 
@@ -39,9 +39,9 @@ class WorkerOptions:
         max_failed_fraction: Failed inputs, as a fraction of all inputs listed, that still are a success.
         supersede: Whether to end an older run that is still at work.
         visualize: Whether to draw overlays.
-        attempt: Random name of this process.
+        process_id: Random name of this process.
         clock: Its time.
-        pulse: Told of every step forward.
+        watchdog: Told of every step forward.
     """
 
     device: Device
@@ -62,12 +62,12 @@ class WorkerOptions:
     max_failed_fraction: float = 0.05
     supersede: bool = False
     visualize: bool = False
-    attempt: str = field(default_factory=new_attempt)
+    process_id: str = field(default_factory=new_process_id)
     clock: Clock = SYSTEM_CLOCK
-    pulse: Pulse = field(default_factory=Pulse, compare=False)
+    watchdog: Watchdog = field(default_factory=Watchdog, compare=False)
 
     @property
-    def place(self) -> str:
+    def worker_id(self) -> str:
         """What a process of the run is known by, whoever has it at the time: `gpu-00003`, `local-00000.2`."""
         part = "" if self.part is None else f".{self.part}"
         return f"{self.pool}-{self.index:05d}{part}"

@@ -51,7 +51,7 @@ class Run:
         return _read_end(self.store, self.name) or end
 
 
-def open_run(store: Store, spec: RunSpec, *, name: str | None, is_date_given: bool, attempt: str) -> Run:
+def open_run(store: Store, spec: RunSpec, *, name: str | None, is_date_given: bool, process_id: str) -> Run:
     """Find the run to continue, or begin one.
 
     Args:
@@ -59,14 +59,14 @@ def open_run(store: Store, spec: RunSpec, *, name: str | None, is_date_given: bo
         spec: What is wanted.
         name: Name of the run; None to continue the newest unfinished run if it is this one, else begin another.
         is_date_given: Whether the user asked for `spec.annotation_date`; if not, any date fits.
-        attempt: Name of this process.
+        process_id: Name of this process.
 
     Raises:
         RunConflictError: The named run has other options, or is over and followed by another.
         TooManyFailedError: The named run has ended so.
     """
     found = find_run(store, spec, name=name, is_date_given=is_date_given)
-    return found or _begin(store, name or _time_name(attempt), spec, is_date_given)
+    return found or _begin(store, name or _time_name(process_id), spec, is_date_given)
 
 
 def find_run(store: Store, spec: RunSpec, *, name: str | None, is_date_given: bool) -> Run | None:
@@ -115,7 +115,7 @@ def check_not_over(run: Run) -> None:
 
 def list_runs(store: Store) -> list[str]:
     """Names of all runs of an output, oldest first by the store's time of `run.json`, then by name."""
-    names = store.folders(RUNS_FOLDER)
+    names = store.list_dirs(RUNS_FOLDER)
     found = map_in_threads(lambda name: store.stat(f"{RUNS_FOLDER}/{name}/run.json"), names)
     stamped = [(item.modified_s, name) for name, item in zip(names, found, strict=True) if item is not None]
     return [name for _, name in sorted(stamped)]
@@ -169,9 +169,9 @@ def _begin(store: Store, name: str, spec: RunSpec, is_date_given: bool) -> Run:
     return Run(store, name, existing)
 
 
-def _time_name(attempt: str) -> str:
+def _time_name(process_id: str) -> str:
     """`20261123-201501-3f2a`: sorts by time, and two that begin in one second differ."""
-    return datetime.fromtimestamp(time.time(), UTC).strftime("%Y%m%d-%H%M%S-") + attempt[:4]
+    return datetime.fromtimestamp(time.time(), UTC).strftime("%Y%m%d-%H%M%S-") + process_id[:4]
 
 
 def _check_same(name: str, existing: RunSpec, wanted: RunSpec, is_date_given: bool) -> None:

@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 from job.storage.store import Store
-from job.system.watchdog import Moved
+from job.system.watchdog import OnProgress
 
 PART_BYTES = 16 << 20
 
 
-def download(store: Store, key: str, path: Path, *, size: int | None = None, moved: Moved = lambda: None) -> None:
+def download(
+    store: Store, key: str, path: Path, *, size: int | None = None, on_progress: OnProgress = lambda: None
+) -> None:
     """Append to a file what it lacks, and sync it.
 
     Args:
@@ -19,7 +21,7 @@ def download(store: Store, key: str, path: Path, *, size: int | None = None, mov
         key: What it is called there.
         path: The file; what it holds is taken for the beginning.
         size: Bytes of the original; None to go on to its end.
-        moved: Told of every part.
+        on_progress: Told of every part.
 
     Raises:
         ObjectMissingError: There is no original.
@@ -32,5 +34,5 @@ def download(store: Store, key: str, path: Path, *, size: int | None = None, mov
                 break
             stream.write(part)
             stream.flush()
-            moved()
+            on_progress()
         os.fsync(stream.fileno())

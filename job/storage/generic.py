@@ -44,8 +44,8 @@ class FsspecDriver:
         """Object stores have no empty folders: whatever can be listed is there."""
         return True
 
-    def level(self, prefix: str, after: str) -> Level:
-        """See `Driver.level`: the whole folder in one answer."""
+    def list_dir(self, prefix: str, after: str) -> Level:
+        """See `Driver.list_dir`: the whole folder in one answer."""
         folder = f"{self._root}/{prefix}".rstrip("/")
         try:
             entries = self._fs.ls(folder, detail=True)

@@ -30,10 +30,10 @@ class HttpDriver(FsspecDriver):
         client = {"trust_env": True, "timeout": timeout, **options.pop("client_kwargs", {})}
         super().__init__(url, {**options, "client_kwargs": client})
 
-    def level(self, prefix: str, after: str) -> Level:
-        """See `Driver.level`: the links of a page."""
+    def list_dir(self, prefix: str, after: str) -> Level:
+        """See `Driver.list_dir`: the links of a page."""
         with self._mapped_errors(prefix):
-            return super().level(prefix, after)
+            return super().list_dir(prefix, after)
 
     def stat(self, key: str) -> StoredObject | None:
         """See `Driver.stat`."""

@@ -22,13 +22,13 @@ _UNSTORABLE = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, er
 class LocalStore:
     """A folder.
 
-    Objects are written to `_sam3/tmp/<attempt>/` on the same file system, synced, then renamed into place or,
+    Objects are written to `_sam3/tmp/<process_id>/` on the same file system, synced, then renamed into place or,
     for an exclusive create, hard-linked: `link(2)` fails when the name is taken and shows only whole files.
     """
 
-    def __init__(self, root: Path, attempt: str) -> None:
+    def __init__(self, root: Path, process_id: str) -> None:
         self._root = root.resolve()
-        self._scratch = self._root / PRIVATE_FOLDER / "tmp" / attempt
+        self._scratch = self._root / PRIVATE_FOLDER / "tmp" / process_id
         self._lock = threading.Lock()
         self._counter = 0
         self._unsynced: set[Path] = set()
@@ -42,23 +42,23 @@ class LocalStore:
         """Whether the folder is there."""
         return self._root.is_dir()
 
-    def walk(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
-        """See `Store.walk`. Links to folders are not followed; one folder's names are held at a time."""
+    def list(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
+        """See `Store.list`. Links to folders are not followed; one folder's names are held at a time."""
         folder = self._path(prefix) if prefix else self._root
         found = _walk(folder, f"{prefix.rstrip('/')}/" if prefix else "", skip)
         yield from (item for item in found if ordered(item.key) > ordered(after)) if after else found
 
-    def folders(self, prefix: str) -> list[str]:
-        """See `Store.folders`."""
+    def list_dirs(self, prefix: str) -> tuple[str, ...]:
+        """See `Store.list_dirs`."""
         with _mapped_errors(self._root, prefix):
             try:
                 with os.scandir(self._path(prefix)) as entries:
-                    return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+                    return tuple(sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False)))
             except (FileNotFoundError, NotADirectoryError):
-                return []
+                return ()
 
-    def beside(self, stem: str) -> frozenset[str]:
-        """See `Store.beside`."""
+    def existing_suffixes(self, stem: str) -> frozenset[str]:
+        """See `Store.existing_suffixes`."""
         suffixes = (JSON_SUFFIX, MASK_SUFFIX, *IMAGE_SUFFIXES)
         with _mapped_errors(self._root, stem):
             return frozenset(suffix for suffix in suffixes if self._path(stem + suffix).is_file())
@@ -104,8 +104,8 @@ class LocalStore:
         """See `Store.put_file`; small enough here."""
         self.put(key, path.read_bytes())
 
-    def put_fetched(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:
-        """See `Store.put_fetched`."""
+    def copy_from(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:
+        """See `Store.copy_from`."""
         self.put(key, fetched.data, guard)
 
     def create(self, key: str, data: bytes) -> bool:
@@ -144,7 +144,7 @@ class LocalStore:
             return modified_s
 
     def close(self) -> None:
-        """Remove this attempt's temporary folder and those that dead processes left more than a day ago."""
+        """Remove this process_id's temporary folder and those that dead processes left more than a day ago."""
         shutil.rmtree(self._scratch, ignore_errors=True)
         parent = self._scratch.parent
         with suppress(OSError):
@@ -226,7 +226,7 @@ def _mapped_errors(root: Path, key: str) -> Iterator[None]:
         raise StorageError(f"{root}/{key}: {exc.strerror}; the same command goes on when it is mended") from exc
 
 
-def drop_if_empty(store: Store, *folders: str) -> None:
+def remove_empty_dirs(store: Store, *folders: str) -> None:
     """Remove folders in which nothing lies any more, in the order given; in an object store there are none.
 
     Not for folders in which another process may be about to write.

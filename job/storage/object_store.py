@@ -31,7 +31,7 @@ class Driver(Protocol):
         """Whether the bucket is there."""
         ...
 
-    def level(self, prefix: str, after: str) -> Level:
+    def list_dir(self, prefix: str, after: str) -> Level:
         """What lies directly in a folder, after a key."""
         ...
 
@@ -84,9 +84,9 @@ class PagedDriver(Driver, Protocol):
 class ObjectStore:
     """See `job.storage.store.Store`."""
 
-    def __init__(self, driver: Driver, attempt: str, retry: Retry | None = None) -> None:
+    def __init__(self, driver: Driver, process_id: str, retry: Retry | None = None) -> None:
         self._driver = driver
-        self._attempt = attempt
+        self._process_id = process_id
         self._retry = retry or Retry()
 
     @property
@@ -98,25 +98,25 @@ class ObjectStore:
         """Whether the bucket is there; a folder in it needs not be."""
         return self._retry.call(self.url, self._driver.exists)
 
-    def walk(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
-        """See `Store.walk`; many pages are fetched at once where the storage can page."""
+    def list(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
+        """See `Store.list`; many pages are fetched at once where the storage can page."""
         folder = _folder(prefix)
         if isinstance(self._driver, PagedDriver):
             return list_in_order(self._page, self._level, folder, skip=skip, after=after)
         return self._walk_levels(folder, skip, after)
 
-    def folders(self, prefix: str) -> list[str]:
-        """See `Store.folders`."""
+    def list_dirs(self, prefix: str) -> tuple[str, ...]:
+        """See `Store.list_dirs`."""
         names: list[str] = []
         after: str | None = ""
         while after is not None:
             level = self._level(_folder(prefix), after)
             names.extend(level.folders)
             after = level.next_key
-        return names
+        return tuple(names)
 
-    def beside(self, stem: str) -> frozenset[str]:
-        """See `Store.beside`; one page where the storage can page."""
+    def existing_suffixes(self, stem: str) -> frozenset[str]:
+        """See `Store.existing_suffixes`; one page where the storage can page."""
         if not isinstance(self._driver, PagedDriver):
             return frozenset(suffix for suffix in _FAMILY if self.stat(stem + suffix) is not None)
         found: set[str] = set()
@@ -152,9 +152,9 @@ class ObjectStore:
         """See `Store.put_file`."""
         self._retry.call(self._named(key), lambda: self._driver.put_file(key, path))
 
-    def put_fetched(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:
-        """See `Store.put_fetched`."""
-        is_copied = fetched.origin is not None and self._retry.call(
+    def copy_from(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:
+        """See `Store.copy_from`."""
+        is_copied = fetched.source is not None and self._retry.call(
             self._named(key), lambda: self._driver.copy(key, fetched), guard
         )
         if not is_copied:
@@ -181,7 +181,7 @@ class ObjectStore:
         now_s = self._retry.call(self.url, self._driver.now_s)
         if now_s is not None:
             return now_s
-        probe = f"{PRIVATE_FOLDER}/tmp/{self._attempt}.clock"
+        probe = f"{PRIVATE_FOLDER}/tmp/{self._process_id}.clock"
         self.put(probe, b"")
         found = self.stat(probe)
         self.delete(probe)
@@ -196,7 +196,7 @@ class ObjectStore:
         return self._retry.call(self._named(prefix), lambda: driver.page(prefix, after))
 
     def _level(self, prefix: str, after: str) -> Level:
-        return self._retry.call(self._named(prefix), lambda: self._driver.level(prefix, after))
+        return self._retry.call(self._named(prefix), lambda: self._driver.list_dir(prefix, after))
 
     def _walk_levels(self, folder: str, skip: str | None, after: str) -> Iterator[StoredObject]:
         """Folder by folder, one in memory at a time: for storages that cannot page."""

@@ -42,17 +42,17 @@ class Address:
     url: str
     options: dict[str, Any] = field(default_factory=dict, repr=False)
 
-    def open(self, attempt: str) -> Store:
+    def open(self, process_id: str) -> Store:
         """See `open_store`."""
-        return open_store(self.url, attempt, self.options)
+        return open_store(self.url, process_id, self.options)
 
 
-def open_store(url: str, attempt: str, options: Mapping[str, Any] | None = None) -> Store:
+def open_store(url: str, process_id: str, options: Mapping[str, Any] | None = None) -> Store:
     """Open a folder by path or URL.
 
     Args:
         url: Path of a local folder, or a URL of any kind that fsspec has a driver for.
-        attempt: Name of this process, unique; temporary files lie in a folder of that name.
+        process_id: Name of this process, unique; temporary files lie in a folder of that name.
         options: Storage options of the fsspec driver; what is not given comes from its environment variables.
 
     Raises:
@@ -60,8 +60,8 @@ def open_store(url: str, attempt: str, options: Mapping[str, Any] | None = None)
     """
     protocol = get_protocol(url)
     if protocol in {"file", "local"}:
-        return LocalStore(Path(LocalFileSystem._strip_protocol(url)), attempt)
-    return ObjectStore(_open_driver(url, protocol, dict(options or {})), attempt)
+        return LocalStore(Path(LocalFileSystem._strip_protocol(url)), process_id)
+    return ObjectStore(_open_driver(url, protocol, dict(options or {})), process_id)
 
 
 def read_storage_options(path: str | None) -> dict[str, Any]:
@@ -102,6 +102,6 @@ def _open_driver(url: str, protocol: str, options: dict[str, Any]) -> Driver:
         raise UsageError(f"{url}: cannot be opened with these storage options: {exc}") from exc
 
 
-def new_attempt() -> str:
+def new_process_id() -> str:
     """A random name for this process: 12 hex digits."""
     return secrets.token_hex(6)

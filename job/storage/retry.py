@@ -17,10 +17,10 @@ from job.system.clock import SYSTEM_CLOCK, Clock
 
 logger = logging.getLogger(__name__)
 
-GIVE_UP_S = 300.0
+RETRY_TIMEOUT_S = 300.0
 REFUSED_AT_ONCE_S = 60.0
 """A store that has refused everything since the start is given up after this long: the credentials are wrong."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 20.0
+FIRST_PAUSE_S, MAX_BACKOFF_S = 0.1, 20.0
 _WARN_AFTER_TRIES = 3
 
 _T = TypeVar("_T")
@@ -44,7 +44,7 @@ class Retry:
         has_been_served: Whether any request to this store has succeeded.
     """
 
-    give_up_s: float = GIVE_UP_S
+    give_up_s: float = RETRY_TIMEOUT_S
     clock: Clock = SYSTEM_CLOCK
     has_been_served: bool = field(default=False, init=False)
 
@@ -88,5 +88,5 @@ class Retry:
             ) from exc
         level = logging.WARNING if tries == _WARN_AFTER_TRIES or (is_refused and tries == 1) else logging.DEBUG
         logger.log(level, "%s: %s. Trying again", what, exc)
-        longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**tries)
+        longest = min(MAX_BACKOFF_S, FIRST_PAUSE_S * 2**tries)
         self.clock.sleep(random.uniform(FIRST_PAUSE_S / 2, longest))

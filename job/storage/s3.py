@@ -75,7 +75,7 @@ class S3Driver:
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": READ_TIMEOUT_S,
             **options.pop("config_kwargs", {}),
-            "retries": {"mode": "standard", "total_max_attempts": 1},
+            "retries": {"mode": "standard", "total_max_process_ids": 1},
         }
         self._account = {**options, "config_kwargs": config}
         self._fs = S3FileSystem(**self._account, use_listings_cache=False, skip_instance_cache=True)
@@ -105,8 +105,8 @@ class S3Driver:
             answer = self._list(prefix, after, ContinuationToken=answer["NextContinuationToken"])
         return Page(self._objects(answer), is_last=not answer["IsTruncated"])
 
-    def level(self, prefix: str, after: str) -> Level:
-        """See `Driver.level`: one request."""
+    def list_dir(self, prefix: str, after: str) -> Level:
+        """See `Driver.list_dir`: one request."""
         answer = self._list(prefix, after, Delimiter="/")
         objects = self._objects(answer)
         listed = [entry["Prefix"].removeprefix(self._prefix) for entry in answer.get("CommonPrefixes", [])]
@@ -118,8 +118,8 @@ class S3Driver:
 
     def fetch(self, key: str) -> Fetched:
         """See `Driver.fetch`."""
-        data, version = self._run(self._get(Key=self._prefix + key), key)
-        return Fetched(data, origin=self, address=f"{self._bucket}/{self._prefix}{key}", version=version)
+        data, etag = self._run(self._get(Key=self._prefix + key), key)
+        return Fetched(data, source=self, key=f"{self._bucket}/{self._prefix}{key}", etag=etag)
 
     def fetch_range(self, key: str, start: int, length: int) -> bytes:
         """See `Driver.fetch_range`."""
@@ -158,16 +158,16 @@ class S3Driver:
 
     def copy(self, key: str, fetched: Fetched) -> bool:
         """See `Driver.copy`; only an original that this account reads too and that is still what was read."""
-        if not (isinstance(fetched.origin, S3Driver) and fetched.origin._account == self._account):
+        if not (isinstance(fetched.source, S3Driver) and fetched.source._account == self._account):
             return False
-        bucket, _, original = fetched.address.partition("/")
+        bucket, _, original = fetched.key.partition("/")
         try:
             self._call(
                 "copy_object",
                 key,
                 Key=self._prefix + key,
                 CopySource={"Bucket": bucket, "Key": original},
-                CopySourceIfMatch=fetched.version,
+                CopySourceIfMatch=fetched.etag,
             )
         except (_ExistsError, _NotImplementedError, ObjectMissingError, ObjectRefusedError, UsageError):
             return False

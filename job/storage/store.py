@@ -36,15 +36,15 @@ class Fetched:
 
     Attributes:
         data: Its bytes.
-        origin: Who has read it, or None when it cannot be copied inside the storage.
-        address: Where the storage finds it again.
-        version: Tag of exactly these bytes there.
+        source: The driver that read it, or None if the storage cannot copy it server-side.
+        key: Bucket and key of the object.
+        etag: Entity tag of exactly these bytes (RFC 9110, 8.8.3).
     """
 
     data: bytes
-    origin: object = None
-    address: str = ""
-    version: str = ""
+    source: object = None
+    key: str = ""
+    etag: str = ""
 
 
 class Store(Protocol):
@@ -62,15 +62,15 @@ class Store(Protocol):
         """Whether the folder (of an object store: the bucket) is there."""
         ...
 
-    def walk(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
         """All objects in the folder `prefix`, ascending, without those in folder `skip` and those up to key `after`."""
         ...
 
-    def folders(self, prefix: str) -> list[str]:
+    def list_dirs(self, prefix: str) -> tuple[str, ...]:
         """Names of the folders directly in `prefix`, ascending; none when it does not exist."""
         ...
 
-    def beside(self, stem: str) -> frozenset[str]:
+    def existing_suffixes(self, stem: str) -> frozenset[str]:
         """Suffixes (see job.storage.keys) of the objects whose key is the stem and such a suffix."""
         ...
 
@@ -84,7 +84,7 @@ class Store(Protocol):
         ...
 
     def fetch(self, key: str) -> Fetched:
-        """The whole object, as `put_fetched` takes it; raises as `read` does."""
+        """The whole object, as `copy_from` takes it; raises as `read` does."""
         ...
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
@@ -108,7 +108,7 @@ class Store(Protocol):
         """Store a file of this machine, which may be too large for memory."""
         ...
 
-    def put_fetched(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:
+    def copy_from(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:
         """Store what was read from this or another store; where both are one storage, by a copy inside of it."""
         ...
 

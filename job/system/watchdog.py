@@ -5,21 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-Moved = Callable[[], None]
+OnProgress = Callable[[], None]
 """Tells that something has moved."""
 
 
-class Pulse:
+class Watchdog:
     """When something has moved last: a page listed, a part of the model fetched, a stage of an image done."""
 
     def __init__(self) -> None:
-        self._moved_s = time.monotonic()
+        self._touched_s = time.monotonic()
 
-    def moved(self) -> None:
+    def touch(self) -> None:
         """Something has moved; from any thread."""
-        self._moved_s = time.monotonic()
+        self._touched_s = time.monotonic()
 
     @property
-    def quiet_s(self) -> float:
+    def idle_s(self) -> float:
         """Seconds since then."""
-        return time.monotonic() - self._moved_s
+        return time.monotonic() - self._touched_s

@@ -24,8 +24,8 @@ from prometheus_client.registry import Collector
 
 from job.errors import WorkerError
 from job.run.journal import ANNOTATED, FAILED, REVIEWED, SKIPPED
-from job.storage.retry import GIVE_UP_S
-from job.system.watchdog import Pulse
+from job.storage.retry import RETRY_TIMEOUT_S
+from job.system.watchdog import Watchdog
 from job.telemetry.observer import Load, Observer
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Metrics(Observer):
         self._load = _LoadCollector()
         self.registry.register(self._load)
 
-    def run_known(self, run_name: str) -> None:
+    def run_opened(self, run_name: str) -> None:
         """See `Observer`."""
         self._run.info({"run": run_name, **self._place})
 
@@ -94,19 +94,19 @@ class _LoadCollector(Collector):
 
 
 @contextmanager
-def served(port: int, metrics: Metrics, pulse: Pulse, longest_quiet_s: float) -> Iterator[None]:
+def served(port: int, metrics: Metrics, watchdog: Watchdog, max_idle_s: float) -> Iterator[None]:
     """Serve for the length of a block, on all interfaces.
 
     Args:
         port: Where; 0 for any.
         metrics: What `/metrics` shows.
-        pulse: `/livez` answers 200 while it beats.
-        longest_quiet_s: How long it may stand still.
+        watchdog: `/livez` answers 200 while it beats.
+        max_idle_s: How long it may stand still.
 
     Raises:
         WorkerError: The port is taken, or may not be used.
     """
-    livez = _Livez(pulse, longest_quiet_s)
+    livez = _Livez(watchdog, max_idle_s)
     pages = {
         "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry)),
         "/livez": livez,
@@ -127,17 +127,17 @@ def served(port: int, metrics: Metrics, pulse: Pulse, longest_quiet_s: float) ->
 class _Livez:
     """Told to the log once, since the kubelet tells nobody what it was answered."""
 
-    def __init__(self, pulse: Pulse, longest_quiet_s: float) -> None:
-        self._pulse = pulse
-        self._longest_quiet_s = longest_quiet_s
+    def __init__(self, watchdog: Watchdog, max_idle_s: float) -> None:
+        self._watchdog = watchdog
+        self._max_idle_s = max_idle_s
         self._is_told = False
 
     def __call__(self) -> tuple[int, str, bytes]:
-        quiet_s = self._pulse.quiet_s
-        if quiet_s <= self._longest_quiet_s:
+        idle_s = self._watchdog.idle_s
+        if idle_s <= self._max_idle_s:
             self._is_told = False
             return 200, _TEXT, b"ok\n"
-        sentence = f"Nothing has moved for {quiet_s:.0f} s, allowed are {self._longest_quiet_s:.0f} s"
+        sentence = f"Nothing has moved for {idle_s:.0f} s, allowed are {self._max_idle_s:.0f} s"
         if not self._is_told:
             logger.error("%s: /livez says so", sentence)
             self._is_told = True
@@ -176,6 +176,6 @@ class _Handler(BaseHTTPRequestHandler):
 MARGIN_S = 60.0
 
 
-def longest_quiet_s(image_timeout_s: float) -> float:
+def max_idle_s(image_timeout_s: float) -> float:
     """How long nothing may move: one stage may take its time, one request of storage is tried so long."""
-    return image_timeout_s + GIVE_UP_S + MARGIN_S
+    return image_timeout_s + RETRY_TIMEOUT_S + MARGIN_S

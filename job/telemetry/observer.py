@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from job.system.watchdog import Pulse
+from job.system.watchdog import Watchdog
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Load:
 class Observer(Protocol):
     """Who looks at a process from outside while it works."""
 
-    def run_known(self, run_name: str) -> None:
+    def run_opened(self, run_name: str) -> None:
         """The run has begun, or goes on."""
 
     def model_loaded(self, seconds: float) -> None:
@@ -38,7 +38,7 @@ class Observer(Protocol):
         """An image has a result, after so many seconds in each stage."""
 
 
-class Nobody(Observer):
+class NullObserver(Observer):
     """Looks at nothing."""
 
 
@@ -46,5 +46,5 @@ class Nobody(Observer):
 class Watch:
     """How a process is looked at."""
 
-    pulse: Pulse = field(default_factory=Pulse)
-    observer: Observer = field(default_factory=Nobody)
+    watchdog: Watchdog = field(default_factory=Watchdog)
+    observer: Observer = field(default_factory=NullObserver)

@@ -16,7 +16,7 @@ from job.run.spec import RunSpec
 from job.storage.keys import IMAGE_SUFFIXES, JSON_SUFFIX, MASK_SUFFIX, printable
 from job.storage.store import PRIVATE_FOLDER, Store
 from job.tools.failures import KnownFailures, known_failures
-from job.tools.families import Family, families
+from job.tools.groups import ImageGroup, groups
 
 Kind = Literal[
     "failed", "missing", "torn", "empty", "orphaned", "image_differs",
@@ -67,7 +67,7 @@ class AuditCounts:
 class Judged:
     """A family and what the listings say of it; no finding means that all outputs are there."""
 
-    family: Family
+    family: ImageGroup
     image_suffix: str | None
     findings: tuple[Finding, ...]
 
@@ -81,17 +81,17 @@ def judge_listings(source: Store, target: Store, spec: RunSpec) -> Iterator[Judg
         spec: Of its newest run: tells whether images are copied.
     """
     with known_failures(target) as failures:
-        for family in families(source.walk(skip=PRIVATE_FOLDER), target.walk(skip=PRIVATE_FOLDER)):
+        for family in groups(source.list(skip=PRIVATE_FOLDER), target.list(skip=PRIVATE_FOLDER)):
             image = next((suffix for suffix in IMAGE_SUFFIXES if suffix in family.input_sizes), None)
             yield Judged(family, image, tuple(_findings(family, image, spec.image_mode == "copy", failures)))
 
 
-def is_input(family: Family) -> bool:
+def is_input(family: ImageGroup) -> bool:
     """Whether the family has a JSON in the input."""
     return JSON_SUFFIX in family.input_sizes
 
 
-def _findings(family: Family, image: str | None, is_copied: bool, failures: KnownFailures) -> Iterator[Finding]:
+def _findings(family: ImageGroup, image: str | None, is_copied: bool, failures: KnownFailures) -> Iterator[Finding]:
     there, key = family.output_sizes, printable(family.json_key)
     if not is_input(family):
         for suffix in there:

@@ -91,7 +91,7 @@ class _RunRows:
     def __init__(self, run: Run) -> None:
         self.model_id = run.spec.model_id
         self._run = run
-        self._shards = iter(run.store.folders(run.key("journal")))
+        self._shards = iter(run.store.list_dirs(run.key("journal")))
         self._rows: dict[str, list[ResultRow]] | None = {}
         self._last = b""
 

@@ -12,7 +12,7 @@ from job.run.heartbeat import Beat, heartbeats
 from job.run.history import runs_of
 from job.run.run import Run
 from job.run.spec import RunEnd
-from job.storage.local import drop_if_empty
+from job.storage.local import remove_empty_dirs
 from job.storage.store import PRIVATE_FOLDER, Store, read_if_there
 from job.system.threads import iter_in_threads, map_in_threads
 
@@ -42,13 +42,13 @@ def find_leftovers(store: Store) -> Iterator[Leftover]:
     for run in runs:
         if ends[run.name] is None or not _is_taken_over(run, ends) or not _is_calm(run):
             continue
-        for folder in store.folders(run.key()):
+        for folder in store.list_dirs(run.key()):
             if folder == "workers" or folder.startswith("plan-"):
                 what = "heartbeats" if folder == "workers" else "shards of the plan"
-                found = list(store.walk(run.key(folder)))
+                found = list(store.list(run.key(folder)))
                 size = sum(item.size for item in found)
                 yield Leftover(f"{what} of run {run.name}", [item.key for item in found], size, [run.key(folder)])
-    stale = [item for item in store.walk(f"{PRIVATE_FOLDER}/tmp") if time.time() - item.modified_s > STALE_S]
+    stale = [item for item in store.list(f"{PRIVATE_FOLDER}/tmp") if time.time() - item.modified_s > STALE_S]
     if stale:
         folders = sorted({item.key.rpartition("/")[0] for item in stale} - {f"{PRIVATE_FOLDER}/tmp"}, reverse=True)
         yield Leftover("temporary files", [item.key for item in stale], sum(item.size for item in stale), folders)
@@ -58,13 +58,13 @@ def remove(store: Store, leftover: Leftover) -> None:
     """Delete its objects."""
     for _ in iter_in_threads(store.delete, leftover.keys):
         pass
-    drop_if_empty(store, *leftover.folders)
+    remove_empty_dirs(store, *leftover.folders)
 
 
 def _is_taken_over(run: Run, ends: Mapping[str, RunEnd | None]) -> bool:
     """Whether the run that took its place, if any did, has a plan: until then it needs to know what this one did.
 
-    One that was superseded itself before it had a plan leaves that to its successor (`job.run.history.displaced_by`).
+    One that was superseded itself before it had a plan leaves that to its successor (`job.run.history.superseded_by`).
     """
     name: str | None = run.name
     while name is not None:

@@ -14,15 +14,15 @@ from typing import Any
 
 from job.errors import AnnotateError, ConfigurationError, InputError, ObjectError
 from job.model.loader import check_session
-from job.pipeline.executor import EarlyEnd
-from job.pipeline.stages import Places
+from job.pipeline.executor import Finished
+from job.pipeline.stages import AnnotatorIO
 from job.plan.plan import PlannedInput
 from job.plan.selection import Selection
 from job.run.run import Run
-from job.storage.local import drop_if_empty
+from job.storage.local import remove_empty_dirs
 from job.storage.store import PRIVATE_FOLDER, Store, first_writes
 from job.worker.factory import build_annotator, open_device
-from job.worker.runner import Request
+from job.worker.runner import AnnotateRequest
 
 RACED_KEYS, RACERS = 8, 16
 _RACE_S = 600.0
@@ -46,7 +46,7 @@ class Check:
     error: AnnotateError | None = None
 
 
-def examine(request: Request) -> Iterator[Check]:
+def examine(request: AnnotateRequest) -> Iterator[Check]:
     """Check one thing after the other; ends at the first that is not good."""
     inputs: list[PlannedInput] = []
     steps: tuple[tuple[str, Callable[[], str]], ...] = (
@@ -65,10 +65,10 @@ def examine(request: Request) -> Iterator[Check]:
             return
 
 
-def _list_inputs(request: Request, inputs: list[PlannedInput]) -> str:
+def _list_inputs(request: AnnotateRequest, inputs: list[PlannedInput]) -> str:
     nobody = Run(request.target, "", request.spec)
     started = time.monotonic()
-    for found in islice(request.source.walk(skip=PRIVATE_FOLDER), 1):
+    for found in islice(request.source.list(skip=PRIVATE_FOLDER), 1):
         first = found.key
         break
     else:
@@ -81,7 +81,7 @@ def _write_and_list(target: Store) -> str:
     with _probe_folder(target, "a", "b.c", "b/c") as keys, first_writes(target):
         for key in reversed(keys):
             target.put(key, key.encode())
-        seen = [found.key for found in target.walk(keys[0].rpartition("/")[0])]
+        seen = [found.key for found in target.list(keys[0].rpartition("/")[0])]
         if seen != keys or any(target.read(key) != key.encode() for key in keys):
             raise ConfigurationError(
                 f"{target.url} does not show at once, in order, what was put ({keys}): it lists {seen}. A run needs "
@@ -129,7 +129,7 @@ def _probe_folder(target: Store, *names: str) -> Iterator[list[str]]:
     finally:
         for key in keys:
             target.delete(key)
-        drop_if_empty(target, *(key.rpartition("/")[0] for key in reversed(keys)), f"{PRIVATE_FOLDER}/tmp")
+        remove_empty_dirs(target, *(key.rpartition("/")[0] for key in reversed(keys)), f"{PRIVATE_FOLDER}/tmp")
 
 
 def _compare_clocks(target: Store) -> str:
@@ -138,7 +138,7 @@ def _compare_clocks(target: Store) -> str:
     return f"the storage's clock is {ahead_s:+.1f} s from this machine's{word}"
 
 
-def _check_model(request: Request) -> str:
+def _check_model(request: AnnotateRequest) -> str:
     check_session(request.artifact, request.options.device, request.options.runtime)
     if request.remote_model is not None:
         request.remote_model.fetch()
@@ -146,12 +146,12 @@ def _check_model(request: Request) -> str:
     return f"{manifest.model_id}, {manifest.precision}, digest {request.artifact.digest}"
 
 
-def _annotate_one(request: Request, inputs: list[PlannedInput]) -> str:
+def _annotate_one(request: AnnotateRequest, inputs: list[PlannedInput]) -> str:
     """In memory: nothing is stored."""
     if not inputs:
         return "no input left to try"
     session = open_device(request.artifact, request.options)
-    places = Places(request.source, Run(request.target, "", request.spec), lambda: None)
+    places = AnnotatorIO(request.source, Run(request.target, "", request.spec), lambda: None)
     annotator, _ = build_annotator(places, session, request.artifact, request.options)
     problems = []
     for planned in inputs:
@@ -159,12 +159,12 @@ def _annotate_one(request: Request, inputs: list[PlannedInput]) -> str:
         try:
             value: Any = annotator.read(planned)
             for stage in (annotator.decode, lambda item: annotator.infer([item])[0], annotator.postprocess):
-                if isinstance(value, EarlyEnd | InputError):
+                if isinstance(value, Finished | InputError):
                     break
                 value = stage(value)
         except (InputError, ObjectError) as exc:
             value = exc
-        if isinstance(value, EarlyEnd | AnnotateError):
+        if isinstance(value, Finished | AnnotateError):
             problems.append(f"{planned.json}: {value}")
             continue
         count, provider = len(value.annotation.instances), session.info.provider

@@ -39,7 +39,7 @@ class KnownFailures:
 
     def learn_from_journal(self, run: Run) -> None:
         """Take in what a run has done that never came to a table: what it has stored has not failed."""
-        shards = run.store.folders(run.key("journal"))
+        shards = run.store.list_dirs(run.key("journal"))
         for history in iter_in_threads(lambda shard: read_history(run, shard), shards, _THREADS):
             for row in history.results.values():
                 if row.result == FAILED:

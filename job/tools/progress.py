@@ -76,13 +76,13 @@ class RunProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class _Seen(msgspec.Struct, frozen=True):
     """A heartbeat: whose, how old."""
 
-    place: str
+    worker_id: str
     age_s: float
     beat: Beat
 
     @property
     def pool(self) -> str:
-        return self.place.rpartition("-")[0]
+        return self.worker_id.rpartition("-")[0]
 
     @property
     def is_alive(self) -> bool:
@@ -172,10 +172,10 @@ def _state(plan: Plan | None, end: RunEnd | None, seen: Iterable[_Seen]) -> Stat
 
 
 def _pools(seen: Iterable[_Seen]) -> dict[str, PoolProgress]:
-    """Only the youngest process of a place counts: those before it have been replaced."""
+    """Keep the youngest process of each worker id; it replaced the older ones."""
     youngest: dict[str, _Seen] = {}
     for one in seen:
-        youngest.setdefault(one.place, one)
+        youngest.setdefault(one.worker_id, one)
     pools: dict[str, list[_Seen]] = {}
     for one in youngest.values():
         pools.setdefault(one.pool, []).append(one)

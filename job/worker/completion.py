@@ -44,7 +44,7 @@ def _sum_up(run: Run, plan: Plan, options: WorkerOptions) -> RunEnd:
     totals: Counter[str] = Counter()
     failures: list[FailedInput] = []
     for marker in iter_in_threads(lambda shard: read_marker(run, shard.name), plan.shards):
-        options.pulse.moved()
+        options.watchdog.touch()
         totals.update(marker.totals)
         failures.extend(marker.failures)
     run.store.put(run.key("failures.jsonl"), encode_lines(failures))
@@ -52,7 +52,7 @@ def _sum_up(run: Run, plan: Plan, options: WorkerOptions) -> RunEnd:
     outcome: Outcome = "too_many_failed" if is_too_many else "succeeded"
     return RunEnd(
         outcome=outcome,
-        by=options.attempt,
+        by=options.process_id,
         inputs_listed=plan.inputs_listed,
         annotated=totals[ANNOTATED],
         failed=totals[FAILED],

@@ -9,10 +9,10 @@ from job.model.artifact import Artifact
 from job.model.loader import open_session
 from job.model.prompts import text_features_for
 from job.model.session import Session
-from job.pipeline.executor import Flow
+from job.pipeline.executor import ThreadedPipeline
 from job.pipeline.memory import ByteBudget, ResidentBudget
 from job.pipeline.order import stages_of
-from job.pipeline.stages import Annotator, Budgets, Places
+from job.pipeline.stages import Annotator, AnnotatorIO, Budgets
 from job.run.end_watch import EndWatch
 from job.run.options import WorkerOptions
 from job.run.run import Run
@@ -45,16 +45,18 @@ def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOpt
     session = open_device(artifact, options)
     info, cpus = session.info, usable_cpus()
     annotator, budgets = build_annotator(
-        Places(source, run, EndWatch(run, options.clock).check), session, artifact, options
+        AnnotatorIO(source, run, EndWatch(run, options.clock).check), session, artifact, options
     )
     in_flight = (options.batch_size or CPU_IN_FLIGHT) if options.device == "cpu" else 1
     is_remote = "://" in f"{source.url}{run.store.url}"
     io_threads = (_IO_THREADS_REMOTE if is_remote else _IO_THREADS)[options.device]
     stages = stages_of(annotator, batch_size=info.batch_size, in_flight=in_flight, cpus=cpus, io_threads=io_threads)
     capacity = 2 * (info.batch_size * in_flight) + cpus + 2 * io_threads
-    flow = Flow(stages, capacity=capacity, item_timeout_s=options.image_timeout_s, moved=options.pulse.moved)
+    flow = ThreadedPipeline(
+        stages, capacity=capacity, item_timeout_s=options.image_timeout_s, on_progress=options.watchdog.touch
+    )
     who = Provenance(
-        worker=options.attempt,
+        worker=options.process_id,
         artifact=artifact.digest,
         precision=artifact.manifest.precision,
         provider=f"{info.provider}/{info.threads}",
@@ -63,7 +65,7 @@ def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOpt
 
 
 def build_annotator(
-    places: Places, session: Session, artifact: Artifact, options: WorkerOptions
+    places: AnnotatorIO, session: Session, artifact: Artifact, options: WorkerOptions
 ) -> tuple[Annotator, Budgets]:
     """The stages' functions, and the memory that they share."""
     budget = options.memory_budget or int(available_memory() * DEFAULT_MEMORY_FRACTION)
@@ -80,7 +82,7 @@ def open_device(artifact: Artifact, options: WorkerOptions) -> Session:
     logger.info("Loading SAM3 model...")
     deadline_s = options.clock.monotonic_s() + options.device_retry_s
     while True:
-        options.pulse.moved()
+        options.watchdog.touch()
         try:
             session = call_aside(lambda: _open_session(artifact, options))
         except DeviceError as exc:
@@ -91,7 +93,7 @@ def open_device(artifact: Artifact, options: WorkerOptions) -> Session:
             options.clock.sleep(min(_DEVICE_PAUSE_S, left_s))
         else:
             break
-    options.pulse.moved()
+    options.watchdog.touch()
     logger.info("SAM3 model loaded successfully")
     logger.info("Model %s: %s, %s", artifact.manifest.model_id, session.info.runtime, session.info.provider)
     return session

@@ -19,7 +19,7 @@ from job.run.heartbeat import Heartbeat
 from job.run.journal import ResultRow
 from job.run.options import WorkerOptions
 from job.run.run import find_named
-from job.storage.open import Address, new_attempt
+from job.storage.open import Address, new_process_id
 from job.system.clock import Clock
 from job.system.resources import available_memory, return_freed_memory, usable_cpus
 from job.system.signals import stopped_by_signals
@@ -61,17 +61,17 @@ class WorkerTask:
             workers=1,
             threads=max(1, (options.threads or usable_cpus()) // workers),
             memory_budget=memory // workers,
-            attempt=new_attempt(),
+            process_id=new_process_id(),
         )
         gpus = (self.gpus[part % len(self.gpus)],) if self.gpus else ()
         return replace(self, options=own, gpus=gpus)
 
 
-class _LostForemanError(InterruptedRunError):
+class _ParentGoneError(InterruptedRunError):
     """The process that hands out shards is gone."""
 
 
-class _Line:
+class _Channel:
     """The worker's end of the pipe; rows and log lines come from several threads."""
 
     def __init__(self, connection: Connection) -> None:
@@ -83,7 +83,7 @@ class _Line:
             with self._lock:
                 self._connection.send(message)
         except OSError as exc:
-            raise _LostForemanError("the process that hands out shards is gone: this worker stops") from exc
+            raise _ParentGoneError("the process that hands out shards is gone: this worker stops") from exc
 
     def shards(self) -> Iterator[PlannedShard]:
         """Ask for one shard after the other."""
@@ -92,16 +92,16 @@ class _Line:
             try:
                 shard = self._connection.recv()
             except (EOFError, OSError) as exc:
-                raise _LostForemanError("the process that hands out shards is gone: this worker stops") from exc
+                raise _ParentGoneError("the process that hands out shards is gone: this worker stops") from exc
             if shard is None:
                 return
             yield shard
 
 
-class _Teller:
+class _PipeListener:
     """A listener that tells the process that hands out shards."""
 
-    def __init__(self, line: _Line, heartbeat: Heartbeat, clock: Clock) -> None:
+    def __init__(self, line: _Channel, heartbeat: Heartbeat, clock: Clock) -> None:
         self._line = line
         self._heartbeat = heartbeat
         self._clock = clock
@@ -120,8 +120,8 @@ class _Teller:
         self._line.send("marked", shard.name)
 
 
-class _LineHandler(logging.Handler):
-    def __init__(self, line: _Line, part: int | None) -> None:
+class _ChannelHandler(logging.Handler):
+    def __init__(self, line: _Channel, part: int | None) -> None:
         super().__init__()
         self._line = line
         self.setFormatter(logging.Formatter(f"Worker {part}: %(message)s"))
@@ -129,15 +129,15 @@ class _LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._line.send("log", record.levelno, self.format(record), getattr(record, "fields", {}))
-        except _LostForemanError:
+        except _ParentGoneError:
             return
 
 
 def run_worker(connection: Connection, task: WorkerTask) -> None:
     """Body of the process; ends it with the exit code that job.errors documents."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
-    line = _Line(connection)
-    logging.basicConfig(level=task.log_level, handlers=[_LineHandler(line, task.options.part)], force=True)
+    line = _Channel(connection)
+    logging.basicConfig(level=task.log_level, handlers=[_ChannelHandler(line, task.options.part)], force=True)
     quiet_libraries()
     code, text = 0, ""
     try:
@@ -156,12 +156,12 @@ def run_worker(connection: Connection, task: WorkerTask) -> None:
         os._exit(code)
 
 
-def _work(line: _Line, task: WorkerTask) -> None:
+def _work(line: _Channel, task: WorkerTask) -> None:
     return_freed_memory()
     options = task.options
     if task.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = task.gpus[0]
-    source, target = (address.open(options.attempt) for address in task.addresses)
+    source, target = (address.open(options.process_id) for address in task.addresses)
     run = find_named(target, task.run_name)
     plan = read_plan(run)
     assert plan is not None, "shards are handed out once there is a plan"
@@ -171,7 +171,7 @@ def _work(line: _Line, task: WorkerTask) -> None:
             worker = build_worker(run, source, open_artifact(task.artifact_folder, task.artifact_digest), options)
             heartbeat.beat.activity = "working"
             line.send("loaded", options.clock.monotonic_s() - begun_s)
-            teller = _Teller(line, heartbeat, options.clock)
+            teller = _PipeListener(line, heartbeat, options.clock)
             with stopped_by_signals(worker.stop):
                 worker.work(open_shards(run, plan, line.shards(), options, teller), teller)
     finally:

@@ -26,19 +26,19 @@ from job.storage.store import Store, first_writes
 from job.system.resources import return_freed_memory, visible_gpus
 from job.system.signals import ended_by_signals, stopped_by_signals
 from job.system.threads import iter_in_threads
-from job.telemetry.observer import Nobody, Observer
+from job.telemetry.observer import NullObserver, Observer
 from job.telemetry.progress_bar import Progress, Tally
 from job.worker.completion import end_if_complete
 from job.worker.factory import build_worker
 from job.worker.process import WorkerTask
-from job.worker.shards import marked_among, open_shards, own_shards, read_marker
+from job.worker.shards import assigned_shards, completed_shards_in, open_shards, read_marker
 from job.worker.supervisor import work_in_processes
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class AnnotateRequest:
     """What `annotate` is asked for.
 
     Attributes:
@@ -65,10 +65,10 @@ class Request:
     input_list: InputList | None = None
     addresses: tuple[Address, Address] | None = None
     remote_model: RemoteModel | None = None
-    observer: Observer = field(default_factory=Nobody)
+    observer: Observer = field(default_factory=NullObserver)
 
 
-def annotate(request: Request, tally: Tally) -> RunEnd | None:
+def annotate(request: AnnotateRequest, tally: Tally) -> RunEnd | None:
     """Do what is asked for, or this process's part of it.
 
     Args:
@@ -85,7 +85,7 @@ def annotate(request: Request, tally: Tally) -> RunEnd | None:
     return_freed_memory()
     check_session(request.artifact, options.device, options.runtime)
     run = begin_run(request)
-    request.observer.run_known(run.name)
+    request.observer.run_opened(run.name)
     end = run.end()
     if end is not None:
         return _nothing_to_do(end, tally)
@@ -103,7 +103,7 @@ def annotate(request: Request, tally: Tally) -> RunEnd | None:
         return end_if_complete(run, plan, options)
 
 
-def begin_run(request: Request) -> Run:
+def begin_run(request: AnnotateRequest) -> Run:
     """The run to continue, or a new one.
 
     Raises:
@@ -121,15 +121,15 @@ def begin_run(request: Request) -> Run:
             request.spec,
             name=request.run_name,
             is_date_given=request.is_date_given,
-            attempt=request.options.attempt,
+            process_id=request.options.process_id,
         )
 
 
-def _find(request: Request) -> Run | None:
+def _find(request: AnnotateRequest) -> Run | None:
     return find_run(request.target, request.spec, name=request.run_name, is_date_given=request.is_date_given)
 
 
-def list_planned(request: Request) -> Iterator[str]:
+def list_planned(request: AnnotateRequest) -> Iterator[str]:
     """Keys of what `annotate` would do now, ascending, without changing anything."""
     run = _find(request)
     plan = None if run is None else read_plan(run)
@@ -186,10 +186,10 @@ def _nothing_to_do(end: RunEnd | None, tally: Tally) -> RunEnd | None:
 def _count_what_is_done(run: Run, plan: Plan, options: WorkerOptions, tally: Tally) -> Sequence[PlannedShard]:
     """Count the complete shards of this process; returns the others."""
     tally.is_begun, tally.skipped = True, plan.inputs_done
-    own = own_shards(plan, options)
-    marked = marked_among(run, own)
+    own = assigned_shards(plan, options)
+    marked = completed_shards_in(run, own)
     for marker in iter_in_threads(lambda name: read_marker(run, name), sorted(marked)):
-        options.pulse.moved()
+        options.watchdog.touch()
         for result, count in marker.totals.items():
             tally.add(result, count)
     return [shard for shard in own if shard.name not in marked]
@@ -208,12 +208,12 @@ def _say_what_is_to_do(source: Store, plan: Plan, tally: Tally) -> None:
         logger.info("Nothing to do")
 
 
-def _work(run: Run, plan: Plan, left: Sequence[PlannedShard], request: Request, reporter: _Reporter) -> None:
+def _work(run: Run, plan: Plan, left: Sequence[PlannedShard], request: AnnotateRequest, reporter: _Reporter) -> None:
     options = request.options
-    total = sum(shard.inputs for shard in own_shards(plan, options))
+    total = sum(shard.inputs for shard in assigned_shards(plan, options))
     reporter.heartbeat.beat.activity = "loading"
     if request.remote_model is not None:
-        request.remote_model.fetch(options.pulse.moved)
+        request.remote_model.fetch(options.watchdog.touch)
     if options.workers > 1:
         reporter.heartbeat.beat.activity = "working"
         with Progress(reporter.tally, total) as reporter.progress:
@@ -228,7 +228,7 @@ def _work(run: Run, plan: Plan, left: Sequence[PlannedShard], request: Request, 
         worker.work(open_shards(run, plan, left, options, reporter), reporter)
 
 
-def _task(run: Run, request: Request) -> WorkerTask:
+def _task(run: Run, request: AnnotateRequest) -> WorkerTask:
     """What worker processes need to know."""
     assert request.addresses is not None
     return WorkerTask(

@@ -72,21 +72,21 @@ class OpenShard:
         shard: Its line in the plan.
         journal: This attempt's part of its journal.
         history: What other attempts did, as far as it was read.
-        todo: Inputs that had no result when it was taken up, in order; those that have ended workers last.
+        pending: Inputs that had no result when it was taken up, in order; those that have ended workers last.
         results: The row that counts of every input that has one.
         is_marked: Whether this process has seen to its marker.
-        is_careful: Whether it has to be done one image at a time.
+        is_serial: Whether it has to be done one image at a time.
     """
 
     shard: PlannedShard
     journal: ShardJournal
     history: ShardHistory
-    todo: list[PlannedInput]
+    pending: list[PlannedInput]
     results: dict[str, ResultRow] = field(default_factory=dict)
     is_marked: bool = False
 
     @property
-    def is_careful(self) -> bool:
+    def is_serial(self) -> bool:
         """Whether workers have died on it so often that images are done one at a time."""
         return len(self.history.killed_attempts) >= KILLS_BEFORE_CARE
 
@@ -95,7 +95,7 @@ class OpenShard:
         """Whether every input has a result."""
         return len(self.results) == self.shard.inputs
 
-    def is_suspect(self, planned: PlannedInput) -> bool:
+    def is_crash_suspect(self, planned: PlannedInput) -> bool:
         """Whether this input has ended workers twice, as far as the intent rows tell."""
         return len(self.history.open_intents(planned.json)) >= INTENTS_BEFORE_BLAME
 
@@ -135,7 +135,7 @@ class OpenShard:
         )
 
 
-def own_shards(plan: Plan, options: WorkerOptions) -> Sequence[PlannedShard]:
+def assigned_shards(plan: Plan, options: WorkerOptions) -> Sequence[PlannedShard]:
     """The contiguous block of shards that an index owns, in the order in which it walks it.
 
     Blocks differ by at most one shard. `order="backward"` mirrors everything: index 0 owns the last block.
@@ -164,7 +164,7 @@ def open_shards(
         listener: Told of the results of earlier attempts and of others.
     """
     for shard in shards:
-        options.pulse.moved()
+        options.watchdog.touch()
         if is_marked(run, shard):
             listener.add_others(shard, Counter(read_marker(run, shard.name).totals).elements())
             listener.marked(shard)
@@ -176,11 +176,11 @@ def open_shards(
 
 def marked_shards(run: Run, after: str = "") -> Iterator[str]:
     """Names of the shards that are complete, ascending, those after shard `after`; one listing."""
-    for found in run.store.walk(run.key("done"), after=_marker_key(run, after) if after else ""):
+    for found in run.store.list(run.key("done"), after=_marker_key(run, after) if after else ""):
         yield found.key.rpartition("/")[2].removesuffix(".json")
 
 
-def marked_among(run: Run, shards: Sequence[PlannedShard]) -> set[str]:
+def completed_shards_in(run: Run, shards: Sequence[PlannedShard]) -> set[str]:
     """Names of those of some neighbouring shards that are complete; lists no more than their part."""
     if not shards:
         return set()
@@ -229,18 +229,18 @@ def _open(run: Run, plan: Plan, shard: PlannedShard, options: WorkerOptions) -> 
         planned.reverse()
     open_shard = OpenShard(
         shard=shard,
-        journal=ShardJournal(run, shard.name, options.attempt),
+        journal=ShardJournal(run, shard.name, options.process_id),
         history=history,
-        todo=[item for item in planned if item.json not in history.results],
+        pending=[item for item in planned if item.json not in history.results],
         results=dict(history.results),
     )
-    open_shard.todo.sort(key=open_shard.is_suspect)
-    if open_shard.is_careful and open_shard.todo:
+    open_shard.pending.sort(key=open_shard.is_crash_suspect)
+    if open_shard.is_serial and open_shard.pending:
         logger.warning(
             "Shard %s has ended %d workers: doing its %d images one at a time",
             shard.name,
             len(history.killed_attempts),
-            len(open_shard.todo),
+            len(open_shard.pending),
         )
     open_shard.journal.start()
     return open_shard

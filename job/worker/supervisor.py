@@ -25,7 +25,7 @@ from job.worker.shards import is_marked
 
 logger = logging.getLogger(__name__)
 
-MOST_RESTARTS = 20
+MAX_RESTARTS = 20
 """Of one worker; as often as an index of the chart's Jobs is tried again."""
 _POLL_S = 0.2
 _CUT = "instances cut off"
@@ -69,10 +69,10 @@ def work_in_processes(
     """
     stop = threading.Event()
     with stopped_by_signals(stop):
-        _Foreman(task, run, shards, report, observer).work(stop)
+        _Supervisor(task, run, shards, report, observer).work(stop)
 
 
-class _Foreman:
+class _Supervisor:
     def __init__(
         self, task: WorkerTask, run: Run, shards: Sequence[PlannedShard], report: Report, observer: Observer
     ) -> None:
@@ -114,13 +114,13 @@ class _Foreman:
         try:
             message = slot.connection.recv()
         except (EOFError, OSError):
-            self._bury(slot, is_stopping)
+            self._on_exit(slot, is_stopping)
             return
         if message[0] != "log":
-            self._task.options.pulse.moved()
+            self._task.options.watchdog.touch()
         match message:
             case ("next",):
-                self._hand_out(slot)
+                self._assign(slot)
             case ("loaded", seconds):
                 self._observer.model_loaded(seconds)
             case ("result", shard_name, result, cut, seconds):
@@ -140,7 +140,7 @@ class _Foreman:
         slot.told.setdefault(shard_name, Counter()).update({**results, _CUT: cut})
         self._report(results, cut)
 
-    def _hand_out(self, slot: _Slot) -> None:
+    def _assign(self, slot: _Slot) -> None:
         assert slot.connection is not None
         shard = self._waiting.popleft() if self._waiting else None
         if shard is not None:
@@ -150,16 +150,16 @@ class _Foreman:
         except OSError:
             return  # it has died; its end of the pipe tells so in a moment
 
-    def _bury(self, slot: _Slot, is_stopping: bool) -> None:
+    def _on_exit(self, slot: _Slot, is_stopping: bool) -> None:
         """A worker has ended: take back what it had in hand, and start another in its place if there is need."""
         assert slot.connection is not None
         slot.connection.close()
         slot.connection = None
         slot.process.join()
-        self._take_back(slot)
+        self._requeue(slot)
         code, text = slot.end or (slot.process.exitcode, "")
         if code == 0:
-            self._restart_for_what_was_taken_back(slot, is_stopping)
+            self._restart_for_requeued_shards(slot, is_stopping)
             return
         reason = text or (f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}")
         slot.failure = _FATAL.get(code, WorkerError if code != InterruptedRunError.exit_code else InterruptedRunError)(
@@ -168,21 +168,21 @@ class _Foreman:
         if code in _FATAL:
             self._waiting.clear()
             self._terminate_all()
-        elif not is_stopping and slot.restarts < MOST_RESTARTS:
+        elif not is_stopping and slot.restarts < MAX_RESTARTS:
             slot.restarts += 1
             logger.warning("Worker %d has ended (%s): starting it again", slot.number, reason)
             self._start(slot)
         elif not is_stopping:
             logger.error("Worker %d has ended %d times (%s): given up", slot.number, slot.restarts + 1, reason)
 
-    def _restart_for_what_was_taken_back(self, slot: _Slot, is_stopping: bool) -> None:
+    def _restart_for_requeued_shards(self, slot: _Slot, is_stopping: bool) -> None:
         """A worker that has nothing more to do may have ended before another one died with work in hand."""
         slot.failure = None
-        if self._waiting and not is_stopping and slot.restarts < MOST_RESTARTS:
+        if self._waiting and not is_stopping and slot.restarts < MAX_RESTARTS:
             slot.restarts += 1
             self._start(slot)
 
-    def _take_back(self, slot: _Slot) -> None:
+    def _requeue(self, slot: _Slot) -> None:
         """What was handed out and has no marker is handed out again, and what was told of it taken back."""
         lost = [shard for shard in slot.handed.values() if not is_marked(self._run, shard)]
         self._waiting.extendleft(reversed(lost))

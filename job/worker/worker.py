@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from job.errors import AnnotateError, HungImageError, InputError, InterruptedRunError, ModelError
-from job.pipeline.executor import Flow, Ticket
+from job.pipeline.executor import ThreadedPipeline, WorkItem
 from job.pipeline.memory import ResidentBudget
 from job.pipeline.order import LAST_STAGES
 from job.pipeline.stages import ModelFailedInputError, RefusedInputError
@@ -57,7 +57,9 @@ class Worker:
         stop: Set it, from any thread or signal handler, to end `work` in order.
     """
 
-    def __init__(self, run: Run, flow: Flow, resident: ResidentBudget, options: WorkerOptions, who: Provenance) -> None:
+    def __init__(
+        self, run: Run, flow: ThreadedPipeline, resident: ResidentBudget, options: WorkerOptions, who: Provenance
+    ) -> None:
         self._run = run
         self._flow = flow
         self._resident = resident
@@ -104,15 +106,15 @@ class Worker:
             self._flow.close()
 
     def _feed(self, shard: OpenShard) -> None:
-        for planned in shard.todo:
+        for planned in shard.pending:
             if planned.json in shard.results:
                 continue
-            if not shard.is_careful:
+            if not shard.is_serial:
                 self._admit(shard, planned)
                 continue
             self._drain()
-            if shard.is_suspect(planned):
-                self._blame(shard, planned)
+            if shard.is_crash_suspect(planned):
+                self._fail_crasher(shard, planned)
             else:
                 shard.journal.intend(planned.json)
                 self._admit(shard, planned)
@@ -131,7 +133,7 @@ class Worker:
         while self._on_its_way:
             self._collect()
 
-    def _blame(self, shard: OpenShard, planned: PlannedInput) -> None:
+    def _fail_crasher(self, shard: OpenShard, planned: PlannedInput) -> None:
         """Book an image that has ended workers twice, once no other worker can be at it any more."""
         clock = self._options.clock
         age_s = self._run.store.now_s() - shard.latest_intent_s(planned)
@@ -140,20 +142,20 @@ class Worker:
             logger.warning("%s %s: waiting until no worker can be at it any more", planned.json, KILLER_REASON)
         while clock.monotonic_s() < deadline_s:
             self._collect()
-        self._learn(shard)
+        self._sync_journal(shard)
         if planned.json not in shard.results:
-            self._book(shard, ResultRow(json=planned.json, result=FAILED, reason=KILLER_REASON))
+            self._record(shard, ResultRow(json=planned.json, result=FAILED, reason=KILLER_REASON))
 
     def _collect(self) -> None:
         """Take one result if there is one, and do what is due."""
         self._check_stop()
         ticket = self._flow.next_result()
         if ticket is not None:
-            self._take(ticket)
+            self._on_result(ticket)
         if self._options.clock.monotonic_s() - self._journaled_s >= self._options.journal_interval_s:
             self._journal_now()
 
-    def _take(self, ticket: Ticket) -> None:
+    def _on_result(self, ticket: WorkItem) -> None:
         on_its_way = self._on_its_way.pop(ticket.key)
         self._resident.release(on_its_way.resident_bytes)
         if isinstance(ticket.value, InputError):
@@ -162,9 +164,9 @@ class Worker:
             row = ticket.value
         self._count_failures(ticket.value)
         seconds = {name: round(spent, 4) for name, spent in ticket.seconds.items()}
-        self._book(on_its_way.shard, msgspec.structs.replace(row, seconds=seconds))
+        self._record(on_its_way.shard, msgspec.structs.replace(row, seconds=seconds))
 
-    def _book(self, shard: OpenShard, row: ResultRow) -> None:
+    def _record(self, shard: OpenShard, row: ResultRow) -> None:
         who = self._who
         row = msgspec.structs.replace(
             row, worker=who.worker, artifact=who.artifact, precision=who.precision, provider=who.provider
@@ -199,13 +201,13 @@ class Worker:
         if any(item.shard is shard for item in self._on_its_way.values()):
             self._mark(shard)
             return
-        self._open.remove(shard)
         shard.journal.leave()
         self._mark(shard)
+        self._open.remove(shard)  # last: until its marker is written, `work` must not end as if all were done
 
     def _mark(self, shard: OpenShard) -> None:
         if not shard.is_marked:
-            write_marker(self._run, shard, self._options.attempt)
+            write_marker(self._run, shard, self._options.process_id)
             self._listener.marked(shard.shard)
 
     def _write_journals(self) -> None:
@@ -215,10 +217,10 @@ class Worker:
     def _journal_now(self) -> None:
         self._write_journals()
         for shard in list(self._open):
-            self._learn(shard)
+            self._sync_journal(shard)
         self._journaled_s = self._options.clock.monotonic_s()
 
-    def _learn(self, shard: OpenShard) -> None:
+    def _sync_journal(self, shard: OpenShard) -> None:
         """Drop what others have done of a shard in hand; what is on its way here is done twice."""
         self._listener.add_others(shard.shard, [row.result for row in shard.learn()])
         self._mark_if_complete(shard)
@@ -229,9 +231,9 @@ class Worker:
 
     def _leave_in_order(self) -> None:
         """Let what the model has answered come to its end, and journal it."""
-        self._options.pulse.moved()
+        self._options.watchdog.touch()
         for ticket in self._flow.finish(LAST_STAGES, STOP_GRACE_S):
             if isinstance(ticket.value, ResultRow):
-                self._take(ticket)
+                self._on_result(ticket)
         for shard in self._open:
             shard.journal.leave()

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from job.cli.flags import log_flags
-from job.storage.open import Address, new_attempt, read_storage_options
+from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import refusals_are_configuration
 from job.telemetry.logs import set_up_logging
 from k8s.cluster import Cluster
@@ -33,7 +33,7 @@ def janitor(**flags: Any) -> None:
     options = read_storage_options(flags["output_storage_options"])
     with refusals_are_configuration(is_planner=True):
         cluster = Cluster(flags["namespace"])
-        store = Address(flags["out_top_dir"], options).open(new_attempt())
+        store = Address(flags["out_top_dir"], options).open(new_process_id())
         logger.info("Waiting for the end of run %s in %s", flags["run_name"], store.url)
         wait_for_end(store, flags["run_name"])
     if not suspend_what_is_left(cluster, flags["jobs"]):

@@ -49,8 +49,8 @@ class SyntheticDriver:
         stop = min(start + PAGE_KEYS, last)
         return Page(tuple(self._object(index) for index in range(start, stop)), is_last=stop == last)
 
-    def level(self, prefix: str, after: str) -> Level:
-        """See `Driver.level`."""
+    def list_dir(self, prefix: str, after: str) -> Level:
+        """See `Driver.list_dir`."""
         time.sleep(PAGE_S)
         if prefix:
             page = self.page(prefix, after)
@@ -90,9 +90,9 @@ class SyntheticOutput(LocalStore):
         super().__init__(root, "scale")
         self._outputs = outputs
 
-    def walk(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
         """The outputs where the run's own folder is to be left out."""
-        return self._outputs.walk(prefix, skip, after) if skip else super().walk(prefix, skip, after)
+        return self._outputs.list(prefix, skip, after) if skip else super().list(prefix, skip, after)
 
     def read(self, key: str) -> bytes:
         """Only the run's own files."""
@@ -110,9 +110,9 @@ def main(what: str, count: int, folder: Path) -> dict[str, float]:
     begun = time.monotonic()
     planned = listed = 0
     if what == "listing":
-        listed = sum(1 for store in (source, target) for _ in store.walk(skip="_sam3"))
+        listed = sum(1 for store in (source, target) for _ in store.list(skip="_sam3"))
     else:
-        run = open_run(target, spec_of(Path("in")), name="r", is_date_given=False, attempt="scale")
+        run = open_run(target, spec_of(Path("in")), name="r", is_date_given=False, process_id="scale")
         plan = make_plan(run, Selection(run, source), Sizing(num_indexes=1000))
         planned, listed = plan.inputs_planned, plan.inputs_listed
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

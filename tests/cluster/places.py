@@ -29,7 +29,7 @@ class Place(Bucket):
 
     def annotated(self) -> int:
         """Images whose annotation is there."""
-        return sum(1 for item in store_of(self, "out").walk(skip="_sam3") if item.key.endswith(".json"))
+        return sum(1 for item in store_of(self, "out").list(skip="_sam3") if item.key.endswith(".json"))
 
 
 def check_complete(place: Place, run: str, quiet: dict[str, bytes], failed: tuple[str, ...] = (BROKEN,)) -> None:

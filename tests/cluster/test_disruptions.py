@@ -132,11 +132,11 @@ def test_node_cut_off_while_its_pods_work_on(kit: Cluster, release: Release, qui
             release.wait_for(lambda: all_deleted(release, zombies), 90, "the node's pods given up")
             kit.taint(node, OUT_OF_SERVICE)
             indexes = {index_of(pod) for pod in zombies}
-            heirs = release.wait_for(
+            successors = release.wait_for(
                 lambda: [pod for pod in release.working("cpu") if index_of(pod) in indexes], 90, "replacements"
             )
-            assert {pod.spec.node_name for pod in heirs} == set(kit.gpu_nodes())
-            since_s = max(pod.status.start_time.timestamp() for pod in heirs)
+            assert {pod.spec.node_name for pod in successors} == set(kit.gpu_nodes())
+            since_s = max(pod.status.start_time.timestamp() for pod in successors)
             release.wait_for_end()
             parts = parts_of_zombies(release, indexes, since_s)
             sys.stdout.write(f"{parts} journal parts by zombies after their replacement\n")
@@ -178,9 +178,9 @@ def parts_of_zombies(release: Release, indexes: set[int], since_s: float) -> int
     """Parts of the journal by the first process of these indexes, after this time."""
     made, store = the_run(release.place, release.run), store_of(release.place, "out")
     first: dict[str, str] = {}
-    for item in sorted(store.walk(made.key("workers")), key=lambda one: one.modified_s):
+    for item in sorted(store.list(made.key("workers")), key=lambda one: one.modified_s):
         _, index, attempt = item.key.rpartition("/")[2].removesuffix(".json").split("-", 2)
         if int(index) in indexes:
             first.setdefault(index, attempt)
-    parts = [item for item in store.walk(made.key("journal")) if item.modified_s > since_s]
+    parts = [item for item in store.list(made.key("journal")) if item.modified_s > since_s]
     return sum(item.key.rpartition("/")[2].rpartition("-")[0] in first.values() for item in parts)

@@ -22,7 +22,7 @@ LONG_S = 60
 def stuck() -> None:
     """The thread that conducts never comes back from a marker; the heartbeat beats on."""
     heartbeat.BEAT_INTERVAL_S = 0.1
-    metrics.GIVE_UP_S, metrics.MARGIN_S = 1.0, 0.0
+    metrics.RETRY_TIMEOUT_S, metrics.MARGIN_S = 1.0, 0.0
     worker.write_marker = lambda *arguments: time.sleep(LONG_S)
 
 

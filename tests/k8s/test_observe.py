@@ -49,7 +49,7 @@ def run(tmp_path: Path) -> Run:
     """Six inputs, planned, nothing done."""
     write_inputs(tmp_path / "in", 6)
     store = LocalStore(tmp_path / "out", "x")
-    run = open_run(store, spec_of(tmp_path / "in"), name=RUN, is_date_given=False, attempt="x")
+    run = open_run(store, spec_of(tmp_path / "in"), name=RUN, is_date_given=False, process_id="x")
     make_plan(run, Selection(run, LocalStore(tmp_path / "in", "x")), Sizing())
     store.close()
     return run

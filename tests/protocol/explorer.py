@@ -169,7 +169,7 @@ class Explorer:
         self._world.now_s += LATENCY_S
         actor.resume(verdict)
         if actor.is_over:
-            self._bury(actor)
+            self._on_exit(actor)
 
     def _verdict_on(self, actor: Actor) -> Verdict:
         if isinstance(self._faults, Mapping):
@@ -191,7 +191,7 @@ class Explorer:
         if verdict.kind is Kind.REPLACED and seat.actors[-1] is actor:
             seat.due_s = self._world.now_s + _RESTART_S
 
-    def _bury(self, actor: Actor) -> None:
+    def _on_exit(self, actor: Actor) -> None:
         self._world.say(f"      {actor.name}: exit {actor.exit_code} {actor.message or actor.error or ''}")
         seat = self.outcome.seat_of(actor.number)
         if seat.actors[-1] is not actor or seat.due_s is not None:

@@ -24,10 +24,10 @@ import job.run.run
 import job.system.threads
 import job.worker.runner
 from job.errors import InputError
-from job.pipeline.executor import POLL_S, Ticket
-from job.pipeline.items import Encoded, Taken
+from job.pipeline.executor import POLL_S, WorkItem
+from job.pipeline.items import EncodedItem, LoadedItem
 from job.pipeline.memory import ResidentBudget
-from job.pipeline.stages import Annotator, Places
+from job.pipeline.stages import Annotator, AnnotatorIO
 from job.plan.lookup import look_up
 from job.plan.plan import PlannedInput
 from job.run.end_watch import EndWatch
@@ -38,7 +38,7 @@ from job.run.run import Run
 from job.run.spec import RunSpec
 from job.storage.store import Fetched
 from job.telemetry.progress_bar import Tally
-from job.worker.runner import Request, annotate
+from job.worker.runner import AnnotateRequest, annotate
 from job.worker.worker import Provenance, Worker
 from tests.protocol.world import Actor, World, WorldStore
 
@@ -126,10 +126,10 @@ class Place:
             shard_size=self.launch.shard_size,
             max_failed_fraction=1.0,
             supersede=self.launch.supersede,
-            attempt=f"{actor.number:04d}attempt",
+            process_id=f"{actor.number:04d}attempt",
             clock=_ActorClock(actor, self),
         )
-        request = Request(
+        request = AnnotateRequest(
             source=WorldStore(world, actor, "in"),
             target=WorldStore(world, actor, "out"),
             artifact=None,  # type: ignore[arg-type]
@@ -171,9 +171,9 @@ class _SequentialFlow:
 
     def __init__(self, run: Run, source: WorldStore, clock: _ActorClock) -> None:
         self._run, self._source, self._clock = run, source, clock
-        places = Places(source, run, EndWatch(run, clock).check)
+        places = AnnotatorIO(source, run, EndWatch(run, clock).check)
         self._annotator = Annotator(places, None, None, None)  # type: ignore[arg-type]
-        self._waiting: deque[Ticket] = deque()
+        self._waiting: deque[WorkItem] = deque()
 
     @property
     def has_room(self) -> bool:
@@ -184,9 +184,9 @@ class _SequentialFlow:
         return len(self._waiting)
 
     def submit(self, key: str, value: PlannedInput) -> None:
-        self._waiting.append(Ticket(key, value))
+        self._waiting.append(WorkItem(key, value))
 
-    def next_result(self) -> Ticket | None:
+    def next_result(self) -> WorkItem | None:
         if not self._waiting:
             self._clock.sleep(POLL_S)
             return None
@@ -198,7 +198,7 @@ class _SequentialFlow:
             ticket.value = exc
         return self._waiting.popleft()
 
-    def finish(self, stage_name: str, grace_s: float) -> list[Ticket]:
+    def finish(self, stage_name: str, grace_s: float) -> list[WorkItem]:
         return []
 
     def close(self) -> None:
@@ -213,8 +213,8 @@ class _SequentialFlow:
         tag = tag_of(self._run.spec.confidence_threshold, self._clock.place.pool.precision)
         npz = f"npz {planned.json} {tag}".encode()
         row = ResultRow(json=planned.json, result=ANNOTATED, scores={tag: [1.0]}, mask_sha256=mask_digest(npz))
-        taken = Taken(planned, found.image, Fetched(b"image"), None, None)  # type: ignore[arg-type]
-        return self._annotator.write(Encoded(taken, npz, f"json {planned.json} {tag}".encode(), None, row))
+        taken = LoadedItem(planned, found.image, Fetched(b"image"), None, None)  # type: ignore[arg-type]
+        return self._annotator.write(EncodedItem(taken, npz, f"json {planned.json} {tag}".encode(), None, row))
 
 
 class _SteppedHeartbeat(Heartbeat):
@@ -238,7 +238,7 @@ def _build_worker(run: Run, source: WorldStore, artifact: None, options: WorkerO
     clock = options.clock
     assert isinstance(clock, _ActorClock)
     flow: Any = _SequentialFlow(run, source, clock)
-    who = Provenance(worker=options.attempt, artifact="", precision=clock.place.pool.precision, provider="")
+    who = Provenance(worker=options.process_id, artifact="", precision=clock.place.pool.precision, provider="")
     worker = Worker(run, flow, ResidentBudget(1 << 20, 1), options, who)
     clock.actor.on_term = worker.stop.set
     return worker

@@ -252,7 +252,7 @@ class WorldStore:
     def exists(self) -> bool:
         return True
 
-    def walk(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
         """A page at a time: what appears behind the reader is not seen."""
         folder = f"{prefix}/" if prefix else ""
         begun = Event(0.0, self.actor.number, "list", self._root + prefix)
@@ -266,18 +266,19 @@ class WorldStore:
             last = keys[PAGE - 1]
             self._operate("page", prefix, lambda: None)
 
-    def folders(self, prefix: str) -> list[str]:
-        def find() -> list[str]:
+    def list_dirs(self, prefix: str) -> tuple[str, ...]:
+        def find() -> tuple[str, ...]:
             keys = self._keys(f"{prefix}/", None)
-            return sorted({rest.partition("/")[0] for key in keys if "/" in (rest := key.removeprefix(f"{prefix}/"))})
+            names = sorted({rest.partition("/")[0] for key in keys if "/" in (rest := key.removeprefix(f"{prefix}/"))})
+            return tuple(names)
 
-        return self._operate("folders", prefix, find)
+        return self._operate("list_dirs", prefix, find)
 
-    def beside(self, stem: str) -> frozenset[str]:
+    def existing_suffixes(self, stem: str) -> frozenset[str]:
         def find() -> frozenset[str]:
             return frozenset(key.removeprefix(stem) for key in self._keys(f"{stem}.", None))
 
-        return self._operate("beside", stem, find)
+        return self._operate("existing_suffixes", stem, find)
 
     def read(self, key: str) -> bytes:
         def find() -> bytes:
@@ -296,7 +297,7 @@ class WorldStore:
     def put(self, key: str, data: bytes, guard: Guard | None = None) -> None:
         self._write("put", key, data, guard)
 
-    def put_fetched(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:
+    def copy_from(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:
         self._write("put", key, fetched.data, guard)
 
     def create(self, key: str, data: bytes) -> bool:

@@ -43,14 +43,14 @@ def upload(bucket: Bucket, files: dict[str, bytes], folder: str = "in") -> None:
 def outputs(bucket: Bucket, folder: str = "out") -> dict[str, bytes]:
     """Every object of the output but the run's own."""
     store = store_of(bucket, folder)
-    keys = [item.key for item in store.walk(skip="_sam3")]
+    keys = [item.key for item in store.list(skip="_sam3")]
     with ThreadPoolExecutor(8) as pool:
         return dict(zip(keys, pool.map(store.read, keys), strict=True))
 
 
 def private_keys(bucket: Bucket) -> list[str]:
     """Keys of the run's own objects."""
-    return [item.key for item in store_of(bucket, "out").walk("_sam3")]
+    return [item.key for item in store_of(bucket, "out").list("_sam3")]
 
 
 def the_run(bucket: Bucket, name: str) -> Run:
@@ -92,7 +92,7 @@ def check_audit(bucket: Bucket, inputs: int, failed: tuple[str, ...]) -> None:
     target = store_of(bucket, "out")
     run = newest_run(target)
     for folder in ("done", "journal"):
-        for item in list(target.walk(run.key(folder))):
+        for item in list(target.list(run.key(folder))):
             target.delete(item.key)
     assert [finding.key for finding in findings_of(bucket)] == []
 

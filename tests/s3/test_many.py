@@ -36,13 +36,13 @@ def test_a_plan_over_a_hundred_thousand_images_of_which_most_are_done(fast_bucke
         for _ in pool.map(lambda item: item[0].put(item[1], b"x"), chain(inputs, outputs)):
             pass
     begun = time.monotonic()
-    listed = sum(1 for store in (source, target) for _ in store.walk(skip=PRIVATE_FOLDER))
+    listed = sum(1 for store in (source, target) for _ in store.list(skip=PRIVATE_FOLDER))
     bare_s = time.monotonic() - begun
     assert listed == 2 * COUNT + 3 * DONE
     with fault_proxy(fast_bucket.server) as proxy:
         seen = Bucket(proxy.server, fast_bucket.name)
         spec = spec_of(__file__, input_url=fast_bucket.url("in"))  # type: ignore[arg-type]
-        run = open_run(store_of(seen, "out"), spec, name="r", is_date_given=False, attempt="x")
+        run = open_run(store_of(seen, "out"), spec, name="r", is_date_given=False, process_id="x")
         begun = time.monotonic()
         plan = make_plan(run, Selection(run, store_of(seen, "in")), Sizing())
         plan_s = time.monotonic() - begun

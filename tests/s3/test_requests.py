@@ -16,9 +16,9 @@ import pytest
 import job.worker.factory
 from job.errors import InterruptedRunError
 from job.run.options import WorkerOptions
-from job.storage.open import new_attempt, open_store
+from job.storage.open import new_process_id, open_store
 from job.telemetry.progress_bar import Tally
-from job.worker.runner import Request, annotate
+from job.worker.runner import AnnotateRequest, annotate
 from tests.fakes import FakeSession, demo_artifact, spec_of, write_inputs
 from tests.s3.data import upload
 from tests.s3.fixtures import Bucket
@@ -53,17 +53,17 @@ def inputs(picture: bytes, count: int) -> dict[str, bytes]:
     }
 
 
-def request_on(bucket: Bucket, server: S3Server, folder: str = "out", **options: object) -> Request:
-    attempt = new_attempt()
+def request_on(bucket: Bucket, server: S3Server, folder: str = "out", **options: object) -> AnnotateRequest:
+    process_id = new_process_id()
     account = server.options()
-    return Request(
-        source=open_store(bucket.url("in"), attempt, account),
-        target=open_store(bucket.url(folder), attempt, account),
+    return AnnotateRequest(
+        source=open_store(bucket.url("in"), process_id, account),
+        target=open_store(bucket.url(folder), process_id, account),
         artifact=demo_artifact(),
         spec=spec_of(Path("unused"), input_url=bucket.url("in")),
         is_date_given=False,
         run_name=None,
-        options=WorkerOptions(device="cpu", attempt=attempt, **options),  # type: ignore[arg-type]
+        options=WorkerOptions(device="cpu", process_id=process_id, **options),  # type: ignore[arg-type]
     )
 
 
@@ -148,7 +148,7 @@ def test_latency_is_hidden(fast_bucket: Bucket, picture: bytes, use_session: Fak
     assert ratio >= 0.9
 
 
-def rate_of(request: Request, count: int) -> float:
+def rate_of(request: AnnotateRequest, count: int) -> float:
     """Images a second of the worker at work, planning left out."""
     seen: list[float] = []
     original = Tally.add

@@ -39,7 +39,7 @@ def store_of(bucket: Bucket, folder: str = "out", server: S3Server | None = None
 
 
 def keys(store: Store, *arguments: Any, **more: Any) -> list[str]:
-    return [item.key for item in store.walk(*arguments, **more)]
+    return [item.key for item in store.list(*arguments, **more)]
 
 
 def test_objects_come_back_as_they_were_put(bucket: Bucket) -> None:
@@ -52,8 +52,8 @@ def test_objects_come_back_as_they_were_put(bucket: Bucket) -> None:
     assert keys(store, "a") == ["a/b.json"]
     assert keys(store, after="a/b") == ["a/b.json", listed[-1]]
     assert all(store.read(key) == key.encode() for key in listed)
-    assert store.folders("") == ["_sam3", "a", "é \U0001f600+%"]
-    assert store.beside("a/b") == {".json"}
+    assert store.list_dirs("") == ("_sam3", "a", "é \U0001f600+%")
+    assert store.existing_suffixes("a/b") == {".json"}
     found = store.stat("a.json")
     assert found is not None
     assert found.size == 6
@@ -118,7 +118,7 @@ def test_a_copy_inside_the_storage_moves_no_bytes_through_here(bucket: Bucket) -
         source.put("a.jpg", b"picture")
         fetched = source.fetch("a.jpg")
         proxy.reset()
-        target.put_fetched("a.jpg", fetched)
+        target.copy_from("a.jpg", fetched)
         assert dict(proxy.requests) == {"COPY": 1}
         assert target.read("a.jpg") == b"picture"
 
@@ -129,7 +129,7 @@ def test_an_original_that_has_changed_is_not_copied(minio: S3Server, new_bucket:
     source.put("a.jpg", b"picture")
     fetched = source.fetch("a.jpg")
     source.put("a.jpg", b"another")
-    target.put_fetched("b.jpg", fetched)
+    target.copy_from("b.jpg", fetched)
     assert target.read("b.jpg") == b"picture", "what was read, not what lies there now"
 
 
@@ -145,7 +145,7 @@ def test_another_account_gets_the_bytes(bucket: Bucket) -> None:
     source.put("a.jpg", b"picture")
     options = bucket.server.options(read_timeout=2, connect_timeout=9)
     target = open_store(bucket.url("out"), "me", options)
-    target.put_fetched("a.jpg", source.fetch("a.jpg"))
+    target.copy_from("a.jpg", source.fetch("a.jpg"))
     assert target.read("a.jpg") == b"picture"
 
 

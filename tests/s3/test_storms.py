@@ -166,7 +166,7 @@ def test_two_planners_and_eight_workers_started_at_once(
     assert times.total() <= 1.6 * COUNT, "what was under way at both when they met"
     plans = [seen for seen in proxy.log if seen.kind == "CREATE" and seen.path.endswith("plan.json")]
     assert 1 <= len(plans) <= 3
-    assert sum(1 for item in store_of(filled, "out").walk() if item.key.endswith("/plan.json")) == 1
+    assert sum(1 for item in store_of(filled, "out").list() if item.key.endswith("/plan.json")) == 1
 
 
 def test_an_image_that_kills_its_worker_ends_as_a_failed_row(

@@ -34,7 +34,7 @@ def run(tmp_path: Path) -> Run:
     """Ten inputs in five shards, nothing done."""
     write_inputs(tmp_path / "in", 10)
     store = LocalStore(tmp_path / "out", "x")
-    run = open_run(store, spec_of(tmp_path / "in", limit=9), name="r", is_date_given=False, attempt="x")
+    run = open_run(store, spec_of(tmp_path / "in", limit=9), name="r", is_date_given=False, process_id="x")
     make_plan(run, Selection(run, LocalStore(tmp_path / "in", "x")), Sizing(shard_size=2))
     store.close()
     return run
@@ -78,7 +78,7 @@ def test_who_took_the_place_of_a_dead_process_counts_and_the_dead_ones_images_to
 
 def test_before_there_is_a_plan(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "out", "x")
-    run = open_run(store, spec_of(tmp_path), name="r", is_date_given=False, attempt="x")
+    run = open_run(store, spec_of(tmp_path), name="r", is_date_given=False, process_id="x")
     beat(run, "local-00000", "x", activity="planning")
     assert read_progress(store).state == "planning"
     beat(run, "local-00000", "x", activity="left")
@@ -114,9 +114,9 @@ def test_it_leaves_no_trace_and_needs_no_right_to_write(
 def test_a_heartbeat_that_vanishes_is_passed_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     beat(run, "gpu-00000", "a", activity="working")
     beat(run, "gpu-00001", "b", activity="working")
-    listed = list(run.store.walk(run.key("workers")))
+    listed = list(run.store.list(run.key("workers")))
     run.store.delete(listed[0].key)
-    monkeypatch.setattr(LocalStore, "walk", lambda self, prefix="", skip=None, after="": iter(listed))
+    monkeypatch.setattr(LocalStore, "list", lambda self, prefix="", skip=None, after="": iter(listed))
     assert read_progress(run.store).pools["gpu"].alive == 1
 
 

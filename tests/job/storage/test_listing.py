@@ -33,7 +33,7 @@ class Bucket:
         found = [name for name in self.names if name.startswith(prefix) and ordered(name) > ordered(after)]
         return Page(tuple(map(stored, found[: self.page_size])), is_last=len(found) <= self.page_size)
 
-    def level(self, prefix: str, after: str) -> Level:
+    def list_dir(self, prefix: str, after: str) -> Level:
         with self.lock:
             self.levels += 1
         entries: dict[str, bool] = {}
@@ -58,7 +58,7 @@ def stored(name: str) -> StoredObject:
 
 
 def listed(bucket: Bucket, folder: str = "", skip: str | None = None, after: str = "") -> list[str]:
-    return [item.key for item in list_in_order(bucket.page, bucket.level, folder, skip=skip, after=after)]
+    return [item.key for item in list_in_order(bucket.page, bucket.list_dir, folder, skip=skip, after=after)]
 
 
 @example(["/", "/0"], 1, None, "")  # a folder without a name
@@ -82,7 +82,7 @@ def test_a_folder_has_only_its_own_keys(names: list[str], page_size: int) -> Non
 def test_folders_are_listed_at_once_and_a_few_pages_ahead_only() -> None:
     names = [f"{day:03d}/{number:03d}.json" for day in range(100) for number in range(100)]
     bucket = Bucket(names, page_size=10)
-    reader = list_in_order(bucket.page, bucket.level, "", skip=None, after="")
+    reader = list_in_order(bucket.page, bucket.list_dir, "", skip=None, after="")
     for _ in range(11):
         next(reader)
     deadline = time.monotonic() + 5
@@ -96,7 +96,7 @@ def test_folders_are_listed_at_once_and_a_few_pages_ahead_only() -> None:
 
 def test_a_reader_that_stops_lets_the_listers_end() -> None:
     bucket = Bucket([f"{day}/{number:03d}" for day in range(9) for number in range(99)], page_size=5)
-    reader = list_in_order(bucket.page, bucket.level, "", skip=None, after="")
+    reader = list_in_order(bucket.page, bucket.list_dir, "", skip=None, after="")
     for _ in range(10):
         next(reader)
     reader.close()  # type: ignore[attr-defined]
@@ -115,7 +115,7 @@ def test_an_error_of_a_lister_reaches_the_reader() -> None:
         return bucket.page(prefix, after)
 
     with pytest.raises(OSError, match="gone"):
-        list(list_in_order(page, bucket.level, "", skip=None, after=""))
+        list(list_in_order(page, bucket.list_dir, "", skip=None, after=""))
 
 
 def test_a_storage_that_lists_without_order_is_refused() -> None:
@@ -123,4 +123,4 @@ def test_a_storage_that_lists_without_order_is_refused() -> None:
         return Page((stored("b"), stored("a")), is_last=True)
 
     with pytest.raises(ConfigurationError, match="does not list in order"):
-        list(list_in_order(page, Bucket([], 1).level, "", skip=None, after=""))
+        list(list_in_order(page, Bucket([], 1).list_dir, "", skip=None, after=""))

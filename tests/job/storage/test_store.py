@@ -40,7 +40,7 @@ def test_a_walk_lists_every_key_in_the_order_of_its_bytes(
         except OSError:
             continue
         written.add(str(path.relative_to(root)))
-    listed = [found.key for found in LocalStore(root, "a").walk()]
+    listed = [found.key for found in LocalStore(root, "a").list()]
     assert listed == sorted(written, key=ordered)
 
 
@@ -50,13 +50,13 @@ def test_a_walk_passes_over_the_private_folder_and_links_to_folders(tmp_path: Pa
         (tmp_path / name).touch()
     (tmp_path / "link").symlink_to(tmp_path / "b")
     (tmp_path / "file_link.json").symlink_to(tmp_path / "a.json")
-    listed = [found.key for found in LocalStore(tmp_path, "a").walk(skip="_sam3")]
+    listed = [found.key for found in LocalStore(tmp_path, "a").list(skip="_sam3")]
     assert listed == ["a.json", "b/_sam3/c.json", "file_link.json"]
 
 
 def test_a_folder_that_is_not_there_has_nothing(store: LocalStore) -> None:
-    assert list(store.walk()) == []
-    assert store.folders("runs") == []
+    assert list(store.list()) == []
+    assert store.list_dirs("runs") == ()
     assert store.stat("a") is None
     assert read_if_there(store, "a") is None
     with pytest.raises(ObjectMissingError, match="no such file"):

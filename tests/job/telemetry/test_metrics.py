@@ -15,8 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from job.errors import WorkerError
-from job.system.watchdog import Pulse
-from job.telemetry.metrics import Metrics, longest_quiet_s, served
+from job.system.watchdog import Watchdog
+from job.telemetry.metrics import Metrics, max_idle_s, served
 from job.telemetry.observer import Load
 from tests.fakes import DEMO_ARTIFACT
 from tests.processes import running, wait_until
@@ -143,18 +143,18 @@ def test_a_process_that_is_stuck_is_not_alive_though_its_heart_beats(source: Pat
 
 def test_pages_and_names() -> None:
     """Names are public: dashboards and alerts are made of them."""
-    metrics, pulse = Metrics("gpu", 3), Pulse()
-    metrics.run_known("r")
+    metrics, watchdog = Metrics("gpu", 3), Watchdog()
+    metrics.run_opened("r")
     metrics.worker_ready(lambda: Load({"read": 2}, 5))
     metrics.image_finished("annotated", {"read": 0.5})
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with served(port, metrics, pulse, 60.0):
-        families = {family.name: family.type for family in text_string_to_metric_families(get(port, "/metrics")[1])}
+    with served(port, metrics, watchdog, 60.0):
+        groups = {family.name: family.type for family in text_string_to_metric_families(get(port, "/metrics")[1])}
         assert get(port, "/livez?verbose") == (200, "ok\n")
         assert get(port, "/")[0] == 404
-    assert {name: kind for name, kind in families.items() if name.startswith("sam3")} == {
+    assert {name: kind for name, kind in groups.items() if name.startswith("sam3")} == {
         "sam3_annotate_run_info": "gauge",
         "sam3_annotate_images": "counter",
         "sam3_annotate_stage_seconds": "summary",
@@ -165,7 +165,7 @@ def test_pages_and_names() -> None:
 
 
 def test_the_bound_is_above_all_that_may_take_its_time() -> None:
-    assert longest_quiet_s(600) == 960
+    assert max_idle_s(600) == 960
 
 
 def test_a_port_that_is_taken() -> None:
@@ -173,7 +173,10 @@ def test_a_port_that_is_taken() -> None:
         taken.bind(("", 0))
         taken.listen()
         number = taken.getsockname()[1]
-        with pytest.raises(WorkerError, match="Give a port that is free"), served(number, Metrics("a", 0), Pulse(), 1):
+        with (
+            pytest.raises(WorkerError, match="Give a port that is free"),
+            served(number, Metrics("a", 0), Watchdog(), 1),
+        ):
             pass
 
 

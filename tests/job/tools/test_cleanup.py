@@ -48,7 +48,7 @@ def target(source: Path, tmp_path: Path) -> Path:
 def begun(source: Path, target: Path, name: str, *, is_planned: bool = True, **changes: object) -> Run:
     """A run under way, one of whose workers was killed."""
     store = LocalStore(target, "x")
-    run = open_run(store, spec_of(source, **changes), name=name, is_date_given=False, attempt="x")
+    run = open_run(store, spec_of(source, **changes), name=name, is_date_given=False, process_id="x")
     if is_planned:
         for shard in make_plan(run, Selection(run, LocalStore(source, "x")), Sizing()).shards:
             ShardJournal(run, shard.name, "killed").start()
@@ -96,7 +96,7 @@ def test_what_a_successor_may_have_to_take_over_stays_until_it_has_a_plan(source
     superseded(old, heir)
     assert cleaned_runs(target) == {"first"}
     assert run_cli(["clean", str(target), "--yes"]) == 0
-    assert len(supersede_older(heir, attempt="y", sleep=lambda seconds: None)) == 5
+    assert len(supersede_older(heir, process_id="y", sleep=lambda seconds: None)) == 5
     make_plan(heir, Selection(heir, LocalStore(source, "x")), Sizing())
     assert cleaned_runs(target) == {"old"}
 

@@ -75,13 +75,13 @@ def test_an_output_that_refuses_is_a_wrong_configuration(
 def test_a_listing_that_lags_or_is_out_of_order_is_named(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: slice
 ) -> None:
-    original = LocalStore.walk
+    original = LocalStore.list
 
     def lag(self: LocalStore, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
         found = list(original(self, prefix, skip, after))
         return iter(found[kept] if "doctor" in prefix else found)
 
-    monkeypatch.setattr(LocalStore, "walk", lag)
+    monkeypatch.setattr(LocalStore, "list", lag)
     _, error = diagnosis(source, tmp_path / "out")
     assert error is not None
     assert error.exit_code == 78

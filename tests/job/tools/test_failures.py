@@ -44,7 +44,7 @@ def failed_once(source: Path, target: Path, **changes: object) -> None:
 def begun(source: Path, target: Path, name: str, *rows: ResultRow, **changes: object) -> Run:
     """A run under way, with some rows in parts of several attempts."""
     store = LocalStore(target, "x")
-    run = open_run(store, spec_of(source, **changes), name=name, is_date_given=False, attempt="x")
+    run = open_run(store, spec_of(source, **changes), name=name, is_date_given=False, process_id="x")
     make_plan(run, Selection(run, LocalStore(source, "x")), Sizing(shard_size=100))
     for number, row in enumerate(rows):
         journal = ShardJournal(run, "000000", f"attempt{number}")
@@ -111,9 +111,9 @@ class ListedStore(LocalStore):
         self._suffixes = suffixes
         self._count = count
 
-    def walk(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
         if prefix:
-            yield from super().walk(prefix, skip, after)
+            yield from super().list(prefix, skip, after)
             return
         for number in range(self._count):
             for suffix in self._suffixes:

@@ -24,7 +24,7 @@ from tests.processes import results
 
 def begun_run(source: Path, target: Path, shard_size: int = 2) -> Run:
     store = LocalStore(target, "x")
-    run = open_run(store, spec_of(source), name="r", is_date_given=False, attempt="x")
+    run = open_run(store, spec_of(source), name="r", is_date_given=False, process_id="x")
     make_plan(run, Selection(run, LocalStore(source, "x")), Sizing(shard_size=shard_size))
     return run
 
@@ -108,7 +108,7 @@ def test_clean_removes_what_ended_runs_need_no_more(
     annotate(request_of(source, target, run_name="ended"), Tally())
     outputs = results(target)
     store = LocalStore(target, "x")
-    live = open_run(store, spec_of(source, limit=1), name="live", is_date_given=False, attempt="x")
+    live = open_run(store, spec_of(source, limit=1), name="live", is_date_given=False, process_id="x")
     make_plan(live, Selection(live, LocalStore(source, "x")), Sizing())
     assert run_cli(["clean", str(target)]) == 2
     assert "give --yes" in capsys.readouterr().err
@@ -117,10 +117,10 @@ def test_clean_removes_what_ended_runs_need_no_more(
     assert "shards of the plan of run ended: 5 objects" in said
     assert "live" not in said
     ended = find_named(store, "ended")
-    assert not list(store.walk(ended.key("workers")))
+    assert not list(store.list(ended.key("workers")))
     assert read_plan(ended) is not None
-    assert list(store.walk(ended.key("journal")))
-    assert [item.key for item in store.walk(live.key()) if "/plan-" in item.key] or read_plan(live) is not None
+    assert list(store.list(ended.key("journal")))
+    assert [item.key for item in store.list(live.key()) if "/plan-" in item.key] or read_plan(live) is not None
     assert results(target) == outputs
     assert run_cli(["audit", str(target), "--deep"]) == 0
     assert run_cli(["clean", str(target), "--yes"]) == 0

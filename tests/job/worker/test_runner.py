@@ -25,7 +25,7 @@ from job.run.options import WorkerOptions
 from job.run.run import Run, list_runs, open_run
 from job.run.spec import RunEnd
 from job.storage.local import LocalStore
-from job.storage.open import new_attempt
+from job.storage.open import new_process_id
 from job.telemetry.progress_bar import Tally
 from job.tools.progress import read_progress
 from job.worker.runner import annotate, list_planned
@@ -205,7 +205,7 @@ def test_an_error_nobody_foresaw_ends_the_run_and_is_not_booked(source: Path, ta
 def killed_run(source: Path, target: Path, *, override: bool, intents: int) -> Run:
     """A run whose only shard was taken up by workers that died on its second image."""
     store = LocalStore(target, "dead")
-    run = open_run(store, spec_of(source, override=override), name="r", is_date_given=False, attempt="dead")
+    run = open_run(store, spec_of(source, override=override), name="r", is_date_given=False, process_id="dead")
     plan = make_plan(run, Selection(run, LocalStore(source, "dead")), Sizing())
     for number in range(max(intents, KILLS_BEFORE_CARE)):
         for shard in plan.shards:
@@ -247,8 +247,10 @@ def test_what_has_a_row_is_not_done_again(source: Path, target: Path, session: F
 def test_an_older_unfinished_run_gives_way_and_its_torn_override_is_done_again(source: Path, target: Path) -> None:
     annotate(request_of(source, target, run_name="done"), Tally())
     old = killed_run(source, target, override=True, intents=0)
-    new = open_run(old.store, spec_of(source, confidence_threshold=0.5), name="new", is_date_given=False, attempt="x")
-    forced = supersede_older(new, attempt="x", sleep=lambda seconds: None)
+    new = open_run(
+        old.store, spec_of(source, confidence_threshold=0.5), name="new", is_date_given=False, process_id="x"
+    )
+    forced = supersede_older(new, process_id="x", sleep=lambda seconds: None)
     assert forced == {f"{n:05d}.json" for n in range(5)}
     end = old.end()
     assert end is not None
@@ -273,8 +275,8 @@ def test_an_older_run_whose_heart_beats_is_not_ended_without_force(source: Path,
         refuse_if_others_work(old.store, sleep)
     assert 60 < watched[0] <= 70
     assert old.end() is None
-    new = open_run(old.store, spec_of(source, limit=3), name="new", is_date_given=False, attempt="x")
-    supersede_older(new, attempt="x", sleep=watched.append)
+    new = open_run(old.store, spec_of(source, limit=3), name="new", is_date_given=False, process_id="x")
+    supersede_older(new, process_id="x", sleep=watched.append)
     assert 50 < watched[-1] <= 60, "the last puts of a worker that may live are waited for"
 
 
@@ -352,7 +354,9 @@ def test_an_image_that_hangs_ends_the_process_and_counts_as_one_that_killed(
     for _ in range(4):
         use_session(FakeSession(before_image=hang))
         with pytest.raises(HungImageError, match=r"00002\.json: stage infer has not ended after 1 s"):
-            annotate(request_of(source, target, run_name="r", options=replace(options, attempt=new_attempt())), Tally())
+            annotate(
+                request_of(source, target, run_name="r", options=replace(options, process_id=new_process_id())), Tally()
+            )
     end = annotate(request_of(source, target, run_name="r", options=options), Tally())
     release.set()
     assert end is not None

@@ -48,7 +48,7 @@ class RefusingStore(LocalStore):
 
 
 def begin(folder: Path) -> Run:
-    return open_run(LocalStore(folder, "x"), spec_of(folder), name=RUN, is_date_given=False, attempt="x")
+    return open_run(LocalStore(folder, "x"), spec_of(folder), name=RUN, is_date_given=False, process_id="x")
 
 
 def end(folder: Path) -> None:

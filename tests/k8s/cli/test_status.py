@@ -93,7 +93,7 @@ def test_a_run_that_has_ended_with_too_many_failed(
     api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = open_run(
-        LocalStore(tmp_path / "out", "x"), spec_of(tmp_path), name="night-1a2b3c4d", is_date_given=False, attempt="x"
+        LocalStore(tmp_path / "out", "x"), spec_of(tmp_path), name="night-1a2b3c4d", is_date_given=False, process_id="x"
     )
     run.write_end(RunEnd(outcome="too_many_failed", by="x", inputs_listed=6, failed=6))
     api.jobs = [job("gpu", args=[*ON_VOLUME[:1], f"--out_top_dir=file://{tmp_path}/out", ON_VOLUME[2]])]
@@ -149,7 +149,7 @@ def test_a_storage_that_does_not_answer_is_not_waited_for_and_is_where_the_worke
         raw = msgspec.to_builtins(job("gpu", args=[*ON_VOLUME[:1], "--out_top_dir=s3://pictures/out", ON_VOLUME[2]]))
         raw["spec"]["template"]["spec"]["containers"][0]["env"] = [endpoint]
         api.jobs = [raw]
-        setting = "import k8s.storage_access as access; access.STORAGE_WAIT_S = 2"
+        setting = "import job.storage.s3, k8s.storage_access as access; access.STORAGE_WAIT_S = 2"
         impatient = f"{setting}; from job.cli.main import main; main()"
         done = subprocess.run(
             [sys.executable, "-c", impatient, "status", "night", "-o", "json"],

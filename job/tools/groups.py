@@ -14,7 +14,7 @@ Side = Literal["input", "output"]
 
 
 @dataclass
-class Family:
+class ImageGroup:
     """All objects of one image.
 
     Attributes:
@@ -33,7 +33,7 @@ class Family:
         return self.stem + JSON_SUFFIX
 
 
-def families(input_objects: Iterable[StoredObject], output_objects: Iterable[StoredObject]) -> Iterator[Family]:
+def groups(input_objects: Iterable[StoredObject], output_objects: Iterable[StoredObject]) -> Iterator[ImageGroup]:
     """Merge two sorted listings.
 
     A stem stays open only while keys begin with it and a dot, so memory does not grow with the listings.
@@ -43,35 +43,35 @@ def families(input_objects: Iterable[StoredObject], output_objects: Iterable[Sto
         output_objects: Ascending, without `_sam3/`.
 
     Yields:
-        Every family of either side, ascending by the key of its JSON.
+        Every group of either side, ascending by the key of its JSON.
     """
     tagged = merge(
         (("input", item) for item in input_objects),
         (("output", item) for item in output_objects),
         key=lambda pair: ordered(pair[1].key),
     )
-    opened: dict[str, Family] = {}
-    closed: list[tuple[bytes, str, Family]] = []
+    opened: dict[str, ImageGroup] = {}
+    closed: list[tuple[bytes, str, ImageGroup]] = []
     for side, item in tagged:
         stem, suffix = split_key(item.key)
         if not suffix:
             continue
         for passed in [other for other in opened if not item.key.startswith(other + ".")]:
             _close(opened.pop(passed), closed)
-        family = opened.setdefault(stem, Family(stem))
-        (family.input_sizes if side == "input" else family.output_sizes)[suffix] = item.size
+        group = opened.setdefault(stem, ImageGroup(stem))
+        (group.input_sizes if side == "input" else group.output_sizes)[suffix] = item.size
         yield from _before_all(opened, closed)
-    for family in opened.values():
-        _close(family, closed)
+    for group in opened.values():
+        _close(group, closed)
     yield from _before_all({}, closed)
 
 
-def _close(family: Family, closed: list[tuple[bytes, str, Family]]) -> None:
-    heappush(closed, (ordered(family.json_key), family.stem, family))
+def _close(group: ImageGroup, closed: list[tuple[bytes, str, ImageGroup]]) -> None:
+    heappush(closed, (ordered(group.json_key), group.stem, group))
 
 
-def _before_all(opened: dict[str, Family], closed: list[tuple[bytes, str, Family]]) -> Iterator[Family]:
-    """Closed families that no open one comes before."""
-    first = min((ordered(family.json_key) for family in opened.values()), default=None)
+def _before_all(opened: dict[str, ImageGroup], closed: list[tuple[bytes, str, ImageGroup]]) -> Iterator[ImageGroup]:
+    """Closed groups that no open one comes before."""
+    first = min((ordered(group.json_key) for group in opened.values()), default=None)
     while closed and (first is None or closed[0][0] < first):
         yield heappop(closed)[2]

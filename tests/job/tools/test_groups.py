@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from job.storage.keys import ordered, split_key
 from job.storage.store import StoredObject
-from job.tools.families import families
+from job.tools.groups import groups
 
 stems = st.text(alphabet="ab./-é", min_size=1, max_size=4)
 keys = st.sets(st.tuples(stems, st.sampled_from([".json", ".jpg", ".JPG", ".npz", ".txt"])).map("".join), max_size=30)
@@ -22,7 +22,7 @@ def stored(names: set[str]) -> list[StoredObject]:
 
 @given(keys, keys)
 def test_every_key_is_in_its_family_and_families_ascend(inputs: set[str], outputs: set[str]) -> None:
-    found = list(families(stored(inputs), stored(outputs)))
+    found = list(groups(stored(inputs), stored(outputs)))
     order = [ordered(family.json_key) for family in found]
     assert order == sorted(set(order))
     assert {f.stem + suffix for f in found for suffix in f.input_sizes} == {key for key in inputs if split_key(key)[1]}
@@ -39,7 +39,7 @@ def listing(count: int, suffixes: tuple[str, ...]) -> Iterator[StoredObject]:
 
 def peak(count: int) -> int:
     tracemalloc.start()
-    merged = families(listing(count, (".jpg", ".json")), listing(count, (".jpg", ".json", ".npz")))
+    merged = groups(listing(count, (".jpg", ".json")), listing(count, (".jpg", ".json", ".npz")))
     assert sum(1 for _ in merged) == count
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()

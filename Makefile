@@ -1,13 +1,19 @@
-# Two environments: .venv (the worker, without torch) and .venv-dev (everything, to export and to test).
+# Three environments: .venv (the worker, without torch), .venv-test (worker, cluster side, linters and tests, without
+# torch) and .venv-dev (everything: exports, and every test).
 PYTHON ?= python3
 VENV := .venv
+TEST := .venv-test
 DEV := .venv-dev
 STAMP := .installed-
 PIP_FLAGS := --quiet --disable-pip-version-check
 DEMO := build/demo
+# Test processes at once. --dist loadfile keeps the tests of a file, which share fixtures, in one process.
+WORKERS ?= 2
+PYTEST = -m pytest -n $(WORKERS) --dist loadfile
+FAST_TESTS := tests/job tests/k8s tests/chart tests/protocol tests/test_public_surface.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster check fix bench soak demo-model lock image clean
+.PHONY: help demo test test-fast test-cluster check fix bench soak demo-model lock image clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -18,20 +24,24 @@ demo: $(VENV)/$(STAMP)cpu ## Annotate drawn garage scenes with the embedded mode
 	@$(VENV)/bin/sam3-annotate annotate --input_top_dir $(DEMO)/input --out_top_dir $(DEMO)/output --visualize
 	@echo "Masks and metadata: $(DEMO)/output    Pictures of them: $(DEMO)/output/_sam3/overlays"
 
-test: $(DEV)/$(STAMP)dev ## Run the tests (export parity against the real sam3 package included)
-	$(DEV)/bin/python -m pytest -m "not slow and not cluster"
+test: $(DEV)/$(STAMP)dev ## Run the tests, export parity against the real sam3 package included
+	$(DEV)/bin/mypy -p export
+	$(DEV)/bin/python $(PYTEST) -m "not slow and not cluster"
 
-check: $(DEV)/$(STAMP)dev ## Lint, types, import directions, locks
-	$(DEV)/bin/ruff check .
-	$(DEV)/bin/ruff format --check .
-	$(DEV)/bin/mypy
-	$(DEV)/bin/lint-imports
-	$(DEV)/bin/python tests/house.py
-	$(DEV)/bin/python charts/values_table.py --check
+test-fast: $(TEST)/$(STAMP)test ## Run the unit, chart, cluster-side and protocol tests, without torch
+	$(TEST)/bin/python $(PYTEST) -m "not slow and not cluster" $(FAST_TESTS)
 
-fix: $(DEV)/$(STAMP)dev ## Mend what the linters can mend
-	$(DEV)/bin/ruff check --fix .
-	$(DEV)/bin/ruff format .
+check: $(TEST)/$(STAMP)test ## Lint, types of job and k8s, import directions, locks, generated tables
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/mypy -p job -p k8s
+	$(TEST)/bin/lint-imports
+	$(TEST)/bin/python tests/house.py
+	$(TEST)/bin/python charts/values_table.py --check
+
+fix: $(TEST)/$(STAMP)test ## Apply what the linters can fix
+	$(TEST)/bin/ruff check --fix .
+	$(TEST)/bin/ruff format .
 
 bench: $(DEV)/$(STAMP)dev ## Print speed and memory figures
 	$(DEV)/bin/python -m pytest tests/bench -m "" -s -q
@@ -47,29 +57,36 @@ demo-model: $(DEV)/$(STAMP)dev ## From a seed to the embedded artifact: train (9
 	$(DEV)/bin/python -m export.demo_model evaluate build/demo-model/last.pt
 	$(DEV)/bin/sam3-annotate export --checkpoint build/demo-model/last.pt --out build/demo-model/artifact
 
-lock: ## Write requirements/*.txt anew from pyproject.toml
-	for extra in "s3 --extra metrics --extra k8s --extra cpu" "s3 --extra metrics --extra gpu" "s3 --extra export" \
-			"s3 --extra metrics --extra k8s --extra export --extra dev"; do \
-		$(DEV)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
-			--allow-unsafe --no-header --no-annotate --all-build-deps --extra $$extra --output-file requirements/$${extra##* }.txt pyproject.toml; \
-	done
-	$(DEV)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
-		--allow-unsafe --no-header --no-annotate --output-file requirements/image.txt requirements/image.in
+COMPILE = $(TEST)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras \
+	--allow-unsafe --no-header --no-annotate
+
+lock: $(TEST)/$(STAMP)test ## Write requirements/*.txt from pyproject.toml
+	$(COMPILE) --all-build-deps --extra s3,metrics,k8s,cpu --output-file requirements/cpu.txt pyproject.toml
+	$(COMPILE) --all-build-deps --extra s3,metrics,gpu --output-file requirements/gpu.txt pyproject.toml
+	$(COMPILE) --all-build-deps --extra s3,export --output-file requirements/export.txt pyproject.toml
+	$(COMPILE) --all-build-deps --extra s3,metrics,k8s,export,dev --output-file requirements/dev.txt pyproject.toml
+	$(COMPILE) --all-build-deps --extra s3,metrics,k8s,cpu,dev --constraint requirements/dev.txt \
+		--output-file requirements/test.txt pyproject.toml
+	$(COMPILE) --output-file requirements/image.txt requirements/image.in
 
 image: ## Build images with docker, podman or buildah (TARGETS="cpu gpu export", default cpu)
 	.ci/image $(TARGETS)
 
 clean: ## Remove what was built, the environments included
-	rm -rf build $(VENV) $(DEV)
+	rm -rf build $(VENV) $(TEST) $(DEV)
+
+define install
+$(PYTHON) -m venv $(1)
+$(1)/bin/pip install $(PIP_FLAGS) --require-hashes --requirement $(2)
+$(1)/bin/pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+touch $@
+endef
 
 $(VENV)/$(STAMP)cpu: requirements/cpu.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install $(PIP_FLAGS) --require-hashes --requirement requirements/cpu.txt
-	$(VENV)/bin/pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
-	touch $@
+	$(call install,$(VENV),requirements/cpu.txt)
+
+$(TEST)/$(STAMP)test: requirements/test.txt pyproject.toml
+	$(call install,$(TEST),requirements/test.txt)
 
 $(DEV)/$(STAMP)dev: requirements/dev.txt pyproject.toml
-	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/pip install $(PIP_FLAGS) --require-hashes --requirement requirements/dev.txt
-	$(DEV)/bin/pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
-	touch $@
+	$(call install,$(DEV),requirements/dev.txt)

@@ -39,7 +39,7 @@ class SyntheticDriver:
     def _refuse(self, *arguments: object) -> None:
         raise AssertionError(f"a listing was all that should be asked for: {arguments}")
 
-    exists = fetch = stat = put = create = copy = delete = now_s = _refuse
+    exists = fetch = fetch_range = stat = put = put_file = create = copy = delete = now_s = _refuse
 
     def page(self, prefix: str, after: str) -> Page:
         """See `PagedDriver.page`; a prefix is empty or a folder's."""

@@ -12,20 +12,20 @@ import pytest
 from export.demo_model.scenes.scenes import write_scenes
 from tests.processes import annotate
 
-COUNT = 20
 # torch spins while it waits, which costs it most where other programs run.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 PROMPTS = ("car", "license plate", "person")
 
 
-@pytest.mark.slow
-def test_images_a_second_beside_the_original(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_images_a_second_beside_the_original(tmp_path: Path, count: int) -> None:
+    """Two pictures show that the benchmark works; start-up outweighs them, so only twenty are held to a ratio."""
     torch = pytest.importorskip("torch")
     from export.checkpoint import load_original
     from export.sam3_runtime import quiet, running_on
 
     source = tmp_path / "in"
-    write_scenes(source, seed=77, count=COUNT, sizes_wh=((1920, 1080),))
+    write_scenes(source, seed=77, count=count, sizes_wh=((1920, 1080),))
     with quiet():
         original = load_original("demo")
         from PIL import Image
@@ -46,7 +46,7 @@ def test_images_a_second_beside_the_original(tmp_path: Path) -> None:
     annotate(source, tmp_path / "out").check_returncode()
     ours_s = time.monotonic() - begun
     sys.stdout.write(
-        f"{COUNT} pictures of 1920 x 1080, 2 threads: original's model calls {original_s:.1f} s (nothing written), "
+        f"{count} pictures of 1920 x 1080, 2 threads: original's model calls {original_s:.1f} s (nothing written), "
         f"annotate {ours_s:.1f} s from files to files, start included; ratio {original_s / ours_s:.2f}\n"
     )
-    assert ours_s < original_s
+    assert count < 20 or ours_s < original_s

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 # Before anything imports torch: see export/cli.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -17,9 +17,10 @@ from export.checkpoint import Original, load_original
 from export.cli import export, verify
 from export.sam3_runtime import quiet
 from job.model.artifact import Artifact, open_artifact
+from tests.export.cached_exports import cached_export
 
-# Scenes with at least 200 instances of every class among them.
-MANY_SCENES, FEW_SCENES = 180, 12
+# 180 scenes hold at least 200 instances of every class, 40 at least 40. The slow tests compare all of them.
+ALL_SCENES, MANY_SCENES, FEW_SCENES = 180, 40, 12
 
 
 def run_export(*arguments: object) -> Result:
@@ -39,23 +40,25 @@ def original() -> Original:
         return load_original("demo")
 
 
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Artifact]:
-    """Artifacts by format and precision, exported on demand."""
-    made: dict[tuple[str, str], Artifact] = {}
+def export_demo(graph_format: str, precision: str, image_count: int) -> Artifact:
+    """The demo model, exported and compared on so many drawn scenes; opened with its digest pinned."""
 
+    def make(folder: Path) -> None:
+        flags = {"checkpoint": "demo", "out": folder, "device": "cpu", "format": graph_format, "precision": precision}
+        run_export(*(x for name, value in flags.items() for x in (f"--{name}", value)), "--image_count", image_count)
+
+    folder = cached_export(f"{graph_format}-{precision}-{image_count}", make)
+    return open_artifact(folder, open_artifact(folder).digest)
+
+
+@pytest.fixture(scope="session")
+def exported() -> Callable[[str, str], Artifact]:
+    """Artifacts by format and precision, exported on demand. Not to be changed: copy them first."""
+
+    @cache
     def make(graph_format: str, precision: str) -> Artifact:
-        key = (graph_format, precision)
-        if key not in made:
-            folder = tmp_path_factory.mktemp("artifact") / "model"
-            count = MANY_SCENES if key == ("onnx", "fp32") else FEW_SCENES
-            flags: dict[str, Any] = {"format": graph_format, "precision": precision, "image_count": count}
-            run_export(
-                *("--checkpoint", "demo", "--out", folder, "--device", "cpu"),
-                *(x for name, value in flags.items() for x in (f"--{name}", value)),
-            )
-            made[key] = open_artifact(folder, open_artifact(folder).digest)
-        return made[key]
+        is_main = (graph_format, precision) == ("onnx", "fp32")
+        return export_demo(graph_format, precision, MANY_SCENES if is_main else FEW_SCENES)
 
     return make
 

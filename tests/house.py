@@ -1,4 +1,4 @@
-"""House rules that no linter knows: file lengths, function lengths, locks without addresses or paths."""
+"""House rules that no linter checks: lengths of files, functions and folders; names; locks without addresses."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+LONGEST_FILE, LONGEST_FUNCTION, LARGEST_FOLDER = 400, 60, 15
 ROOT = Path(__file__).parent.parent
 ADDRESS = re.compile(r"https?://|file://|--index-url|--find-links|@ /")
 
@@ -37,8 +38,16 @@ def lock_addresses(path: Path) -> Iterator[str]:
             yield f"{path.relative_to(ROOT)}:{number}: an address or a path in a lock"
 
 
+def large_folders(paths: list[Path]) -> Iterator[str]:
+    modules = Counter(path.parent for path in paths if path.name != "__init__.py")
+    for folder, count in modules.items():
+        if count > LARGEST_FOLDER:
+            yield f"{folder.relative_to(ROOT)}: {count} modules, allowed are {LARGEST_FOLDER}"
+
+
 def main() -> None:
     findings = [finding for path in tracked("*.py") for finding in long_code(path)]
+    findings += large_folders(tracked("*.py"))
     findings += [finding for path in tracked("requirements/*.txt") for finding in lock_addresses(path)]
     sys.stderr.write("".join(f"{finding}\n" for finding in findings))
     sys.exit(1 if findings else 0)

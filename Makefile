@@ -13,7 +13,7 @@ PYTEST = -m pytest -n $(WORKERS) --dist loadfile
 FAST_TESTS := tests/job tests/k8s tests/chart tests/protocol tests/test_public_surface.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-cluster check fix bench soak demo-model lock image clean
+.PHONY: help demo test test-fast test-cluster soak-cluster check fix bench soak demo-model lock image clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,8 +46,11 @@ fix: $(TEST)/$(STAMP)test ## Apply what the linters can fix
 bench: $(DEV)/$(STAMP)dev ## Print speed and memory figures
 	$(DEV)/bin/python -m pytest tests/bench -m "" -s -q
 
-test-cluster: $(DEV)/$(STAMP)dev ## Run the tests of a real cluster: KUBECONFIG's, or the kit of ../shared/cluster (20 minutes)
+test-cluster: $(TEST)/$(STAMP)test ## Run the tests of a real cluster: KUBECONFIG's, or the kit's of .ci/test-cluster
 	.ci/test-cluster
+
+soak-cluster: $(TEST)/$(STAMP)test ## Run these and those that take minutes more (a thousand indexes)
+	SOAK=1 .ci/test-cluster
 
 soak: $(DEV)/$(STAMP)dev ## Tests that take minutes or gigabytes (full-size export, 10,000 images)
 	$(DEV)/bin/python -m pytest -m "slow and not cluster"

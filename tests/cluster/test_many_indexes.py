@@ -65,6 +65,7 @@ def fake_nodes(kit: Cluster) -> Iterator[None]:
             kit.core.delete_node(node.metadata.name)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_thousand_indexes(kit: Cluster, release: Release) -> None:
     with fake_nodes(kit):

@@ -29,7 +29,7 @@ test: $(DEV)/$(STAMP)dev ## Run the tests, export parity against the real sam3 p
 	$(DEV)/bin/python $(PYTEST) -m "not slow and not cluster"
 
 test-fast: $(TEST)/$(STAMP)test ## Run the unit, chart, cluster-side and protocol tests, without torch
-	$(TEST)/bin/python $(PYTEST) -m "not slow and not cluster" $(FAST_TESTS)
+	$(TEST)/bin/python $(PYTEST) -m "not slow and not cluster and not torch" $(FAST_TESTS)
 
 check: $(TEST)/$(STAMP)test ## Lint, types of job and k8s, import directions, locks, generated tables
 	$(TEST)/bin/ruff check .

@@ -69,6 +69,7 @@ def assert_equal(annotation: Annotation, expected: reference.Expected) -> None:
         assert getattr(annotation, name) == getattr(expected, name), name
 
 
+@pytest.mark.torch
 @settings(deadline=None, max_examples=250)
 @given(
     groundings(),
@@ -93,6 +94,7 @@ def dots(count: int, side: int = 20) -> Grounding:
     return grounding_of([(0, i, float(scores[i]), logits[i]) for i in range(count)], (side, side))
 
 
+@pytest.mark.torch
 def test_of_more_than_255_instances_the_highest_scores_stay() -> None:
     annotation = annotate_grounding(dots(280), PROMPTS, (20, 20), 6)
     assert_equal(annotation, reference.expected_annotation(dots(280), PROMPTS, (20, 20), 6))

@@ -124,6 +124,7 @@ def test_masks_that_touch_share_nothing() -> None:
 # --- resizing ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.torch
 @settings(deadline=None)
 @given(logits_and_sizes())
 def test_a_mask_is_where_torch_resizes_the_logits_to_more_than_zero(given_: tuple[Any, tuple[int, int]]) -> None:
@@ -141,6 +142,7 @@ def test_a_mask_is_where_torch_resizes_the_logits_to_more_than_zero(given_: tupl
     assert differs.sum() <= 1
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("size", [(1080, 1920), (1920, 1080), (288, 288), (100, 80), (1, 1), (3, 2000)], ids=str)
 def test_the_models_own_grid_is_resized_as_by_torch(size: tuple[int, int]) -> None:
     y, x = np.mgrid[:288, :288]

@@ -75,7 +75,7 @@ class S3Driver:
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": READ_TIMEOUT_S,
             **options.pop("config_kwargs", {}),
-            "retries": {"mode": "standard", "total_max_process_ids": 1},
+            "retries": {"mode": "standard", "total_max_attempts": 1},
         }
         self._account = {**options, "config_kwargs": config}
         self._fs = S3FileSystem(**self._account, use_listings_cache=False, skip_instance_cache=True)

@@ -77,7 +77,7 @@ class Helm:
 
     def set(self, release: str, chart: str, changes: Mapping[str, object]) -> None:
         """Change values of a release and keep the others."""
-        self._run("upgrade", release, chart, "--reuse-values", *_set_flags(changes))
+        self._run("upgrade", release, chart, "--reuse-values", *set_flags(changes))
 
     def install(self, release: str, chart: str, arguments: Sequence[str]) -> str:
         """Install a release, or upgrade it; returns the chart's notes."""
@@ -108,7 +108,8 @@ class Helm:
         return done.stdout
 
 
-def _set_flags(changes: Mapping[str, object]) -> list[str]:
+def set_flags(changes: Mapping[str, object]) -> list[str]:
+    """Arguments of helm that set these values, by their paths; text stays text."""
     return [
         flag
         for key, value in changes.items()

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from job.errors import AnnotateError, ConfigurationError, UsageError
-from job.storage.open import Address, new_process_id
+from job.storage.open import new_process_id
 from job.tools.progress import RunProgress, read_progress
 from k8s.api_objects import Event, Node
 from k8s.cluster import Cluster
 from k8s.diagnostics import find_hindrances
 from k8s.release import Release, find_release, labels_of
 from k8s.status import ReleaseStatus, judge
-from k8s.storage_access import answer_in_time, storage_of
+from k8s.storage_access import call_with_timeout, output_address
 
 
 def look(cluster: Cluster, name: str, storage_options: Mapping[str, object]) -> ReleaseStatus:
@@ -43,15 +43,14 @@ def _ask_storage(release: Release, options: Mapping[str, object]) -> tuple[RunPr
         what = f"the output is a volume ({release.output_url}), which only pods can read: progress is that of the Jobs"
         return None, [what]
     try:
-        with storage_of(release):
-            return answer_in_time(lambda: _read_progress(release, options)), []
+        return call_with_timeout(lambda: _read_progress(release, options)), []
     except AnnotateError as exc:
         return None, [f"the output {release.output_url} cannot be read from here: {exc}"]
 
 
 def _read_progress(release: Release, options: Mapping[str, object]) -> RunProgress | None:
     """None before the run has begun."""
-    store = Address(release.output_url, dict(options)).open(new_process_id())
+    store = output_address(release, options).open(new_process_id())
     try:
         return read_progress(store, release.run)
     except UsageError:

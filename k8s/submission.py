@@ -12,12 +12,12 @@ import msgspec
 import yaml
 
 from job.cli.annotate import annotate
-from job.cli.requests import open_folders, plan_request
+from job.cli.requests import open_addresses, plan_request
 from job.errors import UsageError
 from job.plan.plan import read_plan
 from job.plan.planner import plan_now
 from job.run.heartbeat import Heartbeat
-from job.run.run import Run, list_runs
+from job.run.run import Run, find_named, list_runs
 from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import Store, refusals_are_configuration
 from job.system.signals import ended_by_signals
@@ -25,9 +25,9 @@ from job.tools.progress import read_progress
 from job.worker.runner import AnnotateRequest, begin_run, list_planned
 from k8s.api_objects import COMPONENT_LABEL, POOL_LABEL, Job, has_condition
 from k8s.cluster import Cluster
-from k8s.helm import Helm
+from k8s.helm import Helm, set_flags
 from k8s.release import Release
-from k8s.storage_access import answer_in_time, storage_of
+from k8s.storage_access import call_with_timeout, output_address, storage_options
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +54,7 @@ class Chart:
 
     def with_values(self, values: Mapping[str, object]) -> Chart:
         """The same with these values too."""
-        flags = [
-            flag
-            for key, value in values.items()
-            for flag in ("--set-json", f"{key}={msgspec.json.encode(value).decode()}")
-        ]
-        return replace(self, arguments=(*self.arguments, *flags))
+        return replace(self, arguments=(*self.arguments, *set_flags(values)))
 
 
 @dataclass(frozen=True)
@@ -136,13 +131,14 @@ def next_pass(release: Release, options: StorageOptions, *, is_patient: bool = T
     """
     if release.has_output_on_volume:
         return None
-    with storage_of(release):
-        return _following(release, options) if is_patient else answer_in_time(lambda: _following(release, options))
+    if is_patient:
+        return _following(release, options)
+    return call_with_timeout(lambda: _following(release, options))
 
 
 def _following(release: Release, options: StorageOptions) -> str | None:
     base, _, pinned = release.run.rpartition("-")
-    store = Address(release.output_url, read_storage_options(options.target)).open(new_process_id())
+    store = output_address(release, read_storage_options(options.target)).open(new_process_id())
     try:
         if not _has_ended(store, release.run):
             return None
@@ -162,7 +158,10 @@ def _counted(base: str, runs: Iterable[str]) -> tuple[str, int]:
 
 
 def _has_ended(store: Store, run: str) -> bool:
-    return Run(store, run, None).end() is not None  # type: ignore[arg-type]  # its options are not asked for
+    try:
+        return find_named(store, run).end() is not None
+    except UsageError:  # no such run yet
+        return False
 
 
 def check_jobs_can_go_on(cluster: Cluster, release: Release) -> None:
@@ -216,15 +215,13 @@ def make_plan(release: Release, options: StorageOptions, num_indexes: int) -> No
 @contextmanager
 def _request(release: Release, options: StorageOptions, num_indexes: int = 1) -> Iterator[AnnotateRequest]:
     """What a pod of the release would do."""
-    with storage_of(release), refusals_are_configuration(is_planner=True):
+    with refusals_are_configuration(is_planner=True):
         flags: dict[str, Any] = annotate.make_context("annotate", release.arguments).params
-        flags |= {
-            "input_storage_options": options.source,
-            "output_storage_options": options.target,
-            "num_indexes": num_indexes,
-            "model_cache": None,
-        }
-        folders = open_folders(flags, new_process_id())
+        flags |= {"num_indexes": num_indexes, "model_cache": None}
+        source = storage_options(release, release.input_url, read_storage_options(options.source))
+        addresses = Address(release.input_url, source), output_address(release, read_storage_options(options.target))
+        model = storage_options(release, flags["model"] or "", {})
+        folders = open_addresses(addresses, new_process_id(), model)
         try:
             yield plan_request(flags, folders)
         finally:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -35,11 +36,19 @@ RUNTIME_OPTIONS = (
 
 @dataclass(frozen=True)
 class Folders:
-    """Input and output, opened."""
+    """Input and output, opened.
+
+    Attributes:
+        source: The input.
+        target: The output.
+        addresses: Of both.
+        model_options: Storage options for a model at a URL.
+    """
 
     source: Store
     target: Store
     addresses: tuple[Address, Address]
+    model_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def open_folders(flags: dict[str, Any], process_id: str) -> Folders:
@@ -52,6 +61,22 @@ def open_folders(flags: dict[str, Any], process_id: str) -> Folders:
         Address(flags["input_top_dir"], read_storage_options(flags["input_storage_options"])),
         Address(flags["out_top_dir"], read_storage_options(flags["output_storage_options"])),
     )
+    return open_addresses(addresses, process_id)
+
+
+def open_addresses(
+    addresses: tuple[Address, Address], process_id: str, model_options: Mapping[str, Any] | None = None
+) -> Folders:
+    """Open input and output by their addresses.
+
+    Args:
+        addresses: Of input and output.
+        process_id: Name of this process.
+        model_options: Storage options for a model at a URL.
+
+    Raises:
+        UsageError: No such input, or one lies inside the other.
+    """
     source, target = addresses[0].open(process_id), addresses[1].open(process_id)
     inner, outer = f"{target.url}/", f"{source.url}/"
     is_one_place = _endpoint(addresses[0]) == _endpoint(addresses[1])
@@ -62,7 +87,7 @@ def open_folders(flags: dict[str, Any], process_id: str) -> Folders:
         )
     if not source.exists():
         raise UsageError(f"no such input folder: {addresses[0].url}. Give the folder with the JSON and image files")
-    return Folders(source, target, addresses)
+    return Folders(source, target, addresses, model_options or {})
 
 
 def annotate_request(flags: dict[str, Any], folders: Folders, process_id: str, watch: Watch) -> AnnotateRequest:
@@ -119,7 +144,7 @@ def doctor_request(flags: dict[str, Any], folders: Folders) -> AnnotateRequest:
 def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) -> AnnotateRequest:
     prompts = parse_prompts(flags["prompts"])
     date_text = _annotation_date(flags["annotation_date"])
-    artifact, remote = open_model(flags)
+    artifact, remote = open_model(flags, folders.model_options)
     input_list = _input_list(flags, folders)
     spec = RunSpec(
         input_url=folders.source.url,
@@ -151,8 +176,14 @@ def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) ->
     )
 
 
-def open_model(flags: dict[str, Any]) -> tuple[Artifact, RemoteModel | None]:
+def open_model(
+    flags: dict[str, Any], storage_options: Mapping[str, Any] | None = None
+) -> tuple[Artifact, RemoteModel | None]:
     """The artifact of a folder or URL, or the embedded demo model, and where its files are fetched from first.
+
+    Args:
+        flags: Of the command.
+        storage_options: For a model at a URL.
 
     Raises:
         ArtifactError: It is missing, damaged, or not the one asked for.
@@ -165,7 +196,7 @@ def open_model(flags: dict[str, Any]) -> tuple[Artifact, RemoteModel | None]:
         )
         artifact = open_artifact(Path(os.fspath(files("job") / "demo_artifact")), digest)  # type: ignore[call-overload]
     elif (url := remote_url(model)) is not None:
-        remote = open_remote_model(url, digest, Path(flags["model_cache"] or default_cache()))
+        remote = open_remote_model(url, digest, Path(flags["model_cache"] or default_cache()), storage_options)
         artifact = remote.artifact
     else:
         artifact = open_artifact(local_path(model), digest)

@@ -16,10 +16,11 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import get_protocol
@@ -133,18 +134,21 @@ def local_path(model: str) -> Path:
     return Path(LocalFileSystem._strip_protocol(model) if "://" in model else model)
 
 
-def open_remote_model(url: str, expected_digest: str | None, cache: Path) -> RemoteModel:
+def open_remote_model(
+    url: str, expected_digest: str | None, cache: Path, storage_options: Mapping[str, Any] | None = None
+) -> RemoteModel:
     """Read the manifest; nothing else is fetched yet.
 
     Args:
         url: Of the model's folder.
         expected_digest: sha256 of `manifest.json` in hex, or None to take any.
         cache: Folder of copies.
+        storage_options: Of the fsspec driver.
 
     Raises:
         ArtifactError: No model there, one of a format this version does not know, or another than the one pinned.
     """
-    store = open_store(url, new_process_id())
+    store = open_store(url, new_process_id(), storage_options)
     with _model_errors(url):
         raw = store.read_range(MANIFEST_NAME, 0, LARGEST_MANIFEST_BYTES)
     digest = hashlib.sha256(raw).hexdigest()

@@ -11,7 +11,6 @@ from itertools import chain, islice
 
 import msgspec
 
-from job.errors import RunConflictError
 from job.plan.input_list import InputList
 from job.plan.plan import Plan, PlannedInput, PlannedShard, read_plan
 from job.plan.selection import Selection
@@ -88,8 +87,7 @@ def _wait_for_plan(run: Run, options: WorkerOptions) -> Plan | None:
             return plan
         end = run.end()
         if end is not None:
-            if end.outcome == "superseded":
-                raise RunConflictError(f"run {run.name} was superseded by run {end.superseded_by}")
+            end.check_not_superseded(run.name)
             return None
         beats = [(beat.key, beat.modified_s) for beat in heartbeats(run) if _is_of_planner(beat)]
         if beats != seen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from job.errors import RunConflictError, RunOverError
+from job.errors import RunOverError
 from job.run.run import Run
 from job.system.clock import SYSTEM_CLOCK, Clock
 
@@ -36,10 +36,7 @@ class EndWatch:
             if self._looked_s is not None and now_s - self._looked_s < LOOK_INTERVAL_S:
                 return
             end = self._run.end()
-            if end is not None and end.outcome == "superseded":
-                raise RunConflictError(
-                    f"run {self._run.name} was superseded by run {end.superseded_by}: this worker stops"
-                )
             if end is not None:
+                end.check_not_superseded(self._run.name)
                 raise RunOverError(f"run {self._run.name} has ended while this worker was at it")
             self._looked_s = now_s

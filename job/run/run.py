@@ -97,10 +97,7 @@ def check_not_over(run: Run) -> None:
     end = run.end()
     if end is None:
         return
-    if end.outcome == "superseded":
-        raise RunConflictError(
-            f"run {run.name} was superseded by run {end.superseded_by}: choose another name with --run"
-        )
+    end.check_not_superseded(run.name)
     if end.outcome == "too_many_failed":
         raise TooManyFailedError(
             f"run {run.name} has ended with {end.failed} failed of {end.inputs_listed} inputs: see its failures.jsonl, "

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from job.errors import RunConflictError
+
 Outcome = Literal["succeeded", "too_many_failed", "superseded"]
 
 
@@ -72,3 +74,18 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     annotated: int = 0
     failed: int = 0
     reviewed: int = 0
+
+    def check_not_superseded(self, run_name: str) -> None:
+        """Refuse to go on with a run that another one has superseded.
+
+        Args:
+            run_name: Name of the run that ended so.
+
+        Raises:
+            RunConflictError: It was superseded.
+        """
+        if self.outcome == "superseded":
+            raise RunConflictError(
+                f"run {run_name} was superseded by run {self.superseded_by}: resume that run, or choose another name "
+                "with --run"
+            )

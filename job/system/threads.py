@@ -14,8 +14,12 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-def call_aside(function: Callable[[], _R]) -> _R:
-    """Call foreign code that no signal interrupts in a thread of its own; a signal ends the wait for it."""
+def call_aside(function: Callable[[], _R], timeout_s: float | None = None) -> _R:
+    """Call foreign code that no signal interrupts in a thread of its own; a signal ends the wait for it.
+
+    Raises:
+        TimeoutError: No result after `timeout_s`; the thread goes on and does not keep the process alive.
+    """
     answer: Future[_R] = Future()
 
     def call() -> None:
@@ -25,7 +29,7 @@ def call_aside(function: Callable[[], _R]) -> _R:
             answer.set_exception(exc)
 
     threading.Thread(target=call, name="aside", daemon=True).start()
-    return answer.result()
+    return answer.result(timeout_s)
 
 
 def map_in_threads(function: Callable[[_T], _R], items: Iterable[_T], threads: int = THREADS) -> list[_R]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from job.errors import RunConflictError, TooManyFailedError
+from job.errors import TooManyFailedError
 from job.plan.plan import Plan
 from job.run.journal import ANNOTATED, FAILED, REVIEWED, encode_lines
 from job.run.options import WorkerOptions
@@ -29,8 +29,7 @@ def end_if_complete(run: Run, plan: Plan, options: WorkerOptions) -> RunEnd | No
         if not are_all_marked(run, plan):
             return None
         end = run.write_end(_sum_up(run, plan, options))
-    if end.outcome == "superseded":
-        raise RunConflictError(f"run {run.name} was superseded by run {end.superseded_by}")
+    end.check_not_superseded(run.name)
     if end.outcome == "too_many_failed":
         raise TooManyFailedError(
             f"{end.failed} of {end.inputs_listed} inputs failed, more than --max_failed_fraction allows: "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ import click
 import msgspec
 
 from job.cli.text import one_line
-from job.errors import AnnotateError, ConfigurationError, TooManyFailedError, WorkerError
+from job.errors import AnnotateError, ConfigurationError, TooManyFailedError, UsageError, WorkerError
 from job.storage.open import read_storage_options
 from job.telemetry.logs import set_up_logging
 from job.tools.progress import RunProgress
@@ -25,6 +24,9 @@ from k8s.status import PodFailure, PoolStatus, ReleaseStatus
 
 _INTERVAL_S = 5.0
 _REPAINT = "\x1b[H\x1b[2J"
+_CONFIGURATION_EXIT_CODES = {UsageError.exit_code, ConfigurationError.exit_code}
+_FAILED_BY_POLICY = "PodFailurePolicy:"
+"""Reason of a Job that the FailJob rule of the chart ended: a pod exited with one of these codes."""
 _OVER = {"complete", "too_many_failed", "superseded", "failed", "stalled", "ended_unseen"}
 
 
@@ -94,11 +96,17 @@ def _raise_if_bad(found: ReleaseStatus) -> None:
 
 
 def _error_of(found: ReleaseStatus) -> AnnotateError:
-    words = next((one.last_words for one in found.failures if one.is_final), "")
-    reasons = " ".join(pool.reason for pool in found.pools.values())
-    is_configuration = re.search(r"\bexit (?:code )?(?:2|78)\b", f"{words} {reasons}") is not None
-    kind = ConfigurationError if is_configuration else WorkerError
-    return kind(f"release {found.release} is {found.state}: {words or reasons or 'install it again to go on'}")
+    """By the exit codes of the pods whose indexes have failed, and by the Jobs where those pods are gone."""
+    final = [one for one in found.failures if one.is_final]
+    refused = [one for one in final if one.exit_code in _CONFIGURATION_EXIT_CODES]
+    words = next((one.last_words for one in refused or final), "")
+    reasons = " ".join(pool.reason for pool in found.pools.values() if pool.reason)
+    is_configuration = refused or any(pool.reason.startswith(_FAILED_BY_POLICY) for pool in found.pools.values())
+    kind: type[AnnotateError] = ConfigurationError if is_configuration else WorkerError
+    if not is_configuration and any(one.exit_code == TooManyFailedError.exit_code for one in final):
+        kind = TooManyFailedError
+    advice = f"rerun `sam3-annotate submit {found.release}` to resume"
+    return kind(f"release {found.release} is {found.state}: {words or reasons or advice}")
 
 
 _STATES = {

@@ -13,7 +13,13 @@ from tests.k8s.api import Api, served
 @pytest.fixture(autouse=True)
 def at_a_desk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither in a pod, nor with a cluster or a storage of this machine's own."""
-    for variable in ("KUBERNETES_SERVICE_HOST", "KUBECONFIG", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+    for variable in (
+        "KUBERNETES_SERVICE_HOST",
+        "KUBECONFIG",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_DEFAULT_REGION",
+    ):
         monkeypatch.delenv(variable, raising=False)
 
 

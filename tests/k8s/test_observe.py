@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +16,9 @@ from job.run.spec import RunEnd
 from job.storage.local import LocalStore
 from k8s.cluster import Cluster
 from k8s.observe import look
-from k8s.storage_access import storage_of
 from tests.fakes import spec_of, write_inputs
 from tests.k8s.api import Api
-from tests.k8s.objects import condition, job, pod, release, time
+from tests.k8s.objects import condition, job, pod, time
 
 RUN = "night-1a2b3c4d"
 DONE = condition("Complete")
@@ -136,25 +132,3 @@ def test_a_release_that_is_not_there(api: Api) -> None:
     api.jobs = [job("gpu")]
     with pytest.raises(UsageError, match="namespace garage has no Jobs of a release other"):
         look(Cluster(), "other", {})
-
-
-def _fail() -> None:
-    raise KeyError
-
-
-@pytest.mark.parametrize("end", [lambda: None, _fail], ids=["in order", "by an error"])
-def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch, end: Callable[[], None]) -> None:
-    monkeypatch.delenv("AWS_REGION", raising=False)
-    before = dict(os.environ)
-    with suppress(KeyError), storage_of(release(cpu=job("cpu"))):
-        assert os.environ["AWS_REGION"] == "eu-1"
-        os.environ["LEFT_BEHIND"] = "1"
-        end()
-    assert dict(os.environ) == before
-
-
-def test_an_endpoint_of_this_machine_goes_before_all_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_REGION", raising=False)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://here")
-    with storage_of(release(cpu=job("cpu"))):
-        assert "AWS_REGION" not in os.environ

@@ -73,6 +73,26 @@ def test_the_fields_that_programs_read(api: Api, capsys: pytest.CaptureFixture[s
     assert (found.state, found.run, found.pools["gpu"].pods) == ("working", "night-1a2b3c4d", 2)
 
 
+BACKOFF = condition("Failed", "True", "MaxFailedIndexesExceeded", "Job has exceeded the specified maximal number")
+POD_ENDS: dict[str, tuple[int, str, dict[str, Any], int]] = {
+    "configuration": (78, "ArtifactError, exit 78: no model", REFUSED, 78),
+    "usage": (2, "UsageError, exit 2: no such folder", REFUSED, 78),
+    "a failed worker whose message has a key like an exit code": (70, "cam/exit 2/img.jpg: no CUDA", BACKOFF, 70),
+    "a failed worker whose message has other words for one": (70, "after exit code 78 of cam-1.jpg", BACKOFF, 70),
+    "too many failed inputs": (65, "TooManyFailedError, exit 65: 9 of 10 inputs failed", BACKOFF, 65),
+}
+
+
+@pytest.mark.parametrize(("ended_with", "message", "reason", "code"), POD_ENDS.values(), ids=POD_ENDS)
+def test_the_exit_code_of_the_pod_decides(
+    api: Api, capsys: pytest.CaptureFixture[str], ended_with: int, message: str, reason: dict[str, Any], code: int
+) -> None:
+    api.jobs = [job("gpu", args=ON_VOLUME, conditions=(reason,), failedIndexes="0")]
+    api.pods = [pod(0, "Failed", containerStatuses=ended(ended_with, message=message))]
+    assert run_cli(["status", "night", "--wait"]) == code
+    assert message in capsys.readouterr().err
+
+
 ENDS: dict[str, tuple[dict[str, Any], int, str]] = {
     "complete as far as the Jobs tell": ({"conditions": (condition("Complete"),)}, 0, ""),
     "what no retry mends": ({"conditions": (REFUSED,)}, 78, "is failed: PodFailurePolicy: Container annotate"),
@@ -149,7 +169,7 @@ def test_a_storage_that_does_not_answer_is_not_waited_for_and_is_where_the_worke
         raw = msgspec.to_builtins(job("gpu", args=[*ON_VOLUME[:1], "--out_top_dir=s3://pictures/out", ON_VOLUME[2]]))
         raw["spec"]["template"]["spec"]["containers"][0]["env"] = [endpoint]
         api.jobs = [raw]
-        setting = "import job.storage.s3, k8s.storage_access as access; access.STORAGE_WAIT_S = 2"
+        setting = "import job.storage.s3, k8s.storage_access as access; access.STORAGE_TIMEOUT_S = 2"
         impatient = f"{setting}; from job.cli.main import main; main()"
         done = subprocess.run(
             [sys.executable, "-c", impatient, "status", "night", "-o", "json"],

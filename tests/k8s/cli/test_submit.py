@@ -120,7 +120,7 @@ def test_who_gives_the_number_of_inputs_needs_no_storage(
 ) -> None:
     caplog.set_level("WARNING")
     first, released = prepared(places)[0].run, threading.Event()
-    monkeypatch.setattr("k8s.storage_access.STORAGE_WAIT_S", 0.2)
+    monkeypatch.setattr("k8s.storage_access.STORAGE_TIMEOUT_S", 0.2)
     monkeypatch.setattr("k8s.submission.list_runs", lambda store: [released.wait(30)][:0])
     end(places, first)
     try:

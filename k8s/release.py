@@ -47,6 +47,11 @@ class Release:
         return self.output_url.startswith("/")
 
     @property
+    def fails_if_empty(self) -> bool:
+        """Whether an input without a JSON file is an error."""
+        return "--fail_if_empty" in self.arguments
+
+    @property
     def environment(self) -> dict[str, str]:
         """Variables of the workers that tell where their storage is; no secrets."""
         container = self._a_job.spec.template.spec.containers[0]

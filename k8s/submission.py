@@ -16,13 +16,14 @@ from job.cli.requests import open_addresses, plan_request
 from job.errors import UsageError
 from job.plan.plan import read_plan
 from job.plan.planner import plan_now
+from job.plan.selection import Selection
 from job.run.heartbeat import Heartbeat
-from job.run.run import Run, find_named, list_runs
+from job.run.run import Run, find_named, find_run, list_runs
 from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import Store, refusals_are_configuration
 from job.system.signals import ended_by_signals
 from job.tools.progress import read_progress
-from job.worker.runner import AnnotateRequest, begin_run, list_planned
+from job.worker.runner import AnnotateRequest, begin_run
 from k8s.api_objects import COMPONENT_LABEL, POOL_LABEL, Job, has_condition
 from k8s.cluster import Cluster
 from k8s.helm import Helm, set_flags
@@ -73,11 +74,13 @@ class Work:
         images: Inputs to do.
         is_planned: Whether the run has its plan.
         follows_end: Whether it is another pass, after one that has ended.
+        is_empty: Whether the selection has no input at all, done or not.
     """
 
     images: int
     is_planned: bool
     follows_end: bool = False
+    is_empty: bool = False
 
     @property
     def is_nothing(self) -> bool:
@@ -192,8 +195,12 @@ def find_work(release: Release, options: StorageOptions) -> Work:
     with _request(release, options) as request:
         run = Run(request.target, release.run, request.spec)
         if (plan := read_plan(run)) is not None:
-            return Work(read_progress(request.target, run.name).left if plan.inputs_planned else 0, is_planned=True)
-        return Work(sum(1 for _ in list_planned(request)), is_planned=False)
+            left = read_progress(request.target, run.name).left if plan.inputs_planned else 0
+            return Work(left, is_planned=True, is_empty=plan.inputs_listed == 0)
+        find_run(request.target, request.spec, name=release.run, is_date_given=request.is_date_given)
+        selection = Selection(run, request.source, input_list=request.input_list)
+        images = sum(1 for _ in selection.inputs())
+        return Work(images, is_planned=False, is_empty=selection.inputs_listed == 0)
 
 
 def make_plan(release: Release, options: StorageOptions, num_indexes: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 import msgspec
 
-from job.errors import AnnotateError, UsageError
+from job.errors import AnnotateError, TooManyFailedError, UsageError
 from job.telemetry.logs import set_up_logging
 from k8s.cli.flags import chart_flag, release_flags
 from k8s.cluster import Cluster
@@ -99,6 +99,7 @@ def submit(release: str, namespace: str | None, kube_context: str | None, **flag
     helm = Helm(cluster.namespace, kube_context)
     with _chart(helm, release, flags) as chart:
         shown, final, work = _prepare(helm, chart, flags)
+        _check_not_empty(render(helm, final), work)
         _check_cost(shown, flags["max_cost"])
         if flags["output"] == "text":
             click.echo("\n".join(_lines(shown)))
@@ -196,6 +197,19 @@ def _check_sizes(rendered: Release, sizes: Sizes) -> None:
                 f"pools.{name} was set to {spec.completions} completions and {spec.parallelism} pods, --images_per_s "
                 f"and --hours make it {pool.completions} and {pool.parallelism}: leave one of them out"
             )
+
+
+def _check_not_empty(rendered: Release, work: Work | None) -> None:
+    """Refuse an input in which the pods would find nothing.
+
+    Raises:
+        TooManyFailedError: No JSON file, where `worker.failIfEmpty` is on.
+    """
+    if work is not None and work.is_empty and rendered.fails_if_empty:
+        raise TooManyFailedError(
+            f"no JSON file in {rendered.input_url} fits the selection: nothing was changed. Correct input.url or "
+            "`selection`, or accept an empty input by --set worker.failIfEmpty=false"
+        )
 
 
 def _check_cost(shown: Submission, most: float | None) -> None:

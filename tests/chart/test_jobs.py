@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from job.cli.flags import ByteSize
 from tests.chart.rendering import (
     EVERYTHING,
+    EXPORT,
     ON_S3,
     ON_VOLUMES,
     POOLS,
@@ -48,10 +50,12 @@ def test_arguments_of_both_pools_with_defaults() -> None:
         "--image_mode=copy",
         "--max_image_pixels=100000000",
     ]
-    conduct = [
+    runtime = [
         "--journal_interval_s=30",
         "--image_timeout_s=600",
         "--max_failed_fraction=0.05",
+        "--fail_if_empty",
+        "--self_check=cached",
         "--metrics_port=9400",
         "--log_level=INFO",
         "--log_format=json",
@@ -59,9 +63,74 @@ def test_arguments_of_both_pools_with_defaults() -> None:
     cache = "--model_cache=/cache/models"
 
     gpu = ["--pool=gpu", "--order=forward", "--device=cuda", cache, "--device_retry_s=600"]
-    cpu = ["--pool=cpu", "--order=backward", "--device=cpu", cache]
-    assert arguments(release.jobs["gpu"]) == [*common, *gpu, *conduct]
-    assert arguments(release.jobs["cpu"]) == [*common, *cpu, *conduct]
+    cpu = ["--pool=cpu", "--order=backward", "--device=cpu", cache, "--batch_size=1", "--memory_budget=2G"]
+    assert arguments(release.jobs["gpu"]) == [*common, *gpu, *runtime]
+    assert arguments(release.jobs["cpu"]) == [*common, *cpu, *runtime]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_an_empty_input_is_accepted_when_asked_for(pool: str) -> None:
+    job = render(merged(ON_S3, at("worker.failIfEmpty", False))).jobs[pool]
+
+    assert "--fail_if_empty" not in arguments(job)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("always", "always"), ("off", "off"), (False, "off")], ids=["always", "off", "YAML's off"]
+)
+def test_self_check(value: object, expected: str) -> None:
+    for job in render(merged(ON_S3, at("worker.selfCheck", value))).jobs.values():
+        assert flag(job, "self_check") == [expected]
+
+
+FP32_CPU_BYTES = 9_700_000_000
+"""Measured peak of the fp32 model of the official weights on a CPU, with one image in flight."""
+
+
+def test_the_cpu_pool_holds_the_official_model_with_its_defaults() -> None:
+    job = render(ON_S3).jobs["cpu"]
+    limit = container(job["spec"]["template"])["resources"]["limits"]["memory"]
+    budget = ByteSize().convert(*flag(job, "memory_budget"), None, None)
+
+    assert flag(job, "batch_size") == ["1"]
+    assert FP32_CPU_BYTES + budget < int(limit.removesuffix("Gi")) << 30
+
+
+NODE_CACHE = at("cache.hostPath", "/var/cache/sam3-annotate")
+CLAIMED_CACHE = at("cache.pvc", {"claimName": "caches", "path": "/sam3/"})
+CACHES: dict[str, tuple[Values, Values, Values]] = {
+    "emptyDir": ({}, {"emptyDir": {"sizeLimit": "10Gi"}}, {}),
+    "bounded": (at("cache.sizeLimit", "40Gi"), {"emptyDir": {"sizeLimit": "40Gi"}}, {}),
+    "of the node": (NODE_CACHE, {"hostPath": {"path": "/var/cache/sam3-annotate", "type": "Directory"}}, {}),
+    "of a claim": (CLAIMED_CACHE, {"persistentVolumeClaim": {"claimName": "caches"}}, {"subPath": "sam3"}),
+    "of a whole claim": (
+        at("cache.pvc.claimName", "caches"),
+        {"persistentVolumeClaim": {"claimName": "caches"}},
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "source", "mount"), CACHES.values(), ids=CACHES)
+def test_the_volume_behind_the_cache(values: Values, source: Values, mount: Values) -> None:
+    release = render(merged(ON_S3, values))
+    workers = [job["spec"]["template"] for job in release.jobs.values()]
+
+    for pod in (*workers, release.one("Pod", "doctor")):
+        assert [volume for volume in pod["spec"]["volumes"] if volume["name"] == "cache"] == [
+            {"name": "cache", **source}
+        ]
+        mounts = [entry for entry in container(pod)["volumeMounts"] if entry["name"] == "cache"]
+        assert mounts == [{"name": "cache", "mountPath": "/cache", **mount}]
+
+
+@pytest.mark.parametrize("values", [NODE_CACHE, CLAIMED_CACHE], ids=["of the node", "of a claim"])
+def test_a_shared_cache_is_for_the_pools_only(values: Values) -> None:
+    janitor = render(merged(ON_S3, values)).one("Job", "janitor")["spec"]["template"]
+    export = render(merged(EXPORT, values)).one("Job", "export")["spec"]["template"]
+
+    for pod, limit in ((janitor, "1Gi"), (export, "40Gi")):
+        assert {"name": "cache", "emptyDir": {"sizeLimit": limit}} in pod["spec"]["volumes"]
 
 
 def test_arguments_with_everything() -> None:
@@ -112,7 +181,7 @@ def test_the_gpu_pool_takes_an_accelerator_and_the_cpu_pool_keeps_away_from_them
     assert gpu["containers"][0]["resources"]["limits"] == {"cpu": 4, "memory": "16Gi", "nvidia.com/gpu": 1}
     assert gpu["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert "affinity" not in gpu
-    assert cpu["containers"][0]["resources"]["limits"] == {"cpu": 4, "memory": "8Gi"}
+    assert cpu["containers"][0]["resources"]["limits"] == {"cpu": 4, "memory": "12Gi"}
     assert "tolerations" not in cpu
     required = cpu["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert {"key": "nvidia.com/gpu.present", "operator": "DoesNotExist"} in required["nodeSelectorTerms"][0][

@@ -219,6 +219,7 @@ def test_notes_fit_the_values(values: Values, text: str, is_there: bool) -> None
         (merged(ON_VOLUMES, at("pools.gpu.model.uri", "s3://a/b")), "has a uri and a pvc"),
         (merged(ON_S3, at("selection.inputList.column", "key")), "has a column and no url"),
         (merged(ON_S3, at("s3.ca", {"configMap": "a", "secret": "b"})), "has a configMap and a secret"),
+        (merged(ON_S3, at("cache", {"hostPath": "/c", "pvc": {"claimName": "c"}})), "cache: has a hostPath and a pvc"),
         (merged(ON_S3, GPU_ONLY, CPU_ONLY), "both are off"),
         (merged(EXPORT, at("pools.gpu.enabled", True)), "they would start before there is a model"),
         (merged(EXPORT, at("pools.gpu.model.pvc.claimName", "")), "nowhere to put the model"),

@@ -6,13 +6,29 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import click
 import helm_python
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 
 from charts.values_table import CHART as DOCUMENTED_CHART
 from charts.values_table import documented_values, with_table
-from tests.chart.rendering import CHART, EVERYTHING, EXPORT, ON_S3, ON_VOLUMES, Manifest, Values, at, merged, render
+from job.cli.annotate import annotate
+from job.cli.doctor import doctor
+from k8s.cli.janitor import janitor
+from tests.chart.rendering import (
+    CHART,
+    EVERYTHING,
+    EXPORT,
+    ON_S3,
+    ON_VOLUMES,
+    Manifest,
+    Values,
+    at,
+    container,
+    merged,
+    render,
+)
 
 RELEASES = {"s3": ON_S3, "volumes": ON_VOLUMES, "everything": EVERYTHING, "export": EXPORT}
 KUBERNETES = ("1.31", "1.32", "1.33", "1.34")
@@ -74,6 +90,16 @@ def restricted_violations(spec: Manifest) -> Iterator[str]:
             yield "capabilities"
 
 
+@pytest.mark.parametrize("values", [ON_S3, ON_VOLUMES, EVERYTHING], ids=["s3", "volumes", "everything"])
+def test_every_argument_is_a_flag_of_its_command(values: Values) -> None:
+    commands: dict[str, click.Command] = {"annotate": annotate, "doctor": doctor, "janitor": janitor}
+    called = [container(pod)["args"] for pod in render(values).pods]
+
+    assert {name for name, *_ in called} == set(commands)
+    for name, *flags in called:
+        commands[name].make_context(name, [one.replace("$$(", "$(") for one in flags])
+
+
 WRONG: dict[str, Any] = {
     "inputs": {},
     "input.urls": "s3://a/b",
@@ -93,6 +119,8 @@ WRONG: dict[str, Any] = {
     "annotation.confidenceThreshold": 1.5,
     "annotation.date": "tomorrow",
     "annotation.imageMode": "move",
+    "worker.failIfEmpty": "yes",
+    "worker.selfCheck": "sometimes",
     "worker.logLevel": "LOUD",
     "worker.imageTimeoutSeconds": 0.5,
     "worker.imageTimeoutSeconds ": "0.9",
@@ -100,6 +128,8 @@ WRONG: dict[str, Any] = {
     "export.pool": "tpu",
     "metrics.port": 80,
     "tmp.sizeLimit": "much",
+    "cache.hostPath": "relative",
+    "cache.volume": {},
     "s3.accessKey": "secret",
 }
 

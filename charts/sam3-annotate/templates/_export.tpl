@@ -47,6 +47,6 @@ template:
       "resources" (include "sam3-annotate.poolResources" (list . $values.pool $values.resources) | fromJson)
       "scheduling" (include "sam3-annotate.poolScheduling" (list . $values.pool) | fromJson)
       "claims" (include "sam3-annotate.claims" $claims | fromJson)
-      "cacheSizeLimit" $values.cacheSizeLimit
+      "cache" (include "sam3-annotate.emptyCache" $values.cacheSizeLimit | fromJson)
       "serviceAccountName" (include "sam3-annotate.serviceAccountName" .)) | nindent 2 }}
 {{- end }}

@@ -42,6 +42,6 @@ template:
       "args" (include "sam3-annotate.janitorArgs" .)
       "resources" $values.resources "scheduling" $rules
       "claims" (include "sam3-annotate.claims" (list (list .Values.output.pvc true)) | fromJson)
-      "cacheSizeLimit" .Values.tmp.sizeLimit
+      "cache" (include "sam3-annotate.emptyCache" .Values.tmp.sizeLimit | fromJson)
       "serviceAccountName" (include "sam3-annotate.janitorServiceAccountName" .)) | nindent 2 }}
 {{- end }}

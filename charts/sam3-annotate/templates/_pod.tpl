@@ -21,8 +21,7 @@
   emptyDir:
     sizeLimit: {{ quote .root.Values.tmp.sizeLimit }}
 - name: cache
-  emptyDir:
-    sizeLimit: {{ quote .cacheSizeLimit }}
+  {{- toYaml .cache.source | nindent 2 }}
 {{- range $name, $readOnly := .claims }}
 - name: claim-{{ sha256sum $name | trunc 8 }}
   persistentVolumeClaim:
@@ -60,6 +59,9 @@
   mountPath: /tmp
 - name: cache
   mountPath: /cache
+  {{- with .cache.subPath }}
+  subPath: {{ quote . }}
+  {{- end }}
 {{- range $name, $readOnly := .claims }}
 - name: claim-{{ sha256sum $name | trunc 8 }}
   mountPath: /volumes/{{ $name }}
@@ -165,8 +167,26 @@ runtimeClassName: {{ quote . }}
 {{- toJson $resources }}
 {{- end }}
 
-{{/* Takes {root component name image args env resources scheduling claims cacheSizeLimit serviceAccountName isProbed
-     hasToken}, and the pool of a worker. */}}
+{{/* The volume behind /cache in the pods of the pools, as JSON {source subPath}. Takes the chart's root. */}}
+{{- define "sam3-annotate.poolCache" -}}
+{{- $cache := .Values.cache }}
+{{- if $cache.hostPath }}
+{{- dict "source" (dict "hostPath" (dict "path" $cache.hostPath "type" "Directory")) | toJson }}
+{{- else if $cache.pvc.claimName }}
+{{- $source := dict "persistentVolumeClaim" (dict "claimName" $cache.pvc.claimName) }}
+{{- dict "source" $source "subPath" (trimAll "/" $cache.pvc.path) | toJson }}
+{{- else }}
+{{- include "sam3-annotate.emptyCache" $cache.sizeLimit }}
+{{- end }}
+{{- end }}
+
+{{/* An emptyDir behind /cache, as JSON. Takes its size limit. */}}
+{{- define "sam3-annotate.emptyCache" -}}
+{{- dict "source" (dict "emptyDir" (dict "sizeLimit" .)) | toJson }}
+{{- end }}
+
+{{/* Takes {root component name image args env resources scheduling claims cache serviceAccountName isProbed hasToken},
+     and the pool of a worker. */}}
 {{- define "sam3-annotate.podTemplate" -}}
 {{- $root := .root -}}
 metadata:
@@ -248,7 +268,7 @@ spec:
     "resources" (include "sam3-annotate.poolResources" (list $root .pool $values.resources) | fromJson)
     "scheduling" (include "sam3-annotate.poolScheduling" (list $root .pool) | fromJson)
     "claims" (include "sam3-annotate.claims" $claims | fromJson)
-    "cacheSizeLimit" $root.Values.cache.sizeLimit
+    "cache" (include "sam3-annotate.poolCache" $root | fromJson)
     "serviceAccountName" (include "sam3-annotate.serviceAccountName" $root) }}
 {{- include "sam3-annotate.podTemplate" (merge $pod .) }}
 {{- end }}

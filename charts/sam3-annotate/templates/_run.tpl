@@ -139,6 +139,10 @@
 - --journal_interval_s={{ float64 $worker.journalIntervalSeconds }}
 - --image_timeout_s={{ float64 $worker.imageTimeoutSeconds }}
 - --max_failed_fraction={{ float64 $worker.maxFailedFraction }}
+{{- if $worker.failIfEmpty }}
+- --fail_if_empty
+{{- end }}
+- --self_check={{ default "off" $worker.selfCheck }}
 {{- if $worker.visualize }}
 - --visualize
 {{- end }}

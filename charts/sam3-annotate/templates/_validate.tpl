@@ -35,6 +35,9 @@
 {{- if and $.Values.selection.inputList.column (not $.Values.selection.inputList.url) }}
 {{- fail "selection.inputList: has a column and no url; give the list too" }}
 {{- end }}
+{{- if and $.Values.cache.hostPath $.Values.cache.pvc.claimName }}
+{{- fail "cache: has a hostPath and a pvc; give one of them" }}
+{{- end }}
 {{- if and $.Values.s3.ca.configMap $.Values.s3.ca.secret }}
 {{- fail "s3.ca: has a configMap and a secret; give one of them" }}
 {{- end }}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -94,12 +95,41 @@ def test_another_pass_in_which_nothing_is_left(places: dict[str, str], tmp_path:
     empty = places | {"input.url": f"file://{tmp_path}/empty"}
     write_inputs(tmp_path / "empty", 0)
     first, _, work = prepared(empty)
-    assert work is not None
-    assert not work.is_nothing, "whoever installs before the first inputs are there means it"
+    assert work == Work(images=0, is_planned=False, is_empty=True)
+    assert not work.is_nothing, "a first pass is installed"
     end(empty, first.run)
     _, _, work = prepared(empty)
     assert work is not None
     assert work.is_nothing
+
+
+def submit_to(api: Api, monkeypatch: pytest.MonkeyPatch, *single: str) -> int:
+    """Exit code of `submit --dry_run`, with Helm as a library."""
+    monkeypatch.setattr("k8s.cli.submit.Helm", lambda namespace, context: LibraryHelm(namespace, context))
+    return run_cli(["submit", "night", "--dry_run", *(f"--set={one}" for one in single)])
+
+
+def test_an_input_without_a_json_file_is_refused(
+    api: Api,
+    places: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = [f"{key}={value}" for key, value in (places | {"input.url": f"file://{tmp_path}/empty"}).items()]
+    write_inputs(tmp_path / "empty", 0)
+    assert submit_to(api, monkeypatch, *given) == 65
+    assert f"no JSON file in file://{tmp_path}/empty fits the selection" in capsys.readouterr().err
+    assert submit_to(api, monkeypatch, *given, "worker.failIfEmpty=false") == 0
+
+
+def test_an_input_whose_work_is_done_is_not_empty(
+    api: Api, scenes: Path, quiet_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(quiet_run, tmp_path / "out", ignore=shutil.ignore_patterns("_sam3"))
+    given = (f"input.url=file://{scenes}", f"output.url=file://{tmp_path}/out")
+    assert prepared(dict(one.split("=", 1) for one in given))[2] == Work(images=0, is_planned=False)
+    assert submit_to(api, monkeypatch, *given) == 0
 
 
 def test_the_number_of_inputs_does_not_hide_an_end(places: dict[str, str]) -> None:

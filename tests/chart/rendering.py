@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import helm_python
@@ -154,8 +156,42 @@ def render(values: Values, name: str = "night", namespace: str = "garage") -> Re
     """
     files = dict(_chart().render(values, name=name, namespace=namespace))
     notes = files.pop("sam3-annotate/templates/NOTES.txt")
-    documents = [document for text in files.values() for document in yaml.safe_load_all(text) if document]
-    return Release(tuple(documents), notes)
+    return Release(tuple(document for text in files.values() for document in _documents(text)), notes)
+
+
+def render_names(values: Values, names: Sequence[str], namespace: str = "garage") -> list[Release]:
+    """Releases of these names with the same values, by one call of Helm, which takes a third of the time; no notes."""
+    given = merged(values, {"global": {"names": list(names)}})
+    text = _chart_of_names().render(given, name="all", namespace=namespace)["sam3-annotate/templates/names.yaml"]
+    return [Release(tuple(_documents(part)), "") for part in text.split(_NEXT_RELEASE)[1:]]
+
+
+def _documents(text: str) -> list[Manifest]:
+    return [document for document in yaml.load_all(text, Loader=yaml.CSafeLoader) if document]
+
+
+_NEXT_RELEASE = "# next release"
+_RENDER_NAMES = """
+{{- range $name := (default dict .Values.global).names }}
+{{- $root := merge (dict "Release" (merge (dict "Name" $name) $.Release)) (omit $ "Release") }}
+# next release
+{{- range $file := FILES }}
+---
+{{ include (print $.Template.BasePath "/" $file) $root }}
+{{- end }}
+{{- end }}
+"""
+
+
+@cache
+def _chart_of_names() -> helm_python.Chart:
+    """The chart with one more template, which renders all others once for each of `global.names`."""
+    with TemporaryDirectory() as folder:
+        copied = Path(shutil.copytree(CHART, Path(folder) / CHART.name))
+        templates = copied / "templates"
+        files = " ".join(f'"{path.relative_to(templates)}"' for path in sorted(templates.rglob("*.yaml")))
+        (templates / "names.yaml").write_text(_RENDER_NAMES.replace("FILES", f"list {files}"))
+        return helm_python.Chart.load(copied)
 
 
 def container(pod: Manifest) -> Manifest:

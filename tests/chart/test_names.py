@@ -6,10 +6,22 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.chart.rendering import EVERYTHING, EXPORT, ON_S3, ON_VOLUMES, POOLS, at, flag, merged, render
+from tests.chart.rendering import (
+    EVERYTHING,
+    EXPORT,
+    ON_S3,
+    ON_VOLUMES,
+    POOLS,
+    Values,
+    at,
+    flag,
+    merged,
+    render,
+    render_names,
+)
 
 RESOURCES = {"requests": {"cpu": 1, "memory": "1Gi"}, "limits": {"cpu": 1, "memory": "1Gi"}}
 
@@ -132,25 +144,41 @@ def test_volumes_of_other_claims_are_other_runs() -> None:
     assert render(ON_VOLUMES).run != render(merged(ON_VOLUMES, other)).run
 
 
+VALUES = {"s3": ON_S3, "volumes": ON_VOLUMES, "everything": EVERYTHING, "export": EXPORT}
+
 # The names that Helm allows to releases.
 RELEASE_NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?", fullmatch=True) | st.from_regex(
     r"[a-z0-9]([-a-z0-9]{0,24}[a-z0-9])?\.[a-z0-9]([-a-z0-9]{0,24}[a-z0-9])?", fullmatch=True
 )
 
 
-@given(name=RELEASE_NAMES, values=st.sampled_from([ON_S3, ON_VOLUMES, EVERYTHING, EXPORT]))
-def test_names_fit_whatever_the_release_is_called(name: str, values: dict[str, Any]) -> None:
-    release = render(values, name=name)
-
-    for manifest in (*release.of("Job"), *release.of("Pod")):
-        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,43}[a-z0-9])?", manifest["metadata"]["name"])
-    for manifest in release.manifests:
-        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", manifest["metadata"]["name"])
-        assert all(len(value) <= 63 for value in manifest["metadata"]["labels"].values())
+MANY_NAMES = st.lists(RELEASE_NAMES, min_size=25, max_size=25, unique=True)
 
 
-@given(names=st.lists(RELEASE_NAMES, min_size=2, max_size=2, unique=True))
-def test_two_releases_have_no_job_in_common(names: list[str]) -> None:
-    first, second = (set(render(ON_S3, name=name).job_names.values()) for name in names)
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_many_releases_in_one_call_are_what_each_is_alone(values: Values) -> None:
+    names = ["night", "a.b", "x" * 53]
 
-    assert not first & second
+    for name, release in zip(names, render_names(values, names), strict=True):
+        alone = render(values, name=name)
+        assert sorted(release.manifests, key=str) == sorted(alone.manifests, key=str)
+
+
+@settings(max_examples=3)
+@given(names=MANY_NAMES)
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_names_fit_whatever_the_release_is_called(values: Values, names: list[str]) -> None:
+    for release in render_names(values, names):
+        for manifest in (*release.of("Job"), *release.of("Pod")):
+            assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,43}[a-z0-9])?", manifest["metadata"]["name"])
+        for manifest in release.manifests:
+            assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", manifest["metadata"]["name"])
+            assert all(len(value) <= 63 for value in manifest["metadata"]["labels"].values())
+
+
+@settings(max_examples=4)
+@given(names=MANY_NAMES)
+def test_no_two_releases_have_a_job_in_common(names: list[str]) -> None:
+    found = [name for release in render_names(ON_S3, names) for name in release.job_names.values()]
+
+    assert len(found) == len(set(found)) == 2 * len(names)

@@ -34,7 +34,7 @@ class LibraryHelm(Helm):
             manifests = render(merged({}, *values_of(arguments)), name=release, namespace=self.namespace).manifests
         except helm_python.HelmError as exc:
             raise UsageError(str(exc)) from exc
-        return str(yaml.safe_dump_all(manifests))
+        return str(yaml.dump_all(manifests, Dumper=yaml.CSafeDumper))
 
 
 def values_of(arguments: Sequence[str]) -> Iterator[Values]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from job.cli.flags import ByteSize
 from tests.chart.rendering import (
     EVERYTHING,
     EXPORT,
@@ -63,7 +62,7 @@ def test_arguments_of_both_pools_with_defaults() -> None:
     cache = "--model_cache=/cache/models"
 
     gpu = ["--pool=gpu", "--order=forward", "--device=cuda", cache, "--device_retry_s=600"]
-    cpu = ["--pool=cpu", "--order=backward", "--device=cpu", cache, "--batch_size=1", "--memory_budget=2G"]
+    cpu = ["--pool=cpu", "--order=backward", "--device=cpu", cache, "--batch_size=1"]
     assert arguments(release.jobs["gpu"]) == [*common, *gpu, *runtime]
     assert arguments(release.jobs["cpu"]) == [*common, *cpu, *runtime]
 
@@ -89,11 +88,12 @@ FP32_CPU_BYTES = 9_700_000_000
 
 def test_the_cpu_pool_holds_the_official_model_with_its_defaults() -> None:
     job = render(ON_S3).jobs["cpu"]
-    limit = container(job["spec"]["template"])["resources"]["limits"]["memory"]
-    budget = ByteSize().convert(*flag(job, "memory_budget"), None, None)
+    resources = container(job["spec"]["template"])["resources"]
+    limit = int(resources["limits"]["memory"].removesuffix("Gi")) << 30
 
+    assert resources["requests"] == resources["limits"]
     assert flag(job, "batch_size") == ["1"]
-    assert FP32_CPU_BYTES + budget < int(limit.removesuffix("Gi")) << 30
+    assert limit > 1.25 * FP32_CPU_BYTES, "the rest is for decoded images"
 
 
 NODE_CACHE = at("cache.hostPath", "/var/cache/sam3-annotate")

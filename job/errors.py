@@ -16,9 +16,11 @@
     │   └── RunConflictError         options that do not fit the run
     ├── RunOverError             0   the run ended while this worker was at it: others have done what was left
     ├── InputError               -   one input cannot be used: a failed row, never the end of a run
+    │   └── UnreadableInputError     a file of it exists and cannot be read (EIO, ESTALE)
     └── ObjectError              -   one object of a store; the caller decides what that means
-        ├── ObjectMissingError       it is not there
-        ├── ObjectRefusedError       it is there, or not, and may not be read
+        ├── ObjectMissingError       it does not exist
+        ├── ObjectRefusedError       this user may not read it
+        ├── ObjectUnreadableError    it exists, and reading it fails (EIO, ESTALE)
         └── UnstorableObjectError    the store cannot hold a key like this
 
 The codes are those of sysexits.h where it has one. Foreign errors become these at the border of each
@@ -110,8 +112,12 @@ class InputError(AnnotateError):
     """One input cannot be used; it becomes a failed row and the run goes on."""
 
 
+class UnreadableInputError(InputError):
+    """A file of this input exists and cannot be read; it does not count as a refusal by the store."""
+
+
 class ObjectError(AnnotateError):
-    """One object of a store cannot be had; the caller decides what that means."""
+    """One object of a store is not available; the caller decides what that means."""
 
 
 class ObjectMissingError(ObjectError):
@@ -120,6 +126,10 @@ class ObjectMissingError(ObjectError):
 
 class ObjectRefusedError(ObjectError):
     """The store refuses the object to this user."""
+
+
+class ObjectUnreadableError(ObjectError):
+    """The object exists, and reading it still fails after retries (EIO, ESTALE), while others are served."""
 
 
 class UnstorableObjectError(ObjectError):

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from job.errors import InputError, ModelError, ObjectMissingError, ObjectRefusedError, UnstorableObjectError
+from job.errors import (
+    InputError,
+    ModelError,
+    ObjectMissingError,
+    ObjectRefusedError,
+    ObjectUnreadableError,
+    UnreadableInputError,
+    UnstorableObjectError,
+)
 from job.formats import gva
 from job.formats.image_decode import Header, decode_for_model, read_header
 from job.formats.mask_npz import to_npz
@@ -185,6 +193,8 @@ class Annotator:
             raise InputError(str(exc)) from exc
         except ObjectRefusedError as exc:
             raise RefusedInputError(str(exc)) from exc
+        except ObjectUnreadableError as exc:
+            raise UnreadableInputError(str(exc)) from exc
 
     def _warn_of_size(self, taken: LoadedItem, header: Header) -> None:
         declared = gva.declared_size_wh(taken.document)

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from job.errors import AnnotateError, HungImageError, InputError, InterruptedRunError, ModelError
+from job.errors import (
+    AnnotateError,
+    HungImageError,
+    InputError,
+    InterruptedRunError,
+    ModelError,
+    UnreadableInputError,
+)
 from job.pipeline.executor import ThreadedPipeline, WorkItem
 from job.pipeline.memory import ResidentBudget
 from job.pipeline.order import LAST_STAGES
@@ -27,8 +34,16 @@ from job.worker.shards import Listener, OpenShard, write_marker
 
 logger = logging.getLogger(__name__)
 
-FAILURES_IN_A_ROW = 20
-"""So many refusals, or model failures, without one success between them are not the images' fault."""
+MAX_FAILURES_IN_A_ROW: dict[type[InputError], int] = {
+    RefusedInputError: 20,
+    ModelFailedInputError: 20,
+    UnreadableInputError: 100,
+}
+"""So many failures of one kind without a success between them mean that the store or the model fails, not the images.
+
+A damaged directory makes many neighbouring files unreadable. Each of them is retried for 10 s first, so 100 of them
+take four readers about as long as an unreachable store is retried.
+"""
 STOP_GRACE_S = 20.0
 """How long a worker that is told to stop lets the images behind the model come to their end."""
 KILLER_REASON = "ended the worker twice"
@@ -180,14 +195,14 @@ class Worker:
 
     def _count_failures(self, value: object) -> None:
         """Tell a world that fails from images that fail."""
-        if not isinstance(value, RefusedInputError | ModelFailedInputError):
+        kind = type(value)
+        if not isinstance(value, InputError) or kind not in MAX_FAILURES_IN_A_ROW:
             self._failures_in_a_row.clear()
             return
-        kind = type(value)
         self._failures_in_a_row[kind] = self._failures_in_a_row.get(kind, 0) + 1
-        if self._failures_in_a_row[kind] < FAILURES_IN_A_ROW:
+        if self._failures_in_a_row[kind] < MAX_FAILURES_IN_A_ROW[kind]:
             return
-        message = f"{FAILURES_IN_A_ROW} images in a row failed, the last with: {value}"
+        message = f"{MAX_FAILURES_IN_A_ROW[kind]} images in a row failed, the last with: {value}"
         raise ModelError(message) if kind is ModelFailedInputError else InterruptedRunError(message)
 
     def _mark_if_complete(self, shard: OpenShard) -> None:

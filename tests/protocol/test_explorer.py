@@ -104,6 +104,16 @@ def test_two_kills_at_every_two_operations() -> None:
     pairs_of_kills(TINY, [(Kind.CRASH_AFTER, Kind.CRASH_AFTER)])
 
 
+STEPS_TO_EXIT = 14
+"""Operations of a worker between SIGTERM and its exit."""
+
+
+def test_storage_failure_at_every_operation_after_sigterm() -> None:
+    for first in range(TINY.check().steps):
+        for second in range(first + 1, first + STEPS_TO_EXIT):
+            TINY.check({first: Verdict(Kind.TERM), second: Verdict(Kind.FAIL_AFTER)})
+
+
 @pytest.mark.slow
 def test_two_faults_at_every_two_operations() -> None:
     deadly = (Kind.CRASH_AFTER, Kind.CRASH_GHOST, Kind.FAIL_AFTER, Kind.TERM)
@@ -245,3 +255,9 @@ def test_a_worker_that_starts_while_its_run_is_watched_is_a_sign_of_life() -> No
     killed = Cue("a/gpu-0#1", r"put 1\.jpg", Verdict(Kind.STOP, 9000.0))
     outcome = scenario.check([killed, Cue("a/cpu", "put .*/workers/cpu", Verdict(Kind.STOP, 60.0))])
     assert not any(re.search("exit 78 .*superseded", line) for line in outcome.world.trace)
+
+
+def test_worker_exits_75_when_the_last_journal_part_fails_after_sigterm() -> None:
+    term = Cue("r/", r"put 0\.json", Verdict(Kind.TERM))
+    outcome = TINY.check([term, Cue("r/", "put .*/journal/", Verdict(Kind.FAIL_AFTER), after=term)])
+    assert outcome.seats[0].actors[0].exit_code == 75, "the shard has no marker yet"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,6 @@ import msgspec
 import numpy as np
 import pytest
 
-import job.worker.factory
 import job.worker.runner
 from job.errors import HungImageError, InterruptedRunError, ModelError, RunConflictError, TooManyFailedError
 from job.plan.planner import Sizing, make_plan
@@ -31,39 +29,11 @@ from job.tools.progress import read_progress
 from job.worker.runner import annotate, list_planned
 from job.worker.shards import KILLS_BEFORE_CARE
 from tests.fakes import FakeSession, JumpingClock, request_of, spec_of, write_inputs
+from tests.job.worker.conftest import UseSession
 from tests.processes import results
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-Open = Callable[[FakeSession], FakeSession]
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    write_inputs(tmp_path / "in", 5)
-    return tmp_path / "in"
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def use_session(monkeypatch: pytest.MonkeyPatch) -> Open:
-    """Let `annotate` open a fake session instead of loading a model."""
-
-    def use(session: FakeSession) -> FakeSession:
-        monkeypatch.setattr(job.worker.factory, "open_session", lambda artifact, **options: session)
-        return session
-
-    return use
-
-
-@pytest.fixture(autouse=True)
-def session(use_session: Open) -> FakeSession:
-    return use_session(FakeSession())
 
 
 def test_every_input_gets_image_mask_and_annotation(source: Path, target: Path) -> None:
@@ -163,7 +133,7 @@ def test_a_named_run_that_was_followed_by_another_is_refused(source: Path, targe
 
 
 def test_an_image_on_which_the_model_is_not_finite_twice_fails_alone(
-    source: Path, target: Path, use_session: Open
+    source: Path, target: Path, use_session: UseSession
 ) -> None:
     def fail(pixels: NDArray[np.uint8]) -> None:
         if pixels[0, 0, 0, 0] == 3:
@@ -177,7 +147,7 @@ def test_an_image_on_which_the_model_is_not_finite_twice_fails_alone(
 
 
 def test_a_model_that_fails_on_everything_is_not_booked_on_the_images(
-    tmp_path: Path, target: Path, use_session: Open
+    tmp_path: Path, target: Path, use_session: UseSession
 ) -> None:
     write_inputs(tmp_path / "many", 30)
 
@@ -189,7 +159,9 @@ def test_a_model_that_fails_on_everything_is_not_booked_on_the_images(
         annotate(request_of(tmp_path / "many", target), Tally())
 
 
-def test_an_error_nobody_foresaw_ends_the_run_and_is_not_booked(source: Path, target: Path, use_session: Open) -> None:
+def test_an_error_nobody_foresaw_ends_the_run_and_is_not_booked(
+    source: Path, target: Path, use_session: UseSession
+) -> None:
     def fail(pixels: NDArray[np.uint8]) -> None:
         raise ZeroDivisionError
 
@@ -318,7 +290,7 @@ def test_a_reviewed_annotation_is_left_alone(source: Path, target: Path) -> None
 
 
 def test_the_stop_event_ends_in_order_and_the_next_process_goes_on(
-    tmp_path: Path, target: Path, use_session: Open, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, target: Path, use_session: UseSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_inputs(tmp_path / "many", 40)
     workers = []
@@ -342,7 +314,7 @@ def test_the_stop_event_ends_in_order_and_the_next_process_goes_on(
 
 
 def test_an_image_that_hangs_ends_the_process_and_counts_as_one_that_killed(
-    source: Path, target: Path, use_session: Open
+    source: Path, target: Path, use_session: UseSession
 ) -> None:
     release = threading.Event()
 

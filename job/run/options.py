@@ -32,7 +32,8 @@ class WorkerOptions:
         runtime: Which library runs it.
         batch_size: Images in one call of the model on an accelerator, images in flight on a CPU; None to choose.
         threads: Threads of the model on a CPU; None for all processors of the cgroup.
-        memory_budget: Bytes for images between the stages; None for 60 % of what is left once the model is loaded.
+        memory_budget: Bytes for images between the stages; None for 60 % of what the model leaves.
+        memory_limit: Bytes that this process may take; None for all that is available.
         journal_interval_s: Seconds between two parts of the journal.
         device_retry_s: How long a device that does not answer is tried.
         image_timeout_s: Longest time for one stage of one image.
@@ -56,6 +57,7 @@ class WorkerOptions:
     order: Order = "forward"
     shard_size: int | None = None
     memory_budget: int | None = None
+    memory_limit: int | None = None
     journal_interval_s: float = 30.0
     device_retry_s: float = 0.0
     image_timeout_s: float = 600.0

@@ -32,12 +32,18 @@ def visible_gpus(proc: Path = _PROC) -> tuple[str, ...]:
 
 def available_memory(cgroup_root: Path = _CGROUP_ROOT, proc: Path = _PROC) -> int:
     """Bytes that this process may still take: the machine's free memory, cut to what its cgroups leave."""
-    free = _meminfo_available(proc)
+    free = _meminfo(proc, "MemAvailable")
     for folder, limit_name, usage_name in _memory_files(cgroup_root, proc):
         limit, usage = _read_int(folder / limit_name), _read_int(folder / usage_name)
         if limit is not None and usage is not None and limit < _UNLIMITED:
             free = min(free, limit - usage + _reclaimable(folder))
     return max(0, free)
+
+
+def memory_limit(cgroup_root: Path = _CGROUP_ROOT, proc: Path = _PROC) -> int:
+    """Bytes that this process may take at most: the machine's memory, cut to the limits of its cgroups."""
+    limits = [_read_int(folder / limit_name) for folder, limit_name, _ in _memory_files(cgroup_root, proc)]
+    return min([_meminfo(proc, "MemTotal"), *(limit for limit in limits if limit is not None)])
 
 
 def _own_cgroup(controller: str, cgroup_root: Path, proc: Path) -> Path:
@@ -85,9 +91,9 @@ def _reclaimable(folder: Path) -> int:
     return 0
 
 
-def _meminfo_available(proc: Path) -> int:
+def _meminfo(proc: Path, name: str) -> int:
     for line in _read_text(proc / "meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

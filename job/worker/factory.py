@@ -19,17 +19,18 @@ from job.run.run import Run
 from job.storage.store import Store
 from job.system.resources import available_memory, usable_cpus
 from job.system.threads import call_aside
+from job.worker.memory_need import images_in_flight, memory_need
 from job.worker.worker import Provenance, Worker
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MEMORY_FRACTION = 0.6
+_SMALLEST_IMAGE_SHARE = 0.25
 _TRANSIENT_SHARE = 0.5
 _IO_THREADS = {"cpu": 4, "cuda": 4}
 _IO_THREADS_REMOTE = {"cpu": 6, "cuda": 16}
 """Readers, and as many writers. Requests over a network wait most of the time; a CPU needs few images a second,
 and what is on its way is what another pool may do a second time."""
-CPU_IN_FLIGHT = 2
 _MASK_LOGITS_BYTES = 16 << 20
 """Allowance for the mask logits and outputs of one image."""
 _DEVICE_PAUSE_S = 10.0
@@ -42,12 +43,12 @@ def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOpt
         ConfigurationError: The artifact or the provider cannot be used here.
         DeviceError: The device does not answer.
     """
+    in_flight = images_in_flight(artifact, options)
     session = open_device(artifact, options)
     info, cpus = session.info, usable_cpus()
     annotator, budgets = build_annotator(
-        AnnotatorIO(source, run, EndWatch(run, options.clock).check), session, artifact, options
+        AnnotatorIO(source, run, EndWatch(run, options.clock).check), session, artifact, options, in_flight
     )
-    in_flight = (options.batch_size or CPU_IN_FLIGHT) if options.device == "cpu" else 1
     is_remote = "://" in f"{source.url}{run.store.url}"
     io_threads = (_IO_THREADS_REMOTE if is_remote else _IO_THREADS)[options.device]
     stages = stages_of(annotator, batch_size=info.batch_size, in_flight=in_flight, cpus=cpus, io_threads=io_threads)
@@ -65,16 +66,23 @@ def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOpt
 
 
 def build_annotator(
-    places: AnnotatorIO, session: Session, artifact: Artifact, options: WorkerOptions
+    places: AnnotatorIO, session: Session, artifact: Artifact, options: WorkerOptions, in_flight: int = 1
 ) -> tuple[Annotator, Budgets]:
     """The stages' functions, and the memory that they share."""
-    budget = options.memory_budget or int(available_memory() * DEFAULT_MEMORY_FRACTION)
+    budget = options.memory_budget or _default_budget(artifact, options, in_flight)
     transient = int(budget * _TRANSIENT_SHARE)
     image_bytes = session.info.image_side * session.info.image_side * 3 + _MASK_LOGITS_BYTES
     budgets = Budgets(ResidentBudget(budget - transient, image_bytes), ByteBudget(transient))
     annotator = Annotator(places, session, text_features_for(artifact, session, places.run.spec.prompts), budgets)
     annotator.visualize = options.visualize
     return annotator, budgets
+
+
+def _default_budget(artifact: Artifact, options: WorkerOptions, in_flight: int) -> int:
+    """Bytes for images, once the model is loaded: a fraction of what its activations leave."""
+    available = available_memory()
+    activations = in_flight * memory_need(artifact.manifest, options.device).activations
+    return int(max(available - activations, available * _SMALLEST_IMAGE_SHARE) * DEFAULT_MEMORY_FRACTION)
 
 
 def open_device(artifact: Artifact, options: WorkerOptions) -> Session:

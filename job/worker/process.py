@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -41,6 +41,8 @@ class WorkerTask:
         run_name: The run.
         options: Of all workers together.
         gpus: Names of the GPUs for CUDA_VISIBLE_DEVICES, one a worker; empty on a CPU.
+        log_level: Of the messages that the workers send.
+        memory: Bytes that were available to all workers together before they started.
     """
 
     addresses: tuple[Address, Address]
@@ -50,17 +52,19 @@ class WorkerTask:
     options: WorkerOptions
     gpus: tuple[str, ...] = ()
     log_level: int = logging.INFO
+    memory: int = field(default_factory=available_memory)
 
     def for_part(self, part: int) -> WorkerTask:
         """The task of one worker: its part of threads and memory, its GPU, a name of its own."""
         options, workers = self.options, self.options.workers
-        memory = options.memory_budget or int(available_memory() * DEFAULT_MEMORY_FRACTION)
+        budget = options.memory_budget or int(self.memory * DEFAULT_MEMORY_FRACTION)
         own = replace(
             options,
             part=part,
             workers=1,
             threads=max(1, (options.threads or usable_cpus()) // workers),
-            memory_budget=memory // workers,
+            memory_budget=budget // workers,
+            memory_limit=self.memory // workers,
             process_id=new_process_id(),
         )
         gpus = (self.gpus[part % len(self.gpus)],) if self.gpus else ()

@@ -30,6 +30,7 @@ from job.telemetry.observer import NullObserver, Observer
 from job.telemetry.progress_bar import Progress, Tally
 from job.worker.completion import end_if_complete
 from job.worker.factory import build_worker
+from job.worker.memory_need import check_memory
 from job.worker.process import WorkerTask
 from job.worker.shards import assigned_shards, completed_shards_in, open_shards, read_marker
 from job.worker.supervisor import work_in_processes
@@ -84,6 +85,7 @@ def annotate(request: AnnotateRequest, tally: Tally) -> RunEnd | None:
     options = request.options
     return_freed_memory()
     check_session(request.artifact, options.device, options.runtime)
+    check_memory(request.artifact, options)
     run = begin_run(request)
     request.observer.run_opened(run.name)
     end = run.end()

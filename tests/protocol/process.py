@@ -273,6 +273,7 @@ def simulated(world: World) -> Iterator[None]:
         patch.setattr(job.plan.planner, "secrets", secrets)
         patch.setattr(job.system.threads, "ThreadPoolExecutor", _InlineExecutor)
         patch.setattr(job.worker.runner, "check_session", lambda *arguments: None)
+        patch.setattr(job.worker.runner, "check_memory", lambda *arguments: None)
         patch.setattr(job.worker.runner, "return_freed_memory", lambda: None)
         patch.setattr(job.worker.runner, "build_worker", _build_worker)
         patch.setattr(job.worker.runner, "Heartbeat", _SteppedHeartbeat)

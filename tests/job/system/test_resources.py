@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from job.system.resources import available_memory, usable_cpus
+from job.system.resources import available_memory, memory_limit, usable_cpus
 
 AFFINITY = len(os.sched_getaffinity(0))
 MIB = 1 << 20
 FREE = 4096 * MIB
+TOTAL = 8192 * MIB
 V1 = "9:name=systemd:/\n4:memory:/\n2:cpu,cpuacct:/\n"
 V2 = "0::/\n"
 HYBRID = V1 + V2
@@ -17,7 +18,8 @@ HYBRID = V1 + V2
 
 def machine(root: Path, own_cgroups: str, files: dict[str, str]) -> tuple[Path, Path]:
     """Roots of a tree of cgroups and of a /proc."""
-    proc = {"self/cgroup": own_cgroups, "meminfo": f"MemFree: 1 kB\nMemAvailable:  {FREE // 1024} kB\n"}
+    meminfo = f"MemTotal: {TOTAL // 1024} kB\nMemFree: 1 kB\nMemAvailable:  {FREE // 1024} kB\n"
+    proc = {"self/cgroup": own_cgroups, "meminfo": meminfo}
     for folder, texts in (("cgroup", files), ("proc", proc)):
         (root / folder).mkdir()
         for name, text in texts.items():
@@ -119,6 +121,29 @@ def test_memory_is_what_machine_and_cgroups_leave(
     own_cgroups: str, files: dict[str, str], expected: int, tmp_path: Path
 ) -> None:
     assert available_memory(*machine(tmp_path, own_cgroups, files)) == expected
+
+
+@pytest.mark.parametrize(
+    ("own_cgroups", "files", "expected"),
+    [
+        pytest.param("", {}, TOTAL, id="no cgroup"),
+        pytest.param(V2, memory_v2("max", 1), TOTAL, id="v2 without a limit"),
+        pytest.param(V2, memory_v2(64 * MIB, 24 * MIB), 64 * MIB, id="v2"),
+        pytest.param(V2, memory_v2(2 * TOTAL, MIB), TOTAL, id="v2 limit above the machine"),
+        pytest.param(
+            "0::/pod/app\n",
+            memory_v2(64 * MIB, 1, folder="pod/app/") | memory_v2(48 * MIB, 1, folder="pod/"),
+            48 * MIB,
+            id="v2 a tighter limit above it",
+        ),
+        pytest.param(V1, memory_v1(UNLIMITED_V1, 1), TOTAL, id="v1 without a limit"),
+        pytest.param(V1, memory_v1(64 * MIB, 24 * MIB), 64 * MIB, id="v1"),
+    ],
+)
+def test_memory_limit_is_the_smallest_of_machine_and_cgroups(
+    own_cgroups: str, files: dict[str, str], expected: int, tmp_path: Path
+) -> None:
+    assert memory_limit(*machine(tmp_path, own_cgroups, files)) == expected
 
 
 def test_without_proc_memory_is_all_there_is(tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""How much memory a model needs, and whether the memory limit of this process allows it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from job.errors import ConfigurationError
+from job.model.artifact import Artifact, Manifest
+from job.run.options import WorkerOptions
+from job.system.resources import available_memory, memory_limit
+
+logger = logging.getLogger(__name__)
+
+CPU_IN_FLIGHT = 2
+"""Images in flight on a CPU where `--batch_size` is not given."""
+PROCESS_BYTES = 100 << 20
+"""Python, the libraries and the images between the stages; measured with the demo model."""
+_CPU_GRAPH_FACTOR = 1.75
+"""ONNX Runtime copies the weights of matrix products into a packed layout while it loads them."""
+_BYTES_PER_TOKEN_PAIR = 225
+"""Attention between all image tokens in float32: 16 heads, 3.5 matrices at once.
+
+Measured with the full-size model in fp32 (5,184 tokens): 9.7 GB with one image in flight, 15 to 16.5 GB with two.
+The demo model (576 tokens) gives 75 MB by this figure and takes 45 to 80 MB.
+"""
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """An estimate of the memory that a worker needs, in bytes.
+
+    Attributes:
+        graphs: For the loaded graphs.
+        activations: For each image in flight.
+    """
+
+    graphs: int
+    activations: int
+
+    def total(self, in_flight: int) -> int:
+        """For the whole process with so many images in flight."""
+        return PROCESS_BYTES + self.graphs + in_flight * self.activations
+
+
+def memory_need(manifest: Manifest, device: str) -> MemoryNeed:
+    """Estimate the memory of the host that a worker needs.
+
+    On a GPU the weights pass through the memory of the host and the activations do not. TorchScript graphs compute
+    attention block by block: their activations are small.
+    """
+    graphs = sum(
+        entry.size
+        for name, entry in manifest.files.items()
+        if name.startswith((manifest.image_encoder.file, manifest.grounding.file))
+    )
+    if device != "cpu" or manifest.format != "onnx":
+        return MemoryNeed(graphs, 0)
+    return MemoryNeed(int(graphs * _CPU_GRAPH_FACTOR), _BYTES_PER_TOKEN_PAIR * _image_tokens(manifest) ** 2)
+
+
+def check_memory(artifact: Artifact, options: WorkerOptions) -> None:
+    """Check that the memory limit allows one image in flight in each worker process.
+
+    Raises:
+        ConfigurationError: It does not.
+    """
+    limit = memory_limit() // options.workers
+    need = memory_need(artifact.manifest, options.device)
+    if need.total(1) <= limit:
+        return
+    workers = options.workers
+    who, advice = ("this process", "") if workers == 1 else (f"each of {workers} workers", ", give fewer --workers")
+    raise ConfigurationError(
+        f"the model needs about {_gib(need.total(1))} of memory with one image in flight ({_gib(need.graphs)} for its "
+        f"graphs, {_gib(need.activations)} for activations), and the memory limit leaves {who} {_gib(limit)}: "
+        f"raise the limit to at least {_gib(need.total(1) * workers)}{advice}, or use a machine with more memory"
+    )
+
+
+def images_in_flight(artifact: Artifact, options: WorkerOptions) -> int:
+    """How many calls of the model run at once: what is asked for on a CPU, less what does not fit into memory."""
+    if options.device != "cpu":
+        return 1
+    wanted = options.batch_size or CPU_IN_FLIGHT
+    available = options.memory_limit or available_memory() + PROCESS_BYTES
+    need = memory_need(artifact.manifest, options.device)
+    in_flight = wanted
+    while in_flight > 1 and need.total(in_flight) > available:
+        in_flight -= 1
+    if in_flight < wanted:
+        logger.warning(
+            "%d images in flight need about %s of memory and %s are available: %d in flight",
+            wanted,
+            _gib(need.total(wanted)),
+            _gib(available),
+            in_flight,
+        )
+    return in_flight
+
+
+def _image_tokens(manifest: Manifest) -> int:
+    """Tokens of one image: pixels of the smallest feature map."""
+    sizes = [spec.shape[-2:] for spec in manifest.image_encoder.outputs]
+    known = [height * width for height, width in sizes if isinstance(height, int) and isinstance(width, int)]
+    return min(known, default=0)
+
+
+def _gib(size: int) -> str:
+    return f"{size / _GIB:.1f} GiB"

@@ -1,11 +1,10 @@
-"""Killed at any moment and started again, a run ends with the bytes of one that nobody disturbed."""
+"""A run that is killed at any moment and resumed ends with the bytes of an undisturbed run."""
 
 from __future__ import annotations
 
 import random
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ import pytest
 from tests.processes import DATE, annotate, results
 
 KILLED = Path(__file__).with_name("killed.py")
-MOMENTS = 24
+MOMENTS, SLOW_MOMENTS = 12, 24
+"""One of each phase and six spread over the run; the slow tests kill at twelve more."""
 SEED = 20260131
 PHASES = {
     "plan": lambda path: "/plan" in path or path.endswith("run.json"),
@@ -40,15 +40,15 @@ def phase_of(line: str) -> str:
     return next((phase for phase, fits in PHASES.items() if fits(path)), "scratch")
 
 
-def drawn_moments(operations: list[str]) -> list[int]:
+def drawn_moments(operations: list[str], moments: int) -> list[int]:
     """Numbers of operations: one of each phase first, then spread over the run."""
     generator = random.Random(SEED)
     by_phase: dict[str, list[int]] = {}
     for number, line in enumerate(operations, start=1):
         by_phase.setdefault(phase_of(line), []).append(number)
-    first = [generator.choice(numbers) for numbers in by_phase.values()]
-    step = len(operations) / (MOMENTS - len(first))
-    spread = [int(step * (i + generator.random())) + 1 for i in range(MOMENTS - len(first))]
+    first = [generator.choice(numbers) for phase, numbers in by_phase.items() if phase in PHASES]
+    step = len(operations) / (moments - len(first))
+    spread = [int(step * (i + generator.random())) + 1 for i in range(moments - len(first))]
     return first + spread
 
 
@@ -58,19 +58,30 @@ def operations(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> list[s
     return lines
 
 
-def test_every_phase_is_among_the_operations_that_are_killed(operations: list[str]) -> None:
+def test_every_phase_is_killed(operations: list[str]) -> None:
     assert set(PHASES) <= {phase_of(line) for line in operations}
-    hit = Counter(phase_of(operations[number - 1]) for number in drawn_moments(operations))
-    assert set(PHASES) <= set(hit)
+    assert set(PHASES) <= {phase_of(operations[number - 1]) for number in drawn_moments(operations, MOMENTS)}
 
 
 @pytest.mark.parametrize("moment", range(MOMENTS))
-def test_a_killed_run_that_is_started_again_ends_with_the_same_bytes(
+def test_killed_run_resumes_with_the_same_bytes(
     moment: int, scenes: Path, quiet_run: Path, operations: list[str], tmp_path: Path
 ) -> None:
-    number = min(drawn_moments(operations)[moment], len(operations))
+    kill_and_resume(moment, drawn_moments(operations, MOMENTS), scenes, quiet_run, tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(SLOW_MOMENTS))
+def test_killed_run_resumes_with_the_same_bytes_at_more_moments(
+    moment: int, scenes: Path, quiet_run: Path, operations: list[str], tmp_path: Path
+) -> None:
+    kill_and_resume(moment, drawn_moments(operations, SLOW_MOMENTS), scenes, quiet_run, tmp_path / "out")
+
+
+def kill_and_resume(moment: int, numbers: list[int], scenes: Path, quiet_run: Path, target: Path) -> None:
+    """Kill at one of the numbered operations, resume, and compare with an undisturbed run."""
+    number = numbers[moment]
     signal_name = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGINT")[moment % 4]
-    target = tmp_path / "out"
     killed, trace = run_killed(scenes, target, signal_name, number)
     if signal_name == "SIGKILL" and len(trace) >= number:
         assert killed.returncode == -9
@@ -81,7 +92,7 @@ def test_a_killed_run_that_is_started_again_ends_with_the_same_bytes(
     assert results(target) == results(quiet_run), f"{signal_name} at {trace[-1]}"
 
 
-def test_an_override_run_that_is_killed_goes_on_and_does_not_start_over(
+def test_killed_override_run_resumes_without_repeating_images(
     scenes: Path, quiet_run: Path, operations: list[str], tmp_path: Path
 ) -> None:
     target = tmp_path / "out"

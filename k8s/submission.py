@@ -18,7 +18,7 @@ from job.plan.plan import read_plan
 from job.plan.planner import plan_now
 from job.plan.selection import Selection
 from job.run.heartbeat import Heartbeat
-from job.run.run import Run, find_named, find_run, list_runs
+from job.run.run import Run, find_run, list_runs, read_end
 from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import Store, refusals_are_configuration
 from job.system.signals import ended_by_signals
@@ -161,10 +161,7 @@ def _counted(base: str, runs: Iterable[str]) -> tuple[str, int]:
 
 
 def _has_ended(store: Store, run: str) -> bool:
-    try:
-        return find_named(store, run).end() is not None
-    except UsageError:  # no such run yet
-        return False
+    return read_end(store, run) is not None
 
 
 def check_jobs_can_go_on(cluster: Cluster, release: Release) -> None:

@@ -29,7 +29,7 @@ from job.plan.lookup import look_up
 from job.plan.plan import PlannedInput
 from job.postprocess.annotate import Annotation, annotate_grounding
 from job.run.journal import ANNOTATED, REVIEWED, SKIPPED, ResultRow
-from job.run.run import Run
+from job.run.run import RunTarget
 from job.storage.keys import mask_key, stem_of
 from job.storage.store import PRIVATE_FOLDER, Fetched, Guard, Store
 
@@ -62,12 +62,12 @@ class AnnotatorIO:
 
     Attributes:
         source: The input.
-        run: Of the output.
-        guard: Called before each try of putting an output.
+        run: The output and the options of the run.
+        guard: Called before each attempt to write an output.
     """
 
     source: Store
-    run: Run
+    run: RunTarget
     guard: Guard
 
 

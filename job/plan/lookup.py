@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from job.plan.plan import PlannedInput
-from job.run.run import Run
+from job.run.run import RunTarget
 from job.storage.keys import IMAGE_SUFFIXES, JSON_SUFFIX, MASK_SUFFIX, stem_of
 from job.storage.store import Store
 
@@ -27,7 +27,7 @@ class Found:
     is_done: bool = False
 
 
-def look_up(planned: PlannedInput, source: Store, run: Run) -> Found:
+def look_up(planned: PlannedInput, source: Store, run: RunTarget) -> Found:
     """Take what the plan says; ask input and output, one request each, where it says nothing."""
     if not isinstance(planned.image, msgspec.UnsetType) and not isinstance(planned.prior, msgspec.UnsetType):
         return Found(planned.image, planned.prior)

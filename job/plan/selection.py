@@ -9,7 +9,7 @@ from heapq import merge
 from job.plan.input_list import InputList
 from job.plan.pairing import ListedInput, PairingCounts, pair_listings
 from job.plan.plan import PlannedInput, logger
-from job.run.run import Run
+from job.run.run import RunTarget
 from job.storage.keys import key_problem, ordered, printable
 from job.storage.store import PRIVATE_FOLDER, Store
 from job.system.watchdog import OnProgress
@@ -20,7 +20,7 @@ class Selection:
 
     def __init__(
         self,
-        run: Run,
+        run: RunTarget,
         source: Store,
         must_redo: frozenset[str] = frozenset(),
         input_list: InputList | None = None,
@@ -29,7 +29,7 @@ class Selection:
         """Nothing is listed yet.
 
         Args:
-            run: The run.
+            run: Output and options.
             source: The input.
             must_redo: Keys to do whatever the output holds (an older run was interrupted on them).
             input_list: Takes the place of both listings.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from job.run.run import _CHANGING_BYTES, Run, _read_spec, list_runs
+from job.run.run import OPTIONS_IN_OUTPUTS, Run, list_runs, read_spec
 from job.run.spec import RunEnd
 from job.storage.store import Store
 from job.system.threads import map_in_threads
@@ -28,10 +28,10 @@ def options_that_differ(run: Run) -> tuple[str, ...]:
     """Options that change bytes and that older runs had otherwise, back to one that did everything again."""
     found: set[str] = set()
     for older in runs_before(run):
-        found.update(name for name in _CHANGING_BYTES if getattr(older.spec, name) != getattr(run.spec, name))
+        found.update(name for name in OPTIONS_IN_OUTPUTS if getattr(older.spec, name) != getattr(run.spec, name))
         if older.spec.override and older.spec.selects_all and _has_succeeded(older):
             break
-    return tuple(name for name in _CHANGING_BYTES if name in found)
+    return tuple(name for name in OPTIONS_IN_OUTPUTS if name in found)
 
 
 def _has_succeeded(run: Run) -> bool:
@@ -70,5 +70,5 @@ def superseded_by(run: Run) -> list[SupersededRun]:
 
 
 def _with_spec(store: Store, names: list[str]) -> list[Run]:
-    specs = map_in_threads(lambda name: _read_spec(store, name), names)
+    specs = map_in_threads(lambda name: read_spec(store, name), names)
     return [Run(store, name, spec) for name, spec in zip(names, specs, strict=True) if spec is not None]

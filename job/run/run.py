@@ -22,19 +22,35 @@ HEARTBEAT_WATCH_S = 70.0
 """A worker beats every 30 s; one whose beat has not changed for this long is not at work."""
 QUIET_AFTER_END_S = 60.0
 """How old the end of a superseded run must be before its output is listed: its last puts have landed."""
-_CHANGING_BYTES = ("prompts", "confidence_threshold", "image_mode", "model_id", "checkpoint_sha256")
-"""Options of which an annotated input shows what they were; not its date, which each run has anew."""
+OPTIONS_IN_OUTPUTS = ("prompts", "confidence_threshold", "image_mode", "model_id", "checkpoint_sha256")
+"""Options that change the bytes of an output. The annotation date is not among them: each run has its own."""
 
 _T = TypeVar("_T")
 
 
-class Run:
-    """One run of an output: where its files lie."""
+class RunTarget:
+    """An output and the options of a run that writes to it; the run itself may not exist yet.
+
+    Attributes:
+        store: The output.
+        spec: The options.
+    """
+
+    def __init__(self, store: Store, spec: RunSpec) -> None:
+        self.store = store
+        self.spec = spec
+
+
+class Run(RunTarget):
+    """One run of an output.
+
+    Attributes:
+        name: The folder of the run below `RUNS_FOLDER`.
+    """
 
     def __init__(self, store: Store, name: str, spec: RunSpec) -> None:
-        self.store = store
+        super().__init__(store, spec)
         self.name = name
-        self.spec = spec
 
     def key(self, *parts: str) -> str:
         """Key of one of the run's files."""
@@ -42,13 +58,13 @@ class Run:
 
     def end(self) -> RunEnd | None:
         """How it ended, or None while it has not."""
-        return _read_end(self.store, self.name)
+        return read_end(self.store, self.name)
 
     def write_end(self, end: RunEnd) -> RunEnd:
         """End it, unless somebody has; returns the end that counts."""
         self.store.flush()
         self.store.create(self.key("end.json"), _encode(end))
-        return _read_end(self.store, self.name) or end
+        return read_end(self.store, self.name) or end
 
 
 def open_run(store: Store, spec: RunSpec, *, name: str | None, is_date_given: bool, process_id: str) -> Run:
@@ -78,7 +94,7 @@ def find_run(store: Store, spec: RunSpec, *, name: str | None, is_date_given: bo
     """
     if name is None:
         return _newest_unfinished(store, spec, is_date_given)
-    existing = _read_spec(store, name)
+    existing = read_spec(store, name)
     if existing is None:
         return None
     _check_same(name, existing, spec, is_date_given)
@@ -124,7 +140,7 @@ def find_named(store: Store, name: str) -> Run:
     Raises:
         UsageError: There is none.
     """
-    spec = _read_spec(store, name)
+    spec = read_spec(store, name)
     if spec is None:
         known = ", ".join(list_runs(store)[-5:]) or "none"
         raise UsageError(f"no run {name!r} in {store.url}; the newest are: {known}")
@@ -138,7 +154,7 @@ def newest_run(store: Store) -> Run:
         UsageError: There is none.
     """
     for name in reversed(list_runs(store)):
-        spec = _read_spec(store, name)
+        spec = read_spec(store, name)
         if spec is not None:
             return Run(store, name, spec)
     raise UsageError(f"{store.url} is not the output of any run: give the folder that annotate wrote to")
@@ -146,9 +162,9 @@ def newest_run(store: Store) -> Run:
 
 def _newest_unfinished(store: Store, spec: RunSpec, is_date_given: bool) -> Run | None:
     for name in reversed(list_runs(store)):
-        if _read_end(store, name) is not None:
+        if read_end(store, name) is not None:
             continue
-        existing = _read_spec(store, name)
+        existing = read_spec(store, name)
         if existing is not None and not _differences(existing, spec, is_date_given):
             return Run(store, name, existing)
         return None
@@ -159,7 +175,7 @@ def _begin(store: Store, name: str, spec: RunSpec, is_date_given: bool) -> Run:
     run = Run(store, name, spec)
     if store.create(run.key("run.json"), _encode(spec)):
         return run
-    existing = _read_spec(store, name)
+    existing = read_spec(store, name)
     if existing is None:
         raise RunConflictError(f"run {name} vanished while it was begun: do not delete {RUNS_FOLDER} during a run")
     _check_same(name, existing, spec, is_date_given)
@@ -188,12 +204,14 @@ def _encode(value: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
 
 
-def _read_spec(store: Store, name: str) -> RunSpec | None:
+def read_spec(store: Store, name: str) -> RunSpec | None:
+    """Read `run.json` of a run; None when it does not exist."""
     key = f"{RUNS_FOLDER}/{name}/run.json"
     return _decode(read_if_there(store, key), RunSpec, f"{store.url}/{key}")
 
 
-def _read_end(store: Store, name: str) -> RunEnd | None:
+def read_end(store: Store, name: str) -> RunEnd | None:
+    """Read `end.json` of a run; None while the run has not ended."""
     key = f"{RUNS_FOLDER}/{name}/end.json"
     return _decode(read_if_there(store, key), RunEnd, f"{store.url}/{key}")
 

@@ -18,7 +18,7 @@ from job.pipeline.executor import Finished
 from job.pipeline.stages import AnnotatorIO
 from job.plan.plan import PlannedInput
 from job.plan.selection import Selection
-from job.run.run import Run
+from job.run.run import RunTarget
 from job.storage.local import remove_empty_dirs
 from job.storage.store import PRIVATE_FOLDER, Store, first_writes
 from job.worker.factory import build_annotator, open_device
@@ -66,14 +66,14 @@ def examine(request: AnnotateRequest) -> Iterator[Check]:
 
 
 def _list_inputs(request: AnnotateRequest, inputs: list[PlannedInput]) -> str:
-    nobody = Run(request.target, "", request.spec)
+    selection = Selection(RunTarget(request.target, request.spec), request.source, input_list=request.input_list)
     started = time.monotonic()
     for found in islice(request.source.list(skip=PRIVATE_FOLDER), 1):
         first = found.key
         break
     else:
         return f"nothing in {request.source.url}"
-    inputs.extend(islice(Selection(nobody, request.source, input_list=request.input_list).inputs(), _FIRST_INPUTS))
+    inputs.extend(islice(selection.inputs(), _FIRST_INPUTS))
     return f"{request.source.url} is listed: {first} comes first, after {time.monotonic() - started:.2f} s"
 
 
@@ -151,7 +151,7 @@ def _annotate_one(request: AnnotateRequest, inputs: list[PlannedInput]) -> str:
     if not inputs:
         return "no input left to try"
     session = open_device(request.artifact, request.options)
-    places = AnnotatorIO(request.source, Run(request.target, "", request.spec), lambda: None)
+    places = AnnotatorIO(request.source, RunTarget(request.target, request.spec), lambda: None)
     annotator, _ = build_annotator(places, session, request.artifact, request.options)
     problems = []
     for planned in inputs:

@@ -19,7 +19,7 @@ from job.plan.takeover import refuse_if_others_work
 from job.run.heartbeat import Heartbeat
 from job.run.journal import ResultRow, read_history
 from job.run.options import WorkerOptions
-from job.run.run import Run, find_run, open_run
+from job.run.run import Run, RunTarget, find_run, open_run
 from job.run.spec import RunEnd, RunSpec
 from job.storage.open import Address
 from job.storage.store import Store, first_writes
@@ -136,8 +136,8 @@ def list_planned(request: AnnotateRequest) -> Iterator[str]:
     run = _find(request)
     plan = None if run is None else read_plan(run)
     if run is None or plan is None:
-        nobody = Run(request.target, "", request.spec)
-        fresh = Selection(nobody, request.source, input_list=request.input_list)
+        target = RunTarget(request.target, request.spec)
+        fresh = Selection(target, request.source, input_list=request.input_list)
         yield from (planned.json for planned in fresh.inputs())
         return
     for shard in plan.shards:

@@ -162,47 +162,47 @@ class ThreadedPipeline:
 
     def _work(self, index: int) -> None:
         stage, inbox = self._stages[index], self._queues[index]
-        while (tickets := self._take(inbox, stage.batch)) is not None:
+        while (items := self._take(inbox, stage.batch)) is not None:
             if index < self._discard_before:
                 continue
             begun = time.monotonic()
-            self._active[threading.get_ident()] = (stage.name, tickets, begun)
+            self._active[threading.get_ident()] = (stage.name, items, begun)
             try:
-                values = _call(stage, tickets)
+                values = _call(stage, items)
             except BaseException as exc:  # noqa: BLE001 - raised again where the results are taken
                 self._results.put(exc)
                 return
             self._on_progress()
-            share = (time.monotonic() - begun) / len(tickets)
-            for ticket, value in zip(tickets, values, strict=True):
-                ticket.seconds[stage.name] = share
-                self._pass_on(index, ticket, value)
+            share = (time.monotonic() - begun) / len(items)
+            for item, value in zip(items, values, strict=True):
+                item.seconds[stage.name] = share
+                self._pass_on(index, item, value)
             del self._active[threading.get_ident()]
 
-    def _pass_on(self, index: int, ticket: WorkItem, value: Any) -> None:
+    def _pass_on(self, index: int, item: WorkItem, value: Any) -> None:
         is_early = isinstance(value, Finished | InputError)
-        ticket.value = value.value if isinstance(value, Finished) else value
+        item.value = value.value if isinstance(value, Finished) else value
         if is_early or index + 1 == len(self._stages):
-            self._results.put(ticket)
+            self._results.put(item)
         else:
-            self._queues[index + 1].put(ticket)
+            self._queues[index + 1].put(item)
 
     @staticmethod
     def _take(inbox: queue.Queue[WorkItem | None], batch: int) -> list[WorkItem] | None:
         """Wait for one item and take what else is there, up to a batch; None to end the thread."""
-        tickets: list[WorkItem] = []
-        ticket = inbox.get()
-        while ticket is not None:
-            tickets.append(ticket)
-            if len(tickets) == batch:
-                return tickets
+        items: list[WorkItem] = []
+        item = inbox.get()
+        while item is not None:
+            items.append(item)
+            if len(items) == batch:
+                return items
             try:
-                ticket = inbox.get_nowait()
+                item = inbox.get_nowait()
             except queue.Empty:
-                return tickets
-        if tickets:
+                return items
+        if items:
             inbox.put(None)
-            return tickets
+            return items
         return None
 
     def _check_hung(self) -> None:
@@ -210,16 +210,16 @@ class ThreadedPipeline:
         if now - self._checked_s < POLL_S:
             return
         self._checked_s = now
-        for name, tickets, begun in list(self._active.values()):
+        for name, items, begun in list(self._active.values()):
             if now - begun > self._timeout_s:
-                keys = ", ".join(ticket.key for ticket in tickets)
+                keys = ", ".join(item.key for item in items)
                 raise HungImageError(
                     f"{keys}: stage {name} has not ended after {self._timeout_s:.0f} s (--image_timeout_s)"
                 )
 
 
-def _call(stage: Stage, tickets: list[WorkItem]) -> Sequence[Any]:
+def _call(stage: Stage, items: list[WorkItem]) -> Sequence[Any]:
     try:
-        return stage.call([ticket.value for ticket in tickets])
+        return stage.call([item.value for item in items])
     except InputError as exc:
-        return [exc] * len(tickets)
+        return [exc] * len(items)

@@ -45,7 +45,7 @@ class LoadedItem:
 class DecodedItem:
     """Decoded: what the model sees, uint8 (S, S, 3) RGB."""
 
-    taken: LoadedItem
+    loaded: LoadedItem
     header: Header
     pixels: NDArray[np.uint8]
 
@@ -54,7 +54,7 @@ class DecodedItem:
 class InferredItem:
     """Inferred: what the model says."""
 
-    taken: LoadedItem
+    loaded: LoadedItem
     header: Header
     grounding: Grounding
 
@@ -63,7 +63,7 @@ class InferredItem:
 class ProcessedItem:
     """Post-processed: instances in the stored raster."""
 
-    taken: LoadedItem
+    loaded: LoadedItem
     annotation: Annotation
 
 
@@ -71,7 +71,7 @@ class ProcessedItem:
 class EncodedItem:
     """Encoded: the bytes of the output, and the journal's row about them."""
 
-    taken: LoadedItem
+    loaded: LoadedItem
     npz: bytes
     json: bytes
     overlay: bytes | None

@@ -78,11 +78,11 @@ class Annotator:
         visualize: Whether to store overlays.
     """
 
-    def __init__(self, places: AnnotatorIO, session: Session, text: TextFeatures, budgets: Budgets) -> None:
-        self._run = places.run
-        self._spec = places.run.spec
-        self._source = places.source
-        self._guard = places.guard
+    def __init__(self, io: AnnotatorIO, session: Session, text: TextFeatures, budgets: Budgets) -> None:
+        self._run = io.run
+        self._spec = io.run.spec
+        self._source = io.source
+        self._guard = io.guard
         self._session = session
         self._text = text
         self._budgets = budgets
@@ -105,13 +105,13 @@ class Annotator:
         self._budgets.resident.saw(len(image.data))
         return LoadedItem(planned, found.image, image, document, prior)
 
-    def decode(self, taken: LoadedItem) -> DecodedItem:
+    def decode(self, loaded: LoadedItem) -> DecodedItem:
         """Check the header, then decode to the model's square."""
-        header = read_header(taken.image.data, self._spec.max_image_pixels)
-        self._warn_of_size(taken, header)
+        header = read_header(loaded.image.data, self._spec.max_image_pixels)
+        self._warn_of_size(loaded, header)
         with self._budgets.transient.hold(header.decode_bytes):
-            pixels = decode_for_model(taken.image.data, self._session.info.image_side)
-        return DecodedItem(taken, header, pixels)
+            pixels = decode_for_model(loaded.image.data, self._session.info.image_side)
+        return DecodedItem(loaded, header, pixels)
 
     def infer(self, batch: list[DecodedItem]) -> list[InferredItem | InputError]:
         """Run the model; an image on which it fails twice fails alone."""
@@ -121,7 +121,7 @@ class Annotator:
             if len(batch) > 1:
                 return [result for item in batch for result in self.infer([item])]
             return self._infer_again(batch[0])
-        return [InferredItem(item.taken, item.header, found) for item, found in zip(batch, groundings, strict=True)]
+        return [InferredItem(item.loaded, item.header, found) for item, found in zip(batch, groundings, strict=True)]
 
     def postprocess(self, inferred: InferredItem) -> ProcessedItem:
         """Instances of the reference rules in the stored raster, and the painted mask."""
@@ -134,41 +134,41 @@ class Annotator:
                 inferred.header.upright_size_hw,
                 inferred.header.orientation,
             )
-        return ProcessedItem(inferred.taken, annotation)
+        return ProcessedItem(inferred.loaded, annotation)
 
     def encode(self, processed: ProcessedItem) -> EncodedItem | Finished:
         """Make the bytes of NPZ and JSON, and the journal's row."""
-        taken, annotation = processed.taken, processed.annotation
+        loaded, annotation = processed.loaded, processed.annotation
         entry = gva.segmentation_entry(
             annotation,
-            npz_name=mask_key(taken.planned.json).rpartition("/")[2],
+            npz_name=mask_key(loaded.planned.json).rpartition("/")[2],
             model_id=self._spec.model_id,
             prompts=self._spec.prompts,
             annotation_date=self._spec.annotation_date,
         )
-        merged = gva.merge(taken.document, entry, taken.prior)
+        merged = gva.merge(loaded.document, entry, loaded.prior)
         for warning in merged.warnings:
-            logger.warning("%s: %s", taken.planned.json, warning)
+            logger.warning("%s: %s", loaded.planned.json, warning)
         if annotation.dropped_beyond_255:
             logger.warning(
                 "%s: more than 255 instances: the %d with the lowest scores are left out",
-                taken.planned.json,
+                loaded.planned.json,
                 annotation.dropped_beyond_255,
             )
-        overlay = overlay_png(taken.image.data, annotation) if self.visualize else None
-        row = _row(taken.planned.json, annotation)
+        overlay = overlay_png(loaded.image.data, annotation) if self.visualize else None
+        row = _row(loaded.planned.json, annotation)
         npz = to_npz(annotation.mask)
         self._budgets.transient.release(annotation.mask.size)
-        return EncodedItem(taken, npz, gva.render(merged.document), overlay, row)
+        return EncodedItem(loaded, npz, gva.render(merged.document), overlay, row)
 
     def write(self, encoded: EncodedItem) -> ResultRow:
         """Store image, NPZ and JSON, in this order: the JSON is the commit mark."""
-        store, key, guard = self._run.store, encoded.taken.planned.json, self._guard
+        store, key, guard = self._run.store, encoded.loaded.planned.json, self._guard
         try:
             if encoded.overlay is not None:
                 store.put(f"{OVERLAY_FOLDER}/{stem_of(key)}.png", encoded.overlay, guard)
             if self._spec.image_mode == "copy":
-                store.copy_from(encoded.taken.image_key, encoded.taken.image, guard)
+                store.copy_from(encoded.loaded.image_key, encoded.loaded.image, guard)
             store.put(mask_key(key), encoded.npz, guard)
             store.put(key, encoded.json, guard)
         except UnstorableObjectError as exc:
@@ -196,13 +196,13 @@ class Annotator:
         except ObjectUnreadableError as exc:
             raise UnreadableInputError(str(exc)) from exc
 
-    def _warn_of_size(self, taken: LoadedItem, header: Header) -> None:
-        declared = gva.declared_size_wh(taken.document)
+    def _warn_of_size(self, loaded: LoadedItem, header: Header) -> None:
+        declared = gva.declared_size_wh(loaded.document)
         height, width = header.size_hw
         if declared is not None and declared != (width, height):
             logger.warning(
                 "%s: image.dimensions says %s x %s, the file has %d x %d: the file counts",
-                taken.planned.json,
+                loaded.planned.json,
                 *declared,
                 width,
                 height,
@@ -217,7 +217,7 @@ class Annotator:
 
     def _infer_again(self, item: DecodedItem) -> list[InferredItem | InputError]:
         try:
-            return [InferredItem(item.taken, item.header, self._ground([item])[0])]
+            return [InferredItem(item.loaded, item.header, self._ground([item])[0])]
         except ModelError as exc:
             return [ModelFailedInputError(f"the model failed on this image twice: {exc}")]
 

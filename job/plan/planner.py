@@ -50,7 +50,7 @@ def obtain_plan(run: Run, source: Store, options: WorkerOptions, input_list: Inp
 
 
 def plan_now(run: Run, source: Store, options: WorkerOptions, input_list: InputList | None) -> Plan:
-    """Take the place of older runs, list, and write the plan; raises what `obtain_plan` does."""
+    """Take the worker_key of older runs, list, and write the plan; raises what `obtain_plan` does."""
     on_progress = options.watchdog.touch
     forced = supersede_older(run, process_id=options.process_id, sleep=options.clock.sleep, on_progress=on_progress)
     selection = Selection(run, source, forced, input_list, on_progress)
@@ -97,8 +97,8 @@ def _wait_for_plan(run: Run, options: WorkerOptions) -> Plan | None:
 
 
 def _is_of_planner(beat: StoredObject) -> bool:
-    place, _, _ = beat.key.rpartition("-")
-    return place.endswith(_PLANNER_SUFFIX)
+    worker_key, _, _ = beat.key.rpartition("-")
+    return worker_key.endswith(_PLANNER_SUFFIX)
 
 
 SHARDS_PER_INDEX = 8

@@ -151,8 +151,8 @@ def _annotate_one(request: AnnotateRequest, inputs: list[PlannedInput]) -> str:
     if not inputs:
         return "no input left to try"
     session = open_device(request.artifact, request.options)
-    places = AnnotatorIO(request.source, RunTarget(request.target, request.spec), lambda: None)
-    annotator, _ = build_annotator(places, session, request.artifact, request.options)
+    io = AnnotatorIO(request.source, RunTarget(request.target, request.spec), lambda: None)
+    annotator, _ = build_annotator(io, session, request.artifact, request.options)
     problems = []
     for planned in inputs:
         begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""The end of a run: once every shard has a marker, the failure table and `end.json`."""
+"""Completion of a run: the failure table and `end.json`, once every shard has a marker."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def end_if_complete(run: Run, plan: Plan, options: WorkerOptions) -> RunEnd | No
     """End the run if this was its last shard.
 
     Returns:
-        How it ended, or None while other processes have work left.
+        How the run ended, or None while other processes have work left.
 
     Raises:
         TooManyFailedError: More inputs failed than `options.max_failed_fraction` of all inputs listed.
-        RunConflictError: The run was superseded meanwhile.
+        RunConflictError: The run was superseded.
     """
     end = run.end()
     if end is None:
@@ -39,7 +39,7 @@ def end_if_complete(run: Run, plan: Plan, options: WorkerOptions) -> RunEnd | No
 
 
 def _sum_up(run: Run, plan: Plan, options: WorkerOptions) -> RunEnd:
-    """Read the markers and write the failure table; the caller writes the end."""
+    """Read the markers and write the failure table; the caller writes `end.json`."""
     totals: Counter[str] = Counter()
     failures: list[FailedInput] = []
     for marker in iter_in_threads(lambda shard: read_marker(run, shard.name), plan.shards):

@@ -1,4 +1,4 @@
-"""A worker put together: session, budgets, stages, flow."""
+"""Builds a worker from session, budgets, stages and pipeline."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _SMALLEST_IMAGE_SHARE = 0.25
 _TRANSIENT_SHARE = 0.5
 _IO_THREADS = {"cpu": 4, "cuda": 4}
 _IO_THREADS_REMOTE = {"cpu": 6, "cuda": 16}
-"""Readers, and as many writers. Requests over a network wait most of the time; a CPU needs few images a second,
-and what is on its way is what another pool may do a second time."""
+"""Readers, and as many writers. Network requests mostly wait. A CPU needs few images a second, and another pool may
+repeat every image that is in flight."""
 _MASK_LOGITS_BYTES = 16 << 20
 """Allowance for the mask logits and outputs of one image."""
 _DEVICE_PAUSE_S = 10.0
@@ -41,7 +41,7 @@ def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOpt
 
     Raises:
         ConfigurationError: The artifact or the provider cannot be used here.
-        DeviceError: The device does not answer.
+        DeviceError: The device does not respond.
     """
     in_flight = images_in_flight(artifact, options)
     session = open_device(artifact, options)
@@ -53,27 +53,27 @@ def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOpt
     io_threads = (_IO_THREADS_REMOTE if is_remote else _IO_THREADS)[options.device]
     stages = stages_of(annotator, batch_size=info.batch_size, in_flight=in_flight, cpus=cpus, io_threads=io_threads)
     capacity = 2 * (info.batch_size * in_flight) + cpus + 2 * io_threads
-    flow = ThreadedPipeline(
+    pipeline = ThreadedPipeline(
         stages, capacity=capacity, item_timeout_s=options.image_timeout_s, on_progress=options.watchdog.touch
     )
-    who = Provenance(
+    provenance = Provenance(
         worker=options.process_id,
         artifact=artifact.digest,
         precision=artifact.manifest.precision,
         provider=f"{info.provider}/{info.threads}",
     )
-    return Worker(run, flow, budgets.resident, options, who)
+    return Worker(run, pipeline, budgets.resident, options, provenance)
 
 
 def build_annotator(
-    places: AnnotatorIO, session: Session, artifact: Artifact, options: WorkerOptions, in_flight: int = 1
+    io: AnnotatorIO, session: Session, artifact: Artifact, options: WorkerOptions, in_flight: int = 1
 ) -> tuple[Annotator, Budgets]:
-    """The stages' functions, and the memory that they share."""
+    """Build the functions of the stages and their memory budgets."""
     budget = options.memory_budget or _default_budget(artifact, options, in_flight)
     transient = int(budget * _TRANSIENT_SHARE)
     image_bytes = session.info.image_side * session.info.image_side * 3 + _MASK_LOGITS_BYTES
     budgets = Budgets(ResidentBudget(budget - transient, image_bytes), ByteBudget(transient))
-    annotator = Annotator(places, session, text_features_for(artifact, session, places.run.spec.prompts), budgets)
+    annotator = Annotator(io, session, text_features_for(artifact, session, io.run.spec.prompts), budgets)
     annotator.visualize = options.visualize
     return annotator, budgets
 
@@ -86,7 +86,7 @@ def _default_budget(artifact: Artifact, options: WorkerOptions, in_flight: int) 
 
 
 def open_device(artifact: Artifact, options: WorkerOptions) -> Session:
-    """Load the model; a device that does not answer is tried again for `device_retry_s`."""
+    """Load the model; retry for `device_retry_s` while the device does not respond."""
     logger.info("Loading SAM3 model...")
     deadline_s = options.clock.monotonic_s() + options.device_retry_s
     while True:
@@ -97,7 +97,7 @@ def open_device(artifact: Artifact, options: WorkerOptions) -> Session:
             left_s = deadline_s - options.clock.monotonic_s()
             if left_s <= 0:
                 raise
-            logger.warning("%s. Trying again for %.0f s", exc, left_s)
+            logger.warning("%s. Retrying for %.0f s", exc, left_s)
             options.clock.sleep(min(_DEVICE_PAUSE_S, left_s))
         else:
             break

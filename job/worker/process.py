@@ -105,8 +105,8 @@ class _Channel:
 class _PipeListener:
     """A listener that tells the process that hands out shards."""
 
-    def __init__(self, line: _Channel, heartbeat: Heartbeat, clock: Clock) -> None:
-        self._line = line
+    def __init__(self, channel: _Channel, heartbeat: Heartbeat, clock: Clock) -> None:
+        self._channel = channel
         self._heartbeat = heartbeat
         self._clock = clock
         self._begun_s = clock.monotonic_s()
@@ -115,24 +115,24 @@ class _PipeListener:
     def add(self, shard: PlannedShard, row: ResultRow) -> None:
         self._done += 1
         self._heartbeat.add(row, self._done / max(self._clock.monotonic_s() - self._begun_s, 1e-3))
-        self._line.send("result", shard.name, row.result, row.dropped.get("beyond_255", 0), row.seconds)
+        self._channel.send("result", shard.name, row.result, row.dropped.get("beyond_255", 0), row.seconds)
 
     def add_others(self, shard: PlannedShard, results: Iterable[str]) -> None:
-        self._line.send("others", shard.name, dict(Counter(results)))
+        self._channel.send("others", shard.name, dict(Counter(results)))
 
     def marked(self, shard: PlannedShard) -> None:
-        self._line.send("marked", shard.name)
+        self._channel.send("marked", shard.name)
 
 
 class _ChannelHandler(logging.Handler):
-    def __init__(self, line: _Channel, part: int | None) -> None:
+    def __init__(self, channel: _Channel, part: int | None) -> None:
         super().__init__()
-        self._line = line
+        self._channel = channel
         self.setFormatter(logging.Formatter(f"Worker {part}: %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._line.send("log", record.levelno, self.format(record), getattr(record, "fields", {}))
+            self._channel.send("log", record.levelno, self.format(record), getattr(record, "fields", {}))
         except _ParentGoneError:
             return
 
@@ -140,12 +140,12 @@ class _ChannelHandler(logging.Handler):
 def run_worker(connection: Connection, task: WorkerTask) -> None:
     """Body of the process; ends it with the exit code that job.errors documents."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
-    line = _Channel(connection)
-    logging.basicConfig(level=task.log_level, handlers=[_ChannelHandler(line, task.options.part)], force=True)
+    channel = _Channel(connection)
+    logging.basicConfig(level=task.log_level, handlers=[_ChannelHandler(channel, task.options.part)], force=True)
     quiet_libraries()
     code, text = 0, ""
     try:
-        _work(line, task)
+        _work(channel, task)
     except RunOverError:
         pass
     except AnnotateError as exc:
@@ -154,13 +154,13 @@ def run_worker(connection: Connection, task: WorkerTask) -> None:
         logging.getLogger(__name__).critical("Unforeseen error", exc_info=True)
         code, text = _UNFORESEEN_EXIT_CODE, f"{type(exc).__name__}: {exc}"
     try:
-        line.send("end", code, text)
+        channel.send("end", code, text)
         connection.close()
     finally:
         os._exit(code)
 
 
-def _work(line: _Channel, task: WorkerTask) -> None:
+def _work(channel: _Channel, task: WorkerTask) -> None:
     return_freed_memory()
     options = task.options
     if task.gpus:
@@ -174,9 +174,9 @@ def _work(line: _Channel, task: WorkerTask) -> None:
             heartbeat.beat.activity, begun_s = "loading", options.clock.monotonic_s()
             worker = build_worker(run, source, open_artifact(task.artifact_folder, task.artifact_digest), options)
             heartbeat.beat.activity = "working"
-            line.send("loaded", options.clock.monotonic_s() - begun_s)
-            teller = _PipeListener(line, heartbeat, options.clock)
+            channel.send("loaded", options.clock.monotonic_s() - begun_s)
+            listener = _PipeListener(channel, heartbeat, options.clock)
             with stopped_by_signals(worker.stop):
-                worker.work(open_shards(run, plan, line.shards(), options, teller), teller)
+                worker.work(open_shards(run, plan, channel.shards(), options, listener), listener)
     finally:
         target.close()

@@ -1,4 +1,4 @@
-"""A process's shards: what is left of each, what has come of it, and when it is complete."""
+"""The shards of a process: pending inputs, results and completion."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from job.run.run import Run
 
 logger = logging.getLogger(__name__)
 
-KILLS_BEFORE_CARE = 2
-"""From the third attempt on, a shard is done one image at a time."""
-INTENTS_BEFORE_BLAME = 2
+KILLS_BEFORE_SERIAL = 2
+"""From the third attempt on, a shard is processed one image at a time."""
+INTENTS_BEFORE_FAILED = 2
 
 
 class Listener(Protocol):
-    """Who wants to know what becomes of shards."""
+    """Receives the results of shards."""
 
     def add(self, shard: PlannedShard, row: ResultRow) -> None:
-        """This process has a result for an input that had none."""
+        """Receive the first result of an input, from this process."""
         ...
 
     def add_others(self, shard: PlannedShard, results: Iterable[str]) -> None:
-        """Others have these results for inputs that had none here."""
+        """Receive results of other processes for inputs that had none."""
         ...
 
     def marked(self, shard: PlannedShard) -> None:
@@ -50,10 +50,10 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """`done/<shard>.json`: every key of the shard has a result.
 
     Attributes:
-        attempt: Who wrote it.
+        attempt: The process that wrote it.
         totals: Images by result.
         instances: Instances in the output by class.
-        dropped: Instances left out, by why.
+        dropped: Instances left out, by reason.
         failures: The failed inputs.
     """
 
@@ -66,16 +66,15 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @dataclass
 class OpenShard:
-    """A shard in this process's hands.
+    """A shard that this process works on.
 
     Attributes:
-        shard: Its line in the plan.
-        journal: This attempt's part of its journal.
-        history: What other attempts did, as far as it was read.
-        pending: Inputs that had no result when it was taken up, in order; those that have ended workers last.
-        results: The row that counts of every input that has one.
-        is_marked: Whether this process has seen to its marker.
-        is_serial: Whether it has to be done one image at a time.
+        shard: Its entry in the plan.
+        journal: Writes the journal rows of this process.
+        history: Journal rows of other processes that were read so far.
+        pending: Inputs without a result when it was opened, in order; those that crashed workers are last.
+        results: The valid result row of each input that has one.
+        is_marked: Whether this process has written its marker.
     """
 
     shard: PlannedShard
@@ -87,8 +86,8 @@ class OpenShard:
 
     @property
     def is_serial(self) -> bool:
-        """Whether workers have died on it so often that images are done one at a time."""
-        return len(self.history.killed_attempts) >= KILLS_BEFORE_CARE
+        """Whether so many workers crashed on it that images are processed one at a time."""
+        return len(self.history.killed_attempts) >= KILLS_BEFORE_SERIAL
 
     @property
     def is_complete(self) -> bool:
@@ -96,22 +95,22 @@ class OpenShard:
         return len(self.results) == self.shard.inputs
 
     def is_crash_suspect(self, planned: PlannedInput) -> bool:
-        """Whether this input has ended workers twice, as far as the intent rows tell."""
-        return len(self.history.open_intents(planned.json)) >= INTENTS_BEFORE_BLAME
+        """Whether this input crashed two workers according to the intent rows."""
+        return len(self.history.open_intents(planned.json)) >= INTENTS_BEFORE_FAILED
 
     def latest_intent_s(self, planned: PlannedInput) -> float:
-        """Store's time of the youngest intent row of an input."""
+        """Time of the newest intent row of an input, by the clock of the store."""
         return max(self.history.open_intents(planned.json))
 
     def add(self, row: ResultRow) -> bool:
-        """Take a result of this attempt; returns whether it is the input's first."""
+        """Add a result of this process; returns whether it is the first of its input."""
         is_first = row.json not in self.results
         keep_better(self.results, row)
         self.journal.add(row)
         return is_first
 
-    def learn(self) -> list[ResultRow]:
-        """Read what others have added to the journal; returns the rows of inputs that had none."""
+    def read_others(self) -> list[ResultRow]:
+        """Read new journal rows of other processes; returns the rows of inputs that had none."""
         new = self.journal.read_others(self.history)
         fresh = [row for row in new if row.json not in self.results]
         for row in new:
@@ -136,9 +135,9 @@ class OpenShard:
 
 
 def assigned_shards(plan: Plan, options: WorkerOptions) -> Sequence[PlannedShard]:
-    """The contiguous block of shards that an index owns, in the order in which it walks it.
+    """The contiguous block of shards that an index owns, in the order of processing.
 
-    Blocks differ by at most one shard. `order="backward"` mirrors everything: index 0 owns the last block.
+    Blocks differ by at most one shard. `order="backward"` mirrors the order: index 0 owns the last block.
     """
     count, index, num_indexes = len(plan.shards), options.index, options.num_indexes
     if options.order == "backward":
@@ -154,14 +153,14 @@ def open_shards(
     options: WorkerOptions,
     listener: Listener,
 ) -> Iterator[OpenShard]:
-    """Take up shards one after the other; each is read when its turn comes, and passed over when it has a marker.
+    """Open shards one after the other; skip shards that have a marker.
 
     Args:
         run: The run.
         plan: Its plan.
-        shards: Shards without a marker, as far as it was known.
-        options: Who takes them up, and in which order of their inputs.
-        listener: Told of the results of earlier attempts and of others.
+        shards: Shards that had no marker at the last listing.
+        options: This process, and the order of the inputs.
+        listener: Receives the results of earlier attempts and of other processes.
     """
     for shard in shards:
         options.watchdog.touch()
@@ -175,13 +174,13 @@ def open_shards(
 
 
 def marked_shards(run: Run, after: str = "") -> Iterator[str]:
-    """Names of the shards that are complete, ascending, those after shard `after`; one listing."""
+    """Names of the complete shards after shard `after`, ascending; one listing."""
     for found in run.store.list(run.key("done"), after=_marker_key(run, after) if after else ""):
         yield found.key.rpartition("/")[2].removesuffix(".json")
 
 
 def completed_shards_in(run: Run, shards: Sequence[PlannedShard]) -> set[str]:
-    """Names of those of some neighbouring shards that are complete; lists no more than their part."""
+    """Names of the complete shards among neighbouring ones; lists only their range."""
     if not shards:
         return set()
     first, last = min(shard.name for shard in shards), max(shard.name for shard in shards)
@@ -195,7 +194,7 @@ def is_marked(run: Run, shard: PlannedShard) -> bool:
 
 
 def are_all_marked(run: Run, plan: Plan) -> bool:
-    """Whether every shard of the plan is complete; the listing ends at the first gap."""
+    """Whether every shard of the plan is complete; stops at the first gap."""
     marked = marked_shards(run)
     return all(next(marked, None) == shard.name for shard in plan.shards)
 
@@ -237,7 +236,7 @@ def _open(run: Run, plan: Plan, shard: PlannedShard, options: WorkerOptions) -> 
     open_shard.pending.sort(key=open_shard.is_crash_suspect)
     if open_shard.is_serial and open_shard.pending:
         logger.warning(
-            "Shard %s has ended %d workers: doing its %d images one at a time",
+            "Shard %s crashed %d workers: processing its %d images one at a time",
             shard.name,
             len(history.killed_attempts),
             len(open_shard.pending),

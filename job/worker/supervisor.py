@@ -1,7 +1,7 @@
 """Several workers on one machine: one process hands out shards, the others do them.
 
 Each worker has a pipe of its own, so that one that is killed in the middle of a message harms no other. What a
-worker had in hand when it died is handed out again; the journal knows what of it is done.
+worker had in hand when it died is assigned out again; the journal knows what of it is done.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 MAX_RESTARTS = 20
 """Of one worker; as often as an index of the chart's Jobs is tried again."""
 _POLL_S = 0.2
-_CUT = "instances cut off"
+_BEYOND_255 = "instances cut off"
 _KILL_AFTER_S = 60.0
 _FATAL = {UsageError.exit_code: UsageError, ConfigurationError.exit_code: ConfigurationError}
 
@@ -43,8 +43,8 @@ class _Slot:
     number: int
     process: Any = None
     connection: Connection | None = None
-    handed: dict[str, PlannedShard] = field(default_factory=dict)
-    told: dict[str, Counter[str]] = field(default_factory=dict)
+    assigned: dict[str, PlannedShard] = field(default_factory=dict)
+    reported: dict[str, Counter[str]] = field(default_factory=dict)
     restarts: int = 0
     failure: AnnotateError | None = None
     end: tuple[int, str] | None = None
@@ -58,7 +58,7 @@ def work_in_processes(
     Args:
         task: What a worker needs to know.
         run: The run.
-        shards: Without a marker, in the order in which they are handed out.
+        shards: Without a marker, in the order in which they are assigned out.
         report: Told of every result.
         observer: Told what the workers do.
 
@@ -129,22 +129,22 @@ class _Supervisor:
             case ("others", shard_name, results):
                 self._add(slot, shard_name, results, 0)
             case ("marked", shard_name):
-                slot.handed.pop(shard_name, None)
-                slot.told.pop(shard_name, None)
+                slot.assigned.pop(shard_name, None)
+                slot.reported.pop(shard_name, None)
             case ("log", level, text, fields):
                 logger.log(level, "%s", text, extra={"fields": {**fields, "worker": slot.number}})
             case ("end", code, text):
                 slot.end = (code, text)
 
     def _add(self, slot: _Slot, shard_name: str, results: Mapping[str, int], cut: int) -> None:
-        slot.told.setdefault(shard_name, Counter()).update({**results, _CUT: cut})
+        slot.reported.setdefault(shard_name, Counter()).update({**results, _BEYOND_255: cut})
         self._report(results, cut)
 
     def _assign(self, slot: _Slot) -> None:
         assert slot.connection is not None
         shard = self._waiting.popleft() if self._waiting else None
         if shard is not None:
-            slot.handed[shard.name] = shard
+            slot.assigned[shard.name] = shard
         try:
             slot.connection.send(shard)
         except OSError:
@@ -183,14 +183,14 @@ class _Supervisor:
             self._start(slot)
 
     def _requeue(self, slot: _Slot) -> None:
-        """What was handed out and has no marker is handed out again, and what was told of it taken back."""
-        lost = [shard for shard in slot.handed.values() if not is_marked(self._run, shard)]
+        """What was assigned out and has no marker is assigned out again, and what was reported of it taken back."""
+        lost = [shard for shard in slot.assigned.values() if not is_marked(self._run, shard)]
         self._waiting.extendleft(reversed(lost))
         for shard in lost:
-            told = slot.told.get(shard.name, Counter())
-            cut = told.pop(_CUT, 0)
-            self._report({result: -count for result, count in told.items()}, -cut)
-        slot.handed, slot.told = {}, {}
+            reported = slot.reported.get(shard.name, Counter())
+            cut = reported.pop(_BEYOND_255, 0)
+            self._report({result: -count for result, count in reported.items()}, -cut)
+        slot.assigned, slot.reported = {}, {}
 
     def _raise_worst(self, is_stopping: bool) -> None:
         failures = [slot.failure for slot in self._slots if slot.failure is not None]

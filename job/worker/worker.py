@@ -1,7 +1,7 @@
-"""A worker: walks its shards through the pipeline, journals what is stored, marks what is complete.
+"""A worker processes shards in the pipeline, journals what is stored and marks complete shards.
 
-One thread conducts; the pipeline's threads never touch the run. The pipeline is not drained between shards: the
-next one is taken up while the last images of the one before are on their way.
+A single coordinator thread owns the run state; pipeline threads never access it. The pipeline is not drained between
+shards: the worker opens the next shard while images of the previous one are in flight.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ A damaged directory makes many neighbouring files unreadable. Each of them is re
 take four readers about as long as an unreachable store is retried.
 """
 STOP_GRACE_S = 20.0
-"""How long a worker that is told to stop lets the images behind the model come to their end."""
+"""Time that a stopping worker gives to images that have passed the model."""
 KILLER_REASON = "ended the worker twice"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Who makes the outputs; goes into every row."""
+    """The process and the model that make the outputs; stored in every row."""
 
     worker: str
     artifact: str
@@ -60,65 +60,70 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class _OnItsWay:
+class _InFlight:
     shard: OpenShard
     resident_bytes: int
 
 
 class Worker:
-    """Conducts the pipeline over shards.
+    """Coordinates the pipeline over shards.
 
     Attributes:
-        stop: Set it, from any thread or signal handler, to end `work` in order.
+        stop: Any thread or signal handler sets it to stop `work` in order.
     """
 
     def __init__(
-        self, run: Run, flow: ThreadedPipeline, resident: ResidentBudget, options: WorkerOptions, who: Provenance
+        self,
+        run: Run,
+        pipeline: ThreadedPipeline,
+        resident: ResidentBudget,
+        options: WorkerOptions,
+        made_by: Provenance,
     ) -> None:
         self._run = run
-        self._flow = flow
+        self._pipeline = pipeline
         self._resident = resident
         self._options = options
-        self._who = who
-        self._on_its_way: dict[str, _OnItsWay] = {}
+        self._made_by = made_by
+        self._in_flight: dict[str, _InFlight] = {}
         self._open: list[OpenShard] = []
         self._failures_in_a_row: dict[type[InputError], int] = {}
         self._journaled_s = options.clock.monotonic_s()
         self.stop = threading.Event()
 
     def load(self) -> Load:
-        """What is on its way."""
-        return Load(self._flow.queued, self._resident.used)
+        """Images and bytes in flight."""
+        return Load(self._pipeline.queued, self._resident.used)
 
     def work(self, shards: Iterable[OpenShard], listener: Listener) -> None:
-        """Do every shard.
+        """Process every shard.
 
         Args:
-            shards: Taken up one by one, when the pipeline has room.
-            listener: Told what becomes of them.
+            shards: Opened one after the other, when the pipeline has room.
+            listener: Receives the results.
 
         Raises:
-            InterruptedRunError: `stop` was set and work is left, or storage is out of reach.
-            WorkerError: The device, the model or an image has stopped this worker.
+            InterruptedRunError: `stop` was set and work is left, or the store is unreachable.
+            WorkerError: The device or the model failed, or an image timed out.
         """
         self._listener = listener
-        is_all_taken_up = False
+        are_all_open = False
         try:
             for shard in shards:
                 self._open.append(shard)
                 self._feed(shard)
                 self._mark_if_complete(shard)
-            is_all_taken_up = True
+            are_all_open = True
             self._drain()
         except HungImageError:
-            self._write_journals()  # and no leave row: it counts as an image that ends workers
+            self._write_journals()  # without a leave row: the image counts as one that crashes workers
             raise
         except AnnotateError:
             self._leave_in_order()
-            if not (self.stop.is_set() and is_all_taken_up and not self._open):
+            if not (self.stop.is_set() and are_all_open and not self._open):
                 raise
         finally:
-            self._flow.close()
+            self._pipeline.close()
 
     def _feed(self, shard: OpenShard) -> None:
         for planned in shard.pending:
@@ -136,25 +141,25 @@ class Worker:
                 self._drain()
 
     def _admit(self, shard: OpenShard, planned: PlannedInput) -> None:
-        """Let an input into the pipeline as soon as there is room."""
+        """Submit an input as soon as the pipeline has room."""
         self._check_stop()
         size = None
-        while not self._flow.has_room or (size := self._resident.try_admit()) is None:
+        while not self._pipeline.has_room or (size := self._resident.try_admit()) is None:
             self._collect()
-        self._on_its_way[planned.json] = _OnItsWay(shard, size)
-        self._flow.submit(planned.json, planned)
+        self._in_flight[planned.json] = _InFlight(shard, size)
+        self._pipeline.submit(planned.json, planned)
 
     def _drain(self) -> None:
-        while self._on_its_way:
+        while self._in_flight:
             self._collect()
 
     def _fail_crasher(self, shard: OpenShard, planned: PlannedInput) -> None:
-        """Book an image that has ended workers twice, once no other worker can be at it any more."""
+        """Fail an image that crashed two workers, once no other worker can still process it."""
         clock = self._options.clock
         age_s = self._run.store.now_s() - shard.latest_intent_s(planned)
         deadline_s = clock.monotonic_s() + self._options.image_timeout_s - age_s
         if clock.monotonic_s() < deadline_s:
-            logger.warning("%s %s: waiting until no worker can be at it any more", planned.json, KILLER_REASON)
+            logger.warning("%s %s: waiting until no other worker can still process it", planned.json, KILLER_REASON)
         while clock.monotonic_s() < deadline_s:
             self._collect()
         self._sync_journal(shard)
@@ -162,29 +167,33 @@ class Worker:
             self._record(shard, ResultRow(json=planned.json, result=FAILED, reason=KILLER_REASON))
 
     def _collect(self) -> None:
-        """Take one result if there is one, and do what is due."""
+        """Take one result if there is one; write the journal when it is due."""
         self._check_stop()
-        ticket = self._flow.next_result()
-        if ticket is not None:
-            self._on_result(ticket)
+        item = self._pipeline.next_result()
+        if item is not None:
+            self._on_result(item)
         if self._options.clock.monotonic_s() - self._journaled_s >= self._options.journal_interval_s:
             self._journal_now()
 
-    def _on_result(self, ticket: WorkItem) -> None:
-        on_its_way = self._on_its_way.pop(ticket.key)
-        self._resident.release(on_its_way.resident_bytes)
-        if isinstance(ticket.value, InputError):
-            row = ResultRow(json=ticket.key, result=FAILED, reason=str(ticket.value))
+    def _on_result(self, item: WorkItem) -> None:
+        in_flight_item = self._in_flight.pop(item.key)
+        self._resident.release(in_flight_item.resident_bytes)
+        if isinstance(item.value, InputError):
+            row = ResultRow(json=item.key, result=FAILED, reason=str(item.value))
         else:
-            row = ticket.value
-        self._count_failures(ticket.value)
-        seconds = {name: round(spent, 4) for name, spent in ticket.seconds.items()}
-        self._record(on_its_way.shard, msgspec.structs.replace(row, seconds=seconds))
+            row = item.value
+        self._count_failures(item.value)
+        seconds = {name: round(spent, 4) for name, spent in item.seconds.items()}
+        self._record(in_flight_item.shard, msgspec.structs.replace(row, seconds=seconds))
 
     def _record(self, shard: OpenShard, row: ResultRow) -> None:
-        who = self._who
+        made_by = self._made_by
         row = msgspec.structs.replace(
-            row, worker=who.worker, artifact=who.artifact, precision=who.precision, provider=who.provider
+            row,
+            worker=made_by.worker,
+            artifact=made_by.artifact,
+            precision=made_by.precision,
+            provider=made_by.provider,
         )
         if row.result == FAILED:
             key = f"{self._run.spec.input_url}/{row.json}"
@@ -194,7 +203,7 @@ class Worker:
         self._mark_if_complete(shard)
 
     def _count_failures(self, value: object) -> None:
-        """Tell a world that fails from images that fail."""
+        """Stop when the store or the model fails rather than single images."""
         kind = type(value)
         if not isinstance(value, InputError) or kind not in MAX_FAILURES_IN_A_ROW:
             self._failures_in_a_row.clear()
@@ -206,19 +215,19 @@ class Worker:
         raise ModelError(message) if kind is ModelFailedInputError else InterruptedRunError(message)
 
     def _mark_if_complete(self, shard: OpenShard) -> None:
-        """Mark a shard as soon as it is complete, and leave it once nothing of it is on its way.
+        """Mark a complete shard, and close it when none of its images is in flight.
 
-        Others may have completed it while images of it are on their way here: their outputs will be stored, so
-        their rows have to be too.
+        Another process may complete the shard while images of it are in flight here. Their outputs will be stored,
+        so their rows must be stored too.
         """
         if not shard.is_complete or shard not in self._open:
             return
-        if any(item.shard is shard for item in self._on_its_way.values()):
+        if any(item.shard is shard for item in self._in_flight.values()):
             self._mark(shard)
             return
         shard.journal.leave()
         self._mark(shard)
-        self._open.remove(shard)  # last: until its marker is written, `work` must not end as if all were done
+        self._open.remove(shard)  # last: `work` must not succeed before the marker is written
 
     def _mark(self, shard: OpenShard) -> None:
         if not shard.is_marked:
@@ -236,8 +245,8 @@ class Worker:
         self._journaled_s = self._options.clock.monotonic_s()
 
     def _sync_journal(self, shard: OpenShard) -> None:
-        """Drop what others have done of a shard in hand; what is on its way here is done twice."""
-        self._listener.add_others(shard.shard, [row.result for row in shard.learn()])
+        """Skip inputs that other processes have done; images in flight here are done twice."""
+        self._listener.add_others(shard.shard, [row.result for row in shard.read_others()])
         self._mark_if_complete(shard)
 
     def _check_stop(self) -> None:
@@ -245,10 +254,10 @@ class Worker:
             raise InterruptedRunError("interrupted with work left: the same command goes on with it")
 
     def _leave_in_order(self) -> None:
-        """Let what the model has answered come to its end, and journal it."""
+        """Finish the images that have passed the model, and journal them."""
         self._options.watchdog.touch()
-        for ticket in self._flow.finish(LAST_STAGES, STOP_GRACE_S):
-            if isinstance(ticket.value, ResultRow):
-                self._on_result(ticket)
+        for item in self._pipeline.finish(LAST_STAGES, STOP_GRACE_S):
+            if isinstance(item.value, ResultRow):
+                self._on_result(item)
         for shard in self._open:
             shard.journal.leave()

@@ -171,8 +171,8 @@ class _SequentialFlow:
 
     def __init__(self, run: Run, source: WorldStore, clock: _ActorClock) -> None:
         self._run, self._source, self._clock = run, source, clock
-        places = AnnotatorIO(source, run, EndWatch(run, clock).check)
-        self._annotator = Annotator(places, None, None, None)  # type: ignore[arg-type]
+        io = AnnotatorIO(source, run, EndWatch(run, clock).check)
+        self._annotator = Annotator(io, None, None, None)  # type: ignore[arg-type]
         self._waiting: deque[WorkItem] = deque()
 
     @property
@@ -191,11 +191,11 @@ class _SequentialFlow:
             self._clock.sleep(POLL_S)
             return None
         self._clock.sleep(IMAGE_S)
-        ticket = self._waiting[0]
+        item = self._waiting[0]
         try:
-            ticket.value = self._do(ticket.value)
+            item.value = self._do(item.value)
         except InputError as exc:
-            ticket.value = exc
+            item.value = exc
         return self._waiting.popleft()
 
     def finish(self, stage_name: str, grace_s: float) -> list[WorkItem]:
@@ -213,8 +213,8 @@ class _SequentialFlow:
         tag = tag_of(self._run.spec.confidence_threshold, self._clock.place.pool.precision)
         npz = f"npz {planned.json} {tag}".encode()
         row = ResultRow(json=planned.json, result=ANNOTATED, scores={tag: [1.0]}, mask_sha256=mask_digest(npz))
-        taken = LoadedItem(planned, found.image, Fetched(b"image"), None, None)  # type: ignore[arg-type]
-        return self._annotator.write(EncodedItem(taken, npz, f"json {planned.json} {tag}".encode(), None, row))
+        loaded = LoadedItem(planned, found.image, Fetched(b"image"), None, None)  # type: ignore[arg-type]
+        return self._annotator.write(EncodedItem(loaded, npz, f"json {planned.json} {tag}".encode(), None, row))
 
 
 class _SteppedHeartbeat(Heartbeat):

@@ -27,7 +27,7 @@ from job.storage.open import new_process_id
 from job.telemetry.progress_bar import Tally
 from job.tools.progress import read_progress
 from job.worker.runner import annotate, list_planned
-from job.worker.shards import KILLS_BEFORE_CARE
+from job.worker.shards import KILLS_BEFORE_SERIAL
 from tests.fakes import FakeSession, JumpingClock, request_of, spec_of, write_inputs
 from tests.job.worker.conftest import UseSession
 from tests.processes import results
@@ -179,7 +179,7 @@ def killed_run(source: Path, target: Path, *, override: bool, intents: int) -> R
     store = LocalStore(target, "dead")
     run = open_run(store, spec_of(source, override=override), name="r", is_date_given=False, process_id="dead")
     plan = make_plan(run, Selection(run, LocalStore(source, "dead")), Sizing())
-    for number in range(max(intents, KILLS_BEFORE_CARE)):
+    for number in range(max(intents, KILLS_BEFORE_SERIAL)):
         for shard in plan.shards:
             journal = ShardJournal(run, shard.name, f"dead{number}")
             journal.start()

@@ -1,8 +1,8 @@
-"""Stages that overlap: a chain of functions, each run by threads of its own, joined by bounded queues.
+"""A threaded pipeline: a chain of functions, each with its own threads and input queue.
 
-An item enters with `submit` and comes out with `next_result`, in any order. A stage that raises `InputError`
-ends its item there; any other error ends the flow and is raised where the results are taken. Threads are
-daemons: a stage that hangs in foreign code cannot keep the process from ending.
+`submit` adds an item and `next_result` returns finished ones, in any order. `InputError` in a stage finishes its item;
+any other error stops the pipeline, and `next_result` raises it. Threads are daemons, so a stage that hangs in foreign
+code cannot block the exit of the process.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Stage:
     """One step.
 
     Attributes:
-        name: As it appears in the journal's seconds.
-        call: Takes a list of 1 to `batch` values, returns as many; a value may be an `Finished` or an
-            `InputError`, which end their item.
-        threads: How many run it at once.
+        name: Key in the journal's `seconds`.
+        call: Takes a list of 1 to `batch` values and returns as many; `Finished` and `InputError` values finish
+            their item.
+        threads: Threads that run it.
         batch: Largest number of items in one call.
     """
 
@@ -40,19 +40,19 @@ class Stage:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a stage returns for an item that needs no further stage."""
+    """Returned by a stage for an item that needs no further stage."""
 
     value: Any
 
 
 @dataclass
 class WorkItem:
-    """An item on its way.
+    """An item in the pipeline.
 
     Attributes:
-        key: What it is called in messages.
-        value: What the last stage made of it.
-        seconds: Seconds spent in each stage, a batch's divided by its size.
+        key: Its name in messages.
+        value: Result of the last stage.
+        seconds: Seconds spent in each stage; a batch is divided by its size.
     """
 
     key: str
@@ -61,7 +61,7 @@ class WorkItem:
 
 
 def each(function: Callable[[Any], Any]) -> Callable[[list[Any]], list[Any]]:
-    """A stage's call out of a function on one item."""
+    """Make the call of a stage from a function on one item."""
 
     def call(items: list[Any]) -> list[Any]:
         return [function(item) for item in items]
@@ -79,9 +79,9 @@ class ThreadedPipeline:
 
         Args:
             stages: In order.
-            capacity: Most items inside at once.
-            item_timeout_s: Longest time for one call of a stage.
-            on_progress: Told of every call that has come to its end.
+            capacity: Maximum number of items in the pipeline.
+            item_timeout_s: Maximum time for one call of a stage.
+            on_progress: Called after every call of a stage.
         """
         self._stages = tuple(stages)
         self._capacity = capacity
@@ -109,18 +109,18 @@ class ThreadedPipeline:
         return {stage.name: waiting.qsize() for stage, waiting in zip(self._stages, self._queues, strict=True)}
 
     def submit(self, key: str, value: Any) -> None:
-        """Let an item in."""
+        """Add an item."""
         self.inside += 1
         self._queues[0].put(WorkItem(key, value))
 
     def next_result(self, timeout_s: float = POLL_S) -> WorkItem | None:
-        """An item that has come out, or None after `timeout_s` without one.
+        """A finished item, or None after `timeout_s` without one.
 
-        Its value is the last stage's, the value of an `Finished`, or the `InputError` that ended it.
+        Its value is that of the last stage, the value of a `Finished`, or the `InputError` that finished it.
 
         Raises:
-            HungImageError: An item has been in a stage for longer than allowed.
-            BaseException: What a stage raised, other than `InputError`.
+            HungImageError: An item exceeded its timeout in a stage.
+            BaseException: Raised by a stage, other than `InputError`.
         """
         self._check_hung()
         try:
@@ -133,11 +133,11 @@ class ThreadedPipeline:
         return result
 
     def discard_before(self, stage_name: str) -> None:
-        """Throw away what has not come to a stage yet; what has, goes on to the end."""
+        """Discard the items that have not reached a stage; the others continue."""
         self._discard_before = [stage.name for stage in self._stages].index(stage_name)
 
     def finish(self, stage_name: str, grace_s: float) -> list[WorkItem]:
-        """Bring what has come to a stage to its end, at most `grace_s` long; returns what came out."""
+        """Finish the items that have reached a stage, for at most `grace_s`; returns them."""
         self.discard_before(stage_name)
         finished, deadline = [], time.monotonic() + grace_s
         while time.monotonic() < deadline and (self._is_busy_from(self._discard_before) or not self._results.empty()):
@@ -150,7 +150,7 @@ class ThreadedPipeline:
         return finished
 
     def close(self) -> None:
-        """Let the threads end when they are idle."""
+        """Let the threads exit when they are idle."""
         for index, stage in enumerate(self._stages):
             for _ in range(stage.threads):
                 self._queues[index].put(None)
@@ -169,7 +169,7 @@ class ThreadedPipeline:
             self._active[threading.get_ident()] = (stage.name, items, begun)
             try:
                 values = _call(stage, items)
-            except BaseException as exc:  # noqa: BLE001 - raised again where the results are taken
+            except BaseException as exc:  # noqa: BLE001 - `next_result` raises it
                 self._results.put(exc)
                 return
             self._on_progress()
@@ -189,7 +189,7 @@ class ThreadedPipeline:
 
     @staticmethod
     def _take(inbox: queue.Queue[WorkItem | None], batch: int) -> list[WorkItem] | None:
-        """Wait for one item and take what else is there, up to a batch; None to end the thread."""
+        """Wait for one item and add queued ones up to a batch; None to stop the thread."""
         items: list[WorkItem] = []
         item = inbox.get()
         while item is not None:

@@ -1,4 +1,4 @@
-"""One image on its way: a value that gains fields from stage to stage and never goes back.
+"""One image in the pipeline: each stage returns a new value with more fields.
 
 `PlannedInput` -> `LoadedItem` -> `DecodedItem` -> `InferredItem` -> `ProcessedItem` -> `EncodedItem` -> `ResultRow`
 """
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedItem:
-    """Read: the files of one input.
+    """Result of the read stage: the files of one input.
 
     Attributes:
-        planned: The line of the plan.
+        planned: Its entry in the plan.
         image_key: Key of the image.
-        image: The image file, as it was fetched.
+        image: The image file.
         document: The input's JSON.
         prior: The output's JSON of the same key, or None.
     """
@@ -43,7 +43,7 @@ class LoadedItem:
 
 @dataclass(frozen=True)
 class DecodedItem:
-    """Decoded: what the model sees, uint8 (S, S, 3) RGB."""
+    """Result of the decode stage: the model's input, uint8 (S, S, 3) RGB."""
 
     loaded: LoadedItem
     header: Header
@@ -52,7 +52,7 @@ class DecodedItem:
 
 @dataclass(frozen=True)
 class InferredItem:
-    """Inferred: what the model says."""
+    """Result of the infer stage: the answers of the model."""
 
     loaded: LoadedItem
     header: Header
@@ -61,7 +61,7 @@ class InferredItem:
 
 @dataclass(frozen=True)
 class ProcessedItem:
-    """Post-processed: instances in the stored raster."""
+    """Result of the postprocess stage: instances in the stored raster."""
 
     loaded: LoadedItem
     annotation: Annotation
@@ -69,7 +69,7 @@ class ProcessedItem:
 
 @dataclass(frozen=True)
 class EncodedItem:
-    """Encoded: the bytes of the output, and the journal's row about them."""
+    """Result of the encode stage: the bytes of the outputs and their journal row."""
 
     loaded: LoadedItem
     npz: bytes

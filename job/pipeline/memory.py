@@ -1,8 +1,8 @@
-"""Bounds on memory, in bytes, that several threads share.
+"""Memory budgets, in bytes, that several threads share.
 
-Two kinds of bytes, two budgets. *Resident* bytes belong to an image from its admission to its end; nobody ever
-waits for them inside a stage, so the stages cannot wait for one another in a circle. *Transient* bytes are held
-for the length of one call (a decoded raster) by threads that hold no other transient bytes.
+There are two budgets. *Resident* bytes belong to an image from its admission to its result. No stage waits for them, so
+deadlock is impossible. *Transient* bytes belong to one call (a decoded raster); a thread that waits for them holds no
+other transient bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 class ByteBudget:
     """Counts bytes against a limit.
 
-    One request larger than the whole limit is let in alone, so that nothing waits for ever.
+    A request larger than the limit is admitted when nothing else is held, so no request waits forever.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -25,11 +25,11 @@ class ByteBudget:
 
     @property
     def used(self) -> int:
-        """Bytes that are held."""
+        """Bytes held."""
         return self._used
 
     def try_acquire(self, size: int) -> bool:
-        """Hold `size` bytes if they fit, or if nothing else is held; returns whether they are held."""
+        """Hold `size` bytes if they fit or nothing else is held; returns whether it did."""
         with self._condition:
             if not self._fits(size):
                 return False
@@ -37,14 +37,14 @@ class ByteBudget:
             return True
 
     def release(self, size: int) -> None:
-        """Give back bytes that are held; a negative size holds more without asking."""
+        """Release bytes; a negative size holds more without waiting."""
         with self._condition:
             self._used -= size
             self._condition.notify_all()
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
-        """Wait until `size` bytes fit, and hold them for the length of a block."""
+        """Wait until `size` bytes fit, and hold them during a block."""
         with self._condition:
             self._condition.wait_for(lambda: self._fits(size))
             self._used += size
@@ -58,17 +58,17 @@ class ByteBudget:
 
 
 class ResidentBudget:
-    """Room for images on their way, by what the largest one seen so far took.
+    """Admits images to the pipeline, by the size of the largest one so far.
 
-    An image's size is known only once it is read, so each is let in at the price of the largest before it.
+    The size of an image is unknown until it is read, so each admission holds the size of the largest image before it.
     """
 
     def __init__(self, limit_bytes: int, fixed_bytes: int) -> None:
-        """Take the limit, and what every image takes beside its file.
+        """Create an empty budget.
 
         Args:
             limit_bytes: For all images together.
-            fixed_bytes: Model input, mask logits and outputs of one image.
+            fixed_bytes: Model input, mask logits and outputs of one image, without its file.
         """
         self._budget = ByteBudget(limit_bytes)
         self._fixed = fixed_bytes
@@ -76,18 +76,18 @@ class ResidentBudget:
 
     @property
     def used(self) -> int:
-        """Bytes that images on their way hold."""
+        """Bytes that images in flight hold."""
         return self._budget.used
 
-    def saw(self, file_bytes: int) -> None:
-        """Learn the size of an image file."""
+    def record_file(self, file_bytes: int) -> None:
+        """Record the size of an image file."""
         self._largest_file = max(self._largest_file, file_bytes)
 
     def try_admit(self) -> int | None:
-        """Room for one image, in bytes to give back to `release`, or None while there is none."""
+        """Admit one image; returns the bytes to `release`, or None if there is no room."""
         size = self._fixed + self._largest_file
         return size if self._budget.try_acquire(size) else None
 
     def release(self, size: int) -> None:
-        """An image has come to its end."""
+        """Release the bytes of a finished image."""
         self._budget.release(size)

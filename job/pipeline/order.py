@@ -1,4 +1,4 @@
-"""One image, from files to files. This file says which stages there are, and their order, and nothing else."""
+"""The stages of an image and their order."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from job.pipeline.executor import Stage, each
 from job.pipeline.stages import Annotator
 
 LAST_STAGES = "postprocess"
-"""A worker that is told to stop finishes what has come this far: the model, the costly part, is behind it."""
+"""A stopping worker finishes the images that have reached this stage: their inference is done."""
 
 
 def stages_of(annotator: Annotator, *, batch_size: int, in_flight: int, cpus: int, io_threads: int) -> Sequence[Stage]:
     """The stages in order.
 
     Args:
-        annotator: What does the work.
+        annotator: Has the functions of the stages.
         batch_size: Images in one call of the model.
-        in_flight: Calls of the model at once.
-        cpus: Processors for what Python and its libraries compute.
-        io_threads: Reads, and writes, at once.
+        in_flight: Concurrent calls of the model.
+        cpus: Threads for each stage that computes outside of the model.
+        io_threads: Concurrent reads, and as many writes.
     """
     return (
         Stage(name="read", call=each(annotator.read), threads=io_threads),

@@ -1,4 +1,4 @@
-"""What each stage does with one image (the model's: with a batch). Their order is in job.pipeline.order."""
+"""The function of each stage on one image (infer: on a batch). Their order is in job.pipeline.order."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ logger = logging.getLogger(__name__)
 
 OVERLAY_FOLDER = f"{PRIVATE_FOLDER}/overlays"
 _POSTPROCESS_BYTES_PER_PIXEL = 4
-"""One instance's mask as it is resized and as it is painted, and what is copied between."""
+"""The mask of one instance while it is resized and painted, with copies."""
 
 
 class ModelFailedInputError(InputError):
-    """The model failed on this image; many in a row mean that it is not the image (job.worker.worker counts)."""
+    """The model failed on this image; job.worker.worker stops after many such failures in a row."""
 
 
 class RefusedInputError(InputError):
-    """The store refuses a file of this input; many in a row mean that it is not the file (job.worker.worker counts)."""
+    """The store refused a file of this input; job.worker.worker stops after many such failures in a row."""
 
 
 @dataclass(frozen=True)
 class Budgets:
-    """Memory for images: see job.pipeline.memory."""
+    """Memory budgets for images; see job.pipeline.memory."""
 
     resident: ResidentBudget
     transient: ByteBudget
@@ -58,7 +58,7 @@ class Budgets:
 
 @dataclass(frozen=True)
 class AnnotatorIO:
-    """Where inputs come from and outputs go.
+    """The stores and the guard of an annotator.
 
     Attributes:
         source: The input.
@@ -72,7 +72,7 @@ class AnnotatorIO:
 
 
 class Annotator:
-    """The six stages of a run, with what they need.
+    """The six stages of a run.
 
     Attributes:
         visualize: Whether to store overlays.
@@ -89,7 +89,7 @@ class Annotator:
         self.visualize = False
 
     def read(self, planned: PlannedInput) -> LoadedItem | Finished:
-        """Fetch JSON, image and the output's JSON; an annotation that a person has reviewed ends here."""
+        """Fetch JSON, image and the output's JSON; finish inputs whose annotation a person has reviewed."""
         if planned.problem:
             raise InputError(planned.problem)
         found = look_up(planned, self._source, self._run)
@@ -102,11 +102,11 @@ class Annotator:
         prior = self._read_prior(planned.json) if found.has_prior else None
         if prior is not None and not self._spec.override_reviewed and gva.is_reviewed(prior, self._spec.model_id):
             return Finished(ResultRow(json=planned.json, result=REVIEWED))
-        self._budgets.resident.saw(len(image.data))
+        self._budgets.resident.record_file(len(image.data))
         return LoadedItem(planned, found.image, image, document, prior)
 
     def decode(self, loaded: LoadedItem) -> DecodedItem:
-        """Check the header, then decode to the model's square."""
+        """Check the header, then decode to the input size of the model."""
         header = read_header(loaded.image.data, self._spec.max_image_pixels)
         self._warn_of_size(loaded, header)
         with self._budgets.transient.hold(header.decode_bytes):
@@ -114,7 +114,7 @@ class Annotator:
         return DecodedItem(loaded, header, pixels)
 
     def infer(self, batch: list[DecodedItem]) -> list[InferredItem | InputError]:
-        """Run the model; an image on which it fails twice fails alone."""
+        """Run the model; retry the images of a failed batch one at a time."""
         try:
             groundings = self._ground(batch)
         except ModelError:
@@ -124,10 +124,10 @@ class Annotator:
         return [InferredItem(item.loaded, item.header, found) for item, found in zip(batch, groundings, strict=True)]
 
     def postprocess(self, inferred: InferredItem) -> ProcessedItem:
-        """Instances of the reference rules in the stored raster, and the painted mask."""
+        """Compute the instances in the stored raster and the painted mask."""
         height, width = inferred.header.size_hw
         with self._budgets.transient.hold(height * width * _POSTPROCESS_BYTES_PER_PIXEL):
-            self._budgets.transient.release(-height * width)  # the mask, until `encode` has compressed it
+            self._budgets.transient.release(-height * width)  # the mask, held until `encode` ends
             annotation = annotate_grounding(
                 inferred.grounding,
                 self._spec.prompts,
@@ -137,7 +137,7 @@ class Annotator:
         return ProcessedItem(inferred.loaded, annotation)
 
     def encode(self, processed: ProcessedItem) -> EncodedItem | Finished:
-        """Make the bytes of NPZ and JSON, and the journal's row."""
+        """Encode NPZ and JSON, and make the journal row."""
         loaded, annotation = processed.loaded, processed.annotation
         entry = gva.segmentation_entry(
             annotation,
@@ -176,14 +176,14 @@ class Annotator:
         return encoded.row
 
     def _read_prior(self, key: str) -> gva.Document | None:
-        """The output's JSON; a broken one is replaced only when it is to be overridden."""
+        """Read the output's JSON; a broken one is replaced only in an override run."""
         raw = self._fetch(self._run.store, key).data
         try:
             return gva.parse_prior(raw)
         except InputError as exc:
             if not self._spec.override:
                 raise
-            logger.warning("%s: %s; it is overridden", key, exc)
+            logger.warning("%s: %s; it is overwritten", key, exc)
             return None
 
     def _fetch(self, store: Store, key: str) -> Fetched:
@@ -201,7 +201,7 @@ class Annotator:
         height, width = header.size_hw
         if declared is not None and declared != (width, height):
             logger.warning(
-                "%s: image.dimensions says %s x %s, the file has %d x %d: the file counts",
+                "%s: image.dimensions says %s x %s, the file has %d x %d: using the file",
                 loaded.planned.json,
                 *declared,
                 width,
@@ -212,7 +212,7 @@ class Annotator:
         features = self._session.encode_images(np.stack([item.pixels for item in batch]))
         groundings = self._session.ground(features, self._text, self._spec.confidence_threshold)
         if not all(np.isfinite(found.scores).all() and np.isfinite(found.mask_logits).all() for found in groundings):
-            raise ModelError("the model answers with numbers that are not finite")
+            raise ModelError("the model returned numbers that are not finite")
         return groundings
 
     def _infer_again(self, item: DecodedItem) -> list[InferredItem | InputError]:

@@ -1,4 +1,4 @@
-"""One of several workers on a machine: asks for shards through a pipe and tells what comes of them."""
+"""One of several worker processes of a machine: requests shards through a pipe and reports their results."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from job.telemetry.logs import quiet_libraries
 from job.worker.factory import DEFAULT_MEMORY_FRACTION, build_worker
 from job.worker.shards import open_shards
 
-_UNFORESEEN_EXIT_CODE = 70
+_UNEXPECTED_EXIT_CODE = 70
 
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """What a worker needs to know; it travels to another process.
+    """What a worker process needs to start; it is pickled.
 
     Attributes:
         addresses: Of input and output.
         artifact_folder: The model.
-        artifact_digest: What its manifest must have, or None to take any.
+        artifact_digest: Digest that its manifest must have, or None to accept any.
         run_name: The run.
-        options: Of all workers together.
+        options: For all workers together.
         gpus: Names of the GPUs for CUDA_VISIBLE_DEVICES, one a worker; empty on a CPU.
         log_level: Of the messages that the workers send.
         memory: Bytes that were available to all workers together before they started.
@@ -55,7 +55,7 @@ class WorkerTask:
     memory: int = field(default_factory=available_memory)
 
     def for_part(self, part: int) -> WorkerTask:
-        """The task of one worker: its part of threads and memory, its GPU, a name of its own."""
+        """The task of one worker: its share of threads and memory, its GPU and its own process ID."""
         options, workers = self.options, self.options.workers
         budget = options.memory_budget or int(self.memory * DEFAULT_MEMORY_FRACTION)
         own = replace(
@@ -72,11 +72,11 @@ class WorkerTask:
 
 
 class _ParentGoneError(InterruptedRunError):
-    """The process that hands out shards is gone."""
+    """The supervisor process has ended."""
 
 
 class _Channel:
-    """The worker's end of the pipe; rows and log lines come from several threads."""
+    """The worker's end of the pipe; several threads send through it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -87,23 +87,23 @@ class _Channel:
             with self._lock:
                 self._connection.send(message)
         except OSError as exc:
-            raise _ParentGoneError("the process that hands out shards is gone: this worker stops") from exc
+            raise _ParentGoneError("the supervisor process has ended: this worker stops") from exc
 
     def shards(self) -> Iterator[PlannedShard]:
-        """Ask for one shard after the other."""
+        """Request shards until none is left."""
         while True:
             self.send("next")
             try:
                 shard = self._connection.recv()
             except (EOFError, OSError) as exc:
-                raise _ParentGoneError("the process that hands out shards is gone: this worker stops") from exc
+                raise _ParentGoneError("the supervisor process has ended: this worker stops") from exc
             if shard is None:
                 return
             yield shard
 
 
 class _PipeListener:
-    """A listener that tells the process that hands out shards."""
+    """A listener that reports to the supervisor."""
 
     def __init__(self, channel: _Channel, heartbeat: Heartbeat, clock: Clock) -> None:
         self._channel = channel
@@ -138,8 +138,8 @@ class _ChannelHandler(logging.Handler):
 
 
 def run_worker(connection: Connection, task: WorkerTask) -> None:
-    """Body of the process; ends it with the exit code that job.errors documents."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
+    """Run the worker process; it exits with a code of job.errors."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     channel = _Channel(connection)
     logging.basicConfig(level=task.log_level, handlers=[_ChannelHandler(channel, task.options.part)], force=True)
     quiet_libraries()
@@ -151,8 +151,8 @@ def run_worker(connection: Connection, task: WorkerTask) -> None:
     except AnnotateError as exc:
         code, text = exc.exit_code, str(exc)
     except BaseException as exc:
-        logging.getLogger(__name__).critical("Unforeseen error", exc_info=True)
-        code, text = _UNFORESEEN_EXIT_CODE, f"{type(exc).__name__}: {exc}"
+        logging.getLogger(__name__).critical("Unexpected error", exc_info=True)
+        code, text = _UNEXPECTED_EXIT_CODE, f"{type(exc).__name__}: {exc}"
     try:
         channel.send("end", code, text)
         connection.close()
@@ -168,7 +168,7 @@ def _work(channel: _Channel, task: WorkerTask) -> None:
     source, target = (address.open(options.process_id) for address in task.addresses)
     run = find_named(target, task.run_name)
     plan = read_plan(run)
-    assert plan is not None, "shards are handed out once there is a plan"
+    assert plan is not None, "the supervisor assigns shards after planning"
     try:
         with Heartbeat(run, options) as heartbeat:
             heartbeat.beat.activity, begun_s = "loading", options.clock.monotonic_s()

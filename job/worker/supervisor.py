@@ -1,7 +1,7 @@
-"""Several workers on one machine: one process hands out shards, the others do them.
+"""Several worker processes on one machine: a supervisor assigns shards to them.
 
-Each worker has a pipe of its own, so that one that is killed in the middle of a message harms no other. What a
-worker had in hand when it died is assigned out again; the journal knows what of it is done.
+Each worker has its own pipe, so a worker that is killed during a message does not affect the others. The supervisor
+requeues the shards of a worker that died; the journal tells which of their inputs are done.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from job.worker.shards import is_marked
 logger = logging.getLogger(__name__)
 
 MAX_RESTARTS = 20
-"""Of one worker; as often as an index of the chart's Jobs is tried again."""
+"""Restarts of one worker; as many as an index of the chart's Jobs gets."""
 _POLL_S = 0.2
 _BEYOND_255 = "instances cut off"
 _KILL_AFTER_S = 60.0
 _FATAL = {UsageError.exit_code: UsageError, ConfigurationError.exit_code: ConfigurationError}
 
 Report = Callable[[Mapping[str, int], int], None]
-"""Takes counts of results, and how many instances were cut off in them; negative to take them back."""
+"""Receives counts of results and of instances beyond 255; negative counts revoke earlier ones."""
 
 
 @dataclass
 class _Slot:
-    """A worker's place, whoever has it at the time."""
+    """A worker number and the process that has it."""
 
     number: int
     process: Any = None
@@ -53,19 +53,19 @@ class _Slot:
 def work_in_processes(
     task: WorkerTask, run: Run, shards: Sequence[PlannedShard], report: Report, observer: Observer
 ) -> None:
-    """Do shards in `task.options.workers` processes.
+    """Process shards in `task.options.workers` processes.
 
     Args:
-        task: What a worker needs to know.
+        task: What a worker needs to start.
         run: The run.
-        shards: Without a marker, in the order in which they are assigned out.
-        report: Told of every result.
-        observer: Told what the workers do.
+        shards: Shards without a marker, in the order of assignment.
+        report: Receives every result.
+        observer: Receives the events of the workers.
 
     Raises:
-        ConfigurationError: A worker has found something that every worker would see; the others are ended.
-        InterruptedRunError: A signal came, and work is left; the workers have ended in order.
-        WorkerError: A worker was ended too often, and shards are left.
+        ConfigurationError: A worker found an error that every worker would see; the others are terminated.
+        InterruptedRunError: A signal arrived, and work is left; the workers have exited in order.
+        WorkerError: A worker exceeded `MAX_RESTARTS`, and shards are left.
     """
     stop = threading.Event()
     with stopped_by_signals(stop):
@@ -85,7 +85,7 @@ class _Supervisor:
         self._context = multiprocessing.get_context("spawn")
 
     def work(self, stop: threading.Event) -> None:
-        """Hand out shards until all are done, or nobody is left to do them."""
+        """Assign shards until all are done or no worker is left."""
         is_stopping = False
         try:
             for slot in self._slots:
@@ -148,10 +148,10 @@ class _Supervisor:
         try:
             slot.connection.send(shard)
         except OSError:
-            return  # it has died; its end of the pipe tells so in a moment
+            return  # it has died; `_listen` sees its closed pipe next
 
     def _on_exit(self, slot: _Slot, is_stopping: bool) -> None:
-        """A worker has ended: take back what it had in hand, and start another in its place if there is need."""
+        """Requeue the shards of a worker that has exited, and restart it if needed."""
         assert slot.connection is not None
         slot.connection.close()
         slot.connection = None
@@ -161,7 +161,7 @@ class _Supervisor:
         if code == 0:
             self._restart_for_requeued_shards(slot, is_stopping)
             return
-        reason = text or (f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}")
+        reason = text or (f"killed by signal {-code}" if code < 0 else f"exit code {code}")
         slot.failure = _FATAL.get(code, WorkerError if code != InterruptedRunError.exit_code else InterruptedRunError)(
             f"worker {slot.number}: {reason}"
         )
@@ -170,20 +170,22 @@ class _Supervisor:
             self._terminate_all()
         elif not is_stopping and slot.restarts < MAX_RESTARTS:
             slot.restarts += 1
-            logger.warning("Worker %d has ended (%s): starting it again", slot.number, reason)
+            logger.warning("Worker %d has exited (%s): restarting it", slot.number, reason)
             self._start(slot)
         elif not is_stopping:
-            logger.error("Worker %d has ended %d times (%s): given up", slot.number, slot.restarts + 1, reason)
+            logger.error(
+                "Worker %d has exited %d times (%s): not restarting it", slot.number, slot.restarts + 1, reason
+            )
 
     def _restart_for_requeued_shards(self, slot: _Slot, is_stopping: bool) -> None:
-        """A worker that has nothing more to do may have ended before another one died with work in hand."""
+        """Restart a worker that finished before another one died and left shards."""
         slot.failure = None
         if self._waiting and not is_stopping and slot.restarts < MAX_RESTARTS:
             slot.restarts += 1
             self._start(slot)
 
     def _requeue(self, slot: _Slot) -> None:
-        """What was assigned out and has no marker is assigned out again, and what was reported of it taken back."""
+        """Requeue the assigned shards that have no marker, and revoke their reported results."""
         lost = [shard for shard in slot.assigned.values() if not is_marked(self._run, shard)]
         self._waiting.extendleft(reversed(lost))
         for shard in lost:

@@ -86,7 +86,7 @@ def test_a_worker_that_is_killed_is_replaced_and_told(source: Path, tmp_path: Pa
         os.kill(workers_of(process)[0], signal.SIGKILL)
         _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
-    assert re.search(r"Worker \d has ended \(ended by signal 9\): starting it again", stderr)
+    assert re.search(r"Worker \d has exited \(killed by signal 9\): restarting it", stderr)
     assert results(target) == quiet
     assert "Successfully processed: 60" in stderr
 

@@ -128,8 +128,8 @@ def test_images_are_admitted_at_the_price_of_the_largest_so_far() -> None:
     room = ResidentBudget(limit_bytes=1000, fixed_bytes=100)
     first = room.try_admit()
     assert first == 100
-    room.saw(300)
-    room.saw(200)
+    room.record_file(300)
+    room.record_file(200)
     assert room.try_admit() == 400
     assert room.try_admit() == 400
     assert room.try_admit() is None
@@ -140,7 +140,7 @@ def test_images_are_admitted_at_the_price_of_the_largest_so_far() -> None:
 
 def test_one_image_is_admitted_however_large() -> None:
     room = ResidentBudget(limit_bytes=1000, fixed_bytes=100)
-    room.saw(10_000)
+    room.record_file(10_000)
     assert room.try_admit() == 10_100
     assert room.try_admit() is None
     room.release(10_100)

@@ -137,7 +137,7 @@ def test_an_image_on_which_the_model_is_not_finite_twice_fails_alone(
 ) -> None:
     def fail(pixels: NDArray[np.uint8]) -> None:
         if pixels[0, 0, 0, 0] == 3:
-            raise ModelError("the model answers with numbers that are not finite")
+            raise ModelError("the model returned numbers that are not finite")
 
     use_session(FakeSession(before_image=fail))
     options = WorkerOptions(device="cpu", max_failed_fraction=1)

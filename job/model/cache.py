@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.utils import get_protocol
+from fsspec.core import strip_protocol
 
 from job.errors import (
     ArtifactError,
@@ -35,7 +34,7 @@ from job.errors import (
 )
 from job.model.artifact import MANIFEST_NAME, Artifact, FileEntry, decode_manifest, file_entry, open_artifact
 from job.storage.download import download
-from job.storage.open import new_process_id, open_store
+from job.storage.open import new_process_id, normalize_url, open_store, protocol_of
 from job.storage.store import Store
 from job.system.watchdog import OnProgress
 
@@ -126,12 +125,12 @@ class RemoteModel:
 
 def remote_url(model: str) -> str | None:
     """The URL of a model that has to be fetched, or None for a folder of this machine."""
-    return None if get_protocol(model) in {"file", "local"} else model.rstrip("/")
+    return None if protocol_of(model) in {"file", "local"} else model.rstrip("/")
 
 
 def local_path(model: str) -> Path:
     """Path of a model that is a folder, or a file:// URL."""
-    return Path(LocalFileSystem._strip_protocol(model) if "://" in model else model)
+    return Path(strip_protocol(normalize_url(model)) if "://" in model else model)
 
 
 def open_remote_model(

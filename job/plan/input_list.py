@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import unquote_plus
 
-from fsspec.utils import get_protocol
-
 from job.errors import ObjectError, UsageError
 from job.storage.keys import JSON_SUFFIX, ordered
-from job.storage.open import Address, new_process_id
+from job.storage.open import Address, new_process_id, protocol_of
 from job.storage.store import Store
 from job.system.watchdog import OnProgress
 
@@ -143,13 +141,13 @@ def _place(path: str, source: Address) -> tuple[Address, str]:
     folder, slash, name = head.rpartition("/")
     if not name:
         raise UsageError(f"--input_list {path} is a folder: give a file with one key a line, or a CSV")
-    options = source.options if get_protocol(path) == get_protocol(source.url) else {}
+    options = source.options if protocol_of(path) == protocol_of(source.url) else {}
     return Address(folder + slash if slash else ".", options), name + query
 
 
 def _without_query(path: str) -> tuple[str, str]:
     """A web address and its `?…`; anywhere else a question mark is one letter of a name."""
-    if get_protocol(path) not in {"http", "https"}:
+    if protocol_of(path) not in {"http", "https"}:
         return path, ""
     head, mark, query = path.partition("?")
     return head, mark + query

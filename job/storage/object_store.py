@@ -146,23 +146,23 @@ class ObjectStore:
 
     def put(self, key: str, data: bytes, guard: Guard | None = None) -> None:
         """See `Store.put`."""
-        self._retry.call(self._named(key), lambda: self._driver.put(key, data), guard)
+        self._retry.call(self._named(key), lambda: self._driver.put(key, data), guard, is_write=True)
 
     def put_file(self, key: str, path: Path) -> None:
         """See `Store.put_file`."""
-        self._retry.call(self._named(key), lambda: self._driver.put_file(key, path))
+        self._retry.call(self._named(key), lambda: self._driver.put_file(key, path), is_write=True)
 
     def copy_from(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:
         """See `Store.copy_from`."""
         is_copied = fetched.source is not None and self._retry.call(
-            self._named(key), lambda: self._driver.copy(key, fetched), guard
+            self._named(key), lambda: self._driver.copy(key, fetched), guard, is_write=True
         )
         if not is_copied:
             self.put(key, fetched.data, guard)
 
     def create(self, key: str, data: bytes) -> bool:
         """See `Store.create`; "it exists" may be the answer to one's own earlier try, so it is read back."""
-        if self._retry.call(self._named(key), lambda: self._driver.create(key, data)):
+        if self._retry.call(self._named(key), lambda: self._driver.create(key, data), is_write=True):
             return True
         try:
             return self.read(key) == data

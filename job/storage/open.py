@@ -1,4 +1,4 @@
-"""Opening a folder, or a bucket, by its path or URL."""
+"""Opens a folder or a bucket by its path or URL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fsspec.implementations.local import LocalFileSystem
+from fsspec.core import strip_protocol
 from fsspec.utils import get_protocol
 
 from job.errors import UsageError
@@ -32,11 +32,11 @@ _EXTRA_OF_PROTOCOL = {
 
 @dataclass(frozen=True)
 class Address:
-    """Where a store is and how it is opened; travels between processes.
+    """URL and options of a store; can be pickled for another process.
 
     Attributes:
         url: Path or URL.
-        options: Storage options; may hold secrets, so it is never shown.
+        options: Storage options. They may contain secrets, so `repr` leaves them out.
     """
 
     url: str
@@ -51,24 +51,39 @@ def open_store(url: str, process_id: str, options: Mapping[str, Any] | None = No
     """Open a folder by path or URL.
 
     Args:
-        url: Path of a local folder, or a URL of any kind that fsspec has a driver for.
-        process_id: Name of this process, unique; temporary files lie in a folder of that name.
-        options: Storage options of the fsspec driver; what is not given comes from its environment variables.
+        url: Path of a local folder, or a URL for which fsspec has a driver.
+        process_id: Unique name of this process, and of its folder of temporary files.
+        options: Storage options of the fsspec driver. Its environment variables supply the rest.
 
     Raises:
-        UsageError: No driver for this kind of storage, or options that it does not take.
+        UsageError: There is no driver for the protocol, or the driver does not accept the options.
     """
-    protocol = get_protocol(url)
+    url, protocol = normalize_url(url), protocol_of(url)
     if protocol in {"file", "local"}:
-        return LocalStore(Path(LocalFileSystem._strip_protocol(url)), process_id)
+        return LocalStore(Path(strip_protocol(url)), process_id)
     return ObjectStore(_open_driver(url, protocol, dict(options or {})), process_id)
 
 
+def normalize_url(url: str) -> str:
+    """The URL with its scheme in lower case (RFC 3986, 3.1); a path is returned unchanged.
+
+    >>> normalize_url("S3://Bucket/Folder")
+    's3://Bucket/Folder'
+    """
+    scheme, separator, rest = url.partition("://")
+    return scheme.lower() + separator + rest if separator else url
+
+
+def protocol_of(url: str) -> str:
+    """The scheme of a URL in lower case, `file` for a path."""
+    return str(get_protocol(normalize_url(url)))
+
+
 def read_storage_options(path: str | None) -> dict[str, Any]:
-    """Options of an fsspec driver out of a JSON file, none for None.
+    """Options of an fsspec driver from a JSON file, none for None.
 
     Raises:
-        UsageError: No such file, or not a JSON object.
+        UsageError: The file does not exist, or is not a JSON object.
     """
     if path is None:
         return {}
@@ -82,7 +97,7 @@ def read_storage_options(path: str | None) -> dict[str, Any]:
 
 
 def _open_driver(url: str, protocol: str, options: dict[str, Any]) -> Driver:
-    """Drivers are imported when they are needed: s3fs alone takes half a second."""
+    """Import a driver only when it is needed: s3fs alone takes 0.5 s."""
     try:
         if protocol in {"s3", "s3a"}:
             from job.storage.s3 import S3Driver
@@ -103,5 +118,5 @@ def _open_driver(url: str, protocol: str, options: dict[str, Any]) -> Driver:
 
 
 def new_process_id() -> str:
-    """A random name for this process: 12 hex digits."""
+    """A random name of a process: 12 hexadecimal digits."""
     return secrets.token_hex(6)

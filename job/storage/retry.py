@@ -1,6 +1,6 @@
-"""The one layer in which requests to an object store are tried again.
+"""The only layer that retries requests to an object store.
 
-Drivers try nothing again themselves and raise what is below; everything else passes through.
+Drivers never retry. They raise the exceptions below; this layer passes every other exception on.
 """
 
 from __future__ import annotations
@@ -11,56 +11,66 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from job.errors import CredentialsRefusedError, ObjectMissingError, StorageError
+from job.errors import ConfigurationError, CredentialsRefusedError, ObjectMissingError, StorageError
 from job.storage.store import Guard
 from job.system.clock import SYSTEM_CLOCK, Clock
 
 logger = logging.getLogger(__name__)
 
 RETRY_TIMEOUT_S = 300.0
-REFUSED_AT_ONCE_S = 60.0
-"""A store that has refused everything since the start is given up after this long: the credentials are wrong."""
-FIRST_PAUSE_S, MAX_BACKOFF_S = 0.1, 20.0
+CREDENTIALS_TIMEOUT_S = 60.0
+"""Longest retry while a store has refused every request so far: then the credentials are wrong."""
+MAX_REJECTED_TRIES = 4
+"""Tries of a request that the store rejects as invalid."""
+MIN_BACKOFF_S, MAX_BACKOFF_S = 0.1, 20.0
 _WARN_AFTER_TRIES = 3
 
 _T = TypeVar("_T")
 
 
 class TransientError(Exception):
-    """A request failed in a way that another try may mend: an outage, a throttle, a lost answer."""
+    """A request failed and a retry may succeed: an outage, throttling, a lost response."""
 
 
 class RefusedError(TransientError):
-    """The store refuses this user as such. New credentials may be on their way, so it is tried again."""
+    """Credentials were rejected. Retried, because credentials may be rotated."""
+
+
+class RejectedError(TransientError):
+    """The store rejected the request itself, such as a header or its size. Tried `MAX_REJECTED_TRIES` times at most."""
 
 
 @dataclass
 class Retry:
-    """Tries requests to one store again, with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter").
+    """Retries requests to one store with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter").
 
     Attributes:
-        give_up_s: How long one request is tried.
-        clock: What pauses are waited by.
+        timeout_s: How long one request is retried.
+        clock: Measures and waits.
         has_been_served: Whether any request to this store has succeeded.
+        has_written: Whether any write to this store has succeeded.
     """
 
-    give_up_s: float = RETRY_TIMEOUT_S
+    timeout_s: float = RETRY_TIMEOUT_S
     clock: Clock = SYSTEM_CLOCK
     has_been_served: bool = field(default=False, init=False)
+    has_written: bool = field(default=False, init=False)
 
-    def call(self, what: str, request: Callable[[], _T], guard: Guard | None = None) -> _T:
-        """Make a request until it is served.
+    def call(self, what: str, request: Callable[[], _T], guard: Guard | None = None, *, is_write: bool = False) -> _T:
+        """Repeat a request until it succeeds.
 
         Args:
-            what: Names it in messages.
+            what: Names the request in messages.
             request: Makes one try; raises `TransientError` to be called again.
-            guard: Called before each try; what it raises ends the tries.
+            guard: Called before each try; an exception that it raises stops the retries.
+            is_write: Whether the request stores an object.
 
         Raises:
-            CredentialsRefusedError: This store has refused everything since the start.
-            StorageError: Not served in `give_up_s`.
+            ConfigurationError: The store rejected the first write of this process as invalid.
+            CredentialsRefusedError: The store has refused every request of this process.
+            StorageError: No success within `timeout_s`, or the store rejected the request as invalid.
         """
-        begun_s, tries = self.clock.monotonic_s(), 0
+        start_s, tries = self.clock.monotonic_s(), 0
         while True:
             if guard is not None:
                 guard()
@@ -68,25 +78,38 @@ class Retry:
                 result = request()
             except TransientError as exc:
                 tries += 1
-                self._give_up_or_pause(what, exc, tries, self.clock.monotonic_s() - begun_s)
+                self._raise_if_final(f"{what}: {exc}", exc, tries, self.clock.monotonic_s() - start_s)
+                if isinstance(exc, RejectedError) and tries >= MAX_REJECTED_TRIES:
+                    raise self._rejection(f"{what}: {exc}", is_write=is_write) from exc
+                self._pause(what, exc, tries)
             except ObjectMissingError:
                 self.has_been_served = True
                 raise
             else:
                 self.has_been_served = True
+                self.has_written |= is_write and result is not False  # a driver returns False when it wrote nothing
                 return result
 
-    def _give_up_or_pause(self, what: str, exc: TransientError, tries: int, spent_s: float) -> None:
-        is_refused = isinstance(exc, RefusedError)
-        if is_refused and not self.has_been_served and spent_s > min(REFUSED_AT_ONCE_S, self.give_up_s):
+    def _raise_if_final(self, message: str, exc: TransientError, tries: int, spent_s: float) -> None:
+        timeout_s = min(CREDENTIALS_TIMEOUT_S, self.timeout_s)
+        if isinstance(exc, RefusedError) and not self.has_been_served and spent_s > timeout_s:
             raise CredentialsRefusedError(
-                f"{what}: {exc}. Refused for {spent_s:.0f} s: check the credentials and what they may do"
+                f"{message}. Refused for {spent_s:.0f} s: check the credentials and their permissions"
             ) from exc
-        if spent_s > self.give_up_s:
+        if spent_s > self.timeout_s:
             raise StorageError(
-                f"{what}: {exc}. Tried {tries} times in {spent_s:.0f} s; the same command goes on when it is mended"
+                f"{message}. Tried {tries} times in {spent_s:.0f} s; rerun the same command to resume"
             ) from exc
-        level = logging.WARNING if tries == _WARN_AFTER_TRIES or (is_refused and tries == 1) else logging.DEBUG
-        logger.log(level, "%s: %s. Trying again", what, exc)
-        longest = min(MAX_BACKOFF_S, FIRST_PAUSE_S * 2**tries)
-        self.clock.sleep(random.uniform(FIRST_PAUSE_S / 2, longest))
+
+    def _rejection(self, message: str, *, is_write: bool) -> ConfigurationError | StorageError:
+        """Every process would see the rejection of the first write, but not of a later one."""
+        message = f"{message}. Rejected {MAX_REJECTED_TRIES} times"
+        if is_write and not self.has_written:
+            return ConfigurationError(f"{message}: change the storage or its settings, a retry cannot succeed")
+        return StorageError(f"{message}: remove the cause, then rerun the same command to resume")
+
+    def _pause(self, what: str, exc: TransientError, tries: int) -> None:
+        is_warning = tries == _WARN_AFTER_TRIES or (isinstance(exc, RefusedError | RejectedError) and tries == 1)
+        logger.log(logging.WARNING if is_warning else logging.DEBUG, "%s: %s. Retrying", what, exc)
+        longest_s = min(MAX_BACKOFF_S, MIN_BACKOFF_S * 2**tries)
+        self.clock.sleep(random.uniform(MIN_BACKOFF_S / 2, longest_s))

@@ -1,8 +1,8 @@
-"""Requests to S3 and to what speaks its language, through s3fs, each made once.
+"""Single requests to S3 and to S3-compatible servers, through s3fs.
 
-s3fs brings credentials, endpoints, regions and connections; its own retries, its listing cache and its whole-folder
-listings are not used: `call_s3` makes single requests. Errors are told apart by their codes
-(docs: "Amazon S3 API Reference, Error responses").
+s3fs supplies credentials, endpoints, regions and connections. Its retries, its listing cache and its recursive
+listings are not used: `_call_s3` makes one request. tests/job/storage/test_private_calls.py checks
+the private names of s3fs that are used here.
 """
 
 from __future__ import annotations
@@ -23,30 +23,15 @@ from botocore.exceptions import (
 )
 from s3fs import S3FileSystem
 
-from job.errors import ObjectMissingError, ObjectRefusedError, UnstorableObjectError, UsageError
+from job.errors import ConfigurationError, CredentialsRefusedError, ObjectMissingError, ObjectRefusedError, UsageError
 from job.storage.listing import LAST_CHARACTER, Level, Page
-from job.storage.retry import RefusedError, TransientError
+from job.storage.retry import RefusedError, RejectedError
+from job.storage.s3_errors import BeyondEndError, ExistsError, NotImplementedByServerError, to_error
 from job.storage.store import PRIVATE_FOLDER, Fetched, StoredObject
 
 CONNECTIONS = 64
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 30
 """Longest wait for a connection, and for the next bytes on it."""
-
-_MISSING = {"NoSuchKey", "404", "NoSuchVersion"}
-_NO_BUCKET = {"NoSuchBucket"}
-_CREDENTIALS = {
-    "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired",
-    "RequestTimeTooSkewed", "AuthorizationHeaderMalformed", "InvalidClientTokenId", "InvalidSecurity",
-}  # fmt: skip
-_OBJECT_REFUSED = {"AccessDenied", "403", "InvalidObjectState", "AllAccessDisabled", "KMS.DisabledException"}
-_EXISTS = {"PreconditionFailed", "412"}
-_BEYOND_END = {"InvalidRange", "416"}
-_NOT_IMPLEMENTED = {"NotImplemented", "501", "MethodNotAllowed", "405"}
-_UNSTORABLE = {
-    "KeyTooLongError", "EntityTooLarge", "XMinioInvalidObjectName", "XMinioParentIsObject",
-    "XMinioObjectExistsAsDirectory",
-}  # fmt: skip
-_WRONG_REQUEST = {"InvalidBucketName", "PermanentRedirect", "301", "IllegalLocationConstraintException"}
 
 _T = TypeVar("_T")
 
@@ -55,16 +40,17 @@ class S3Driver:
     """See `job.storage.object_store.PagedDriver`."""
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
-        """Set up a client; no request is made.
+        """Create a client; sends nothing to the store.
 
         Args:
             url: `s3://bucket/folder`.
             options: Of `s3fs.S3FileSystem`.
 
         Raises:
-            UsageError: No bucket in the URL, or a profile or setting that does not exist.
-            TypeError: An option that s3fs does not take.
-            ValueError: A value that it does not take.
+            UsageError: The URL has no bucket or an invalid one, or a profile or setting does not exist.
+            CredentialsRefusedError: There are no credentials.
+            TypeError: s3fs does not accept an option.
+            ValueError: s3fs does not accept a value.
         """
         self._bucket, _, folder = url.partition("://")[2].strip("/").partition("/")
         if not self._bucket:
@@ -81,7 +67,14 @@ class S3Driver:
         self._fs = S3FileSystem(**self._account, use_listings_cache=False, skip_instance_cache=True)
         self._fs.retries = 1
         try:
-            asyncio.run_coroutine_threadsafe(self._fs.set_session(), self._fs.loop).result()
+            asyncio.run_coroutine_threadsafe(self._connect(), self._fs.loop).result()
+        except NoCredentialsError as exc:
+            raise CredentialsRefusedError(
+                f"{url}: no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
+                'or give storage options ({"anon": true} for a public bucket)'
+            ) from exc
+        except CredentialRetrievalError:
+            pass  # a provider is out of reach: the first request asks it again, and is retried
         except BotoCoreError as exc:
             raise UsageError(f"{url}: {exc}") from exc
 
@@ -126,7 +119,7 @@ class S3Driver:
         wanted = f"bytes={start}-{start + length - 1}"
         try:
             return self._run(self._get(Key=self._prefix + key, Range=wanted), key)[0]
-        except _BeyondEndError:
+        except BeyondEndError:
             return b""
 
     def stat(self, key: str) -> StoredObject | None:
@@ -152,8 +145,12 @@ class S3Driver:
         """See `Driver.create`; `If-None-Match: *` (RFC 9110, 13.1.2)."""
         try:
             self._write("put_object", key, Body=data, IfNoneMatch="*")
-        except _ExistsError:
+        except ExistsError:
             return False
+        except NotImplementedByServerError as exc:
+            raise ConfigurationError(
+                f"{exc}. A run needs PutObject with `If-None-Match: *`, which creates an object exclusively"
+            ) from exc
         return True
 
     def copy(self, key: str, fetched: Fetched) -> bool:
@@ -169,7 +166,14 @@ class S3Driver:
                 CopySource={"Bucket": bucket, "Key": original},
                 CopySourceIfMatch=fetched.etag,
             )
-        except (_ExistsError, _NotImplementedError, ObjectMissingError, ObjectRefusedError, UsageError):
+        except (
+            ExistsError,
+            NotImplementedByServerError,
+            RejectedError,
+            ObjectMissingError,
+            ObjectRefusedError,
+            UsageError,
+        ):
             return False
         return True
 
@@ -210,51 +214,19 @@ class S3Driver:
         async with answer["Body"] as body:
             return await body.read(), answer["ETag"]
 
+    async def _connect(self) -> None:
+        """Look for credentials once: a client that found none never asks again. Signing a URL needs no request."""
+        client = await self._fs.set_session()
+        await client.generate_presigned_url("head_bucket", Params={"Bucket": self._bucket})
+
     def _run(self, request: Coroutine[Any, Any, _T], key: str | None) -> _T:
-        """Make a request from any thread and tell what went wrong in our words."""
+        """Make a request from any thread and map its errors."""
         try:
             return asyncio.run_coroutine_threadsafe(request, self._fs.loop).result()
         except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as exc:
             raise RefusedError(str(exc)) from exc
         except (OSError, BotoCoreError, ClientError, HttpClientError) as exc:
-            raise self._ours(exc, key) from exc
+            raise to_error(exc, self._named(key), is_of_bucket=key is None) from exc
 
-    def _ours(self, exc: BaseException, key: str | None) -> Exception:
-        """Foreign error to ours."""
-        cause = exc if isinstance(exc, ClientError) else exc.__cause__
-        if not isinstance(cause, ClientError):
-            return TransientError(f"{type(exc).__name__}: {exc}")
-        code, message = cause.response["Error"].get("Code", ""), cause.response["Error"].get("Message", "").rstrip(".")
-        return _error_of(code, f"{self.url}{'' if key is None else '/' + key}", f"{code}: {message}", key is None)
-
-
-class _ExistsError(Exception):
-    """A precondition of the request does not hold."""
-
-
-class _BeyondEndError(Exception):
-    """A range begins behind the end of its object."""
-
-
-class _NotImplementedError(Exception):
-    """This server does not know the request."""
-
-
-def _error_of(code: str, where: str, message: str, is_of_bucket: bool) -> Exception:
-    if code in _NO_BUCKET or code in _WRONG_REQUEST or (code in _MISSING and is_of_bucket):
-        return UsageError(f"{where}: {message}. Give a bucket that exists, in the region it is in")
-    if code in _MISSING:
-        return ObjectMissingError(f"{where}: no such object")
-    if code in _CREDENTIALS or (code in _OBJECT_REFUSED and is_of_bucket):
-        return RefusedError(message)
-    if code in _OBJECT_REFUSED:
-        return ObjectRefusedError(f"{where}: {message}")
-    if code in _UNSTORABLE:
-        return UnstorableObjectError(f"{where}: {message}")
-    if code in _BEYOND_END:
-        return _BeyondEndError(message)
-    if code in _EXISTS:
-        return _ExistsError(message)
-    if code in _NOT_IMPLEMENTED:
-        return _NotImplementedError(message)
-    return TransientError(message)
+    def _named(self, key: str | None) -> str:
+        return self.url if key is None else f"{self.url}/{key}"

@@ -40,6 +40,15 @@ class Seen:
     agent: str
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """An error answer of an S3 server."""
+
+    status: int
+    code: str
+    message: str = "injected"
+
+
 @dataclass
 class Behaviour:
     """What the proxy does to requests; may be replaced at any time.
@@ -53,6 +62,7 @@ class Behaviour:
         slow_s: How long `slow_bytes` takes.
         is_out: Refuse everything.
         hold: Requests to hold until it is replaced.
+        refuse: Gives the error with which a request is answered, None for other requests.
         before: Told of each request before it goes on; False drops it.
         after: Told of each request that was done, before its answer goes back.
     """
@@ -65,6 +75,7 @@ class Behaviour:
     slow_s: float = 0.5
     is_out: bool = False
     hold: Callable[[Seen], bool] | None = None
+    refuse: Callable[[web.Request], Refusal | None] | None = None
     before: Callable[[Seen], bool] | None = None
     after: Callable[[Seen], None] | None = None
 
@@ -109,7 +120,10 @@ class FaultProxy:
         while self.behaviour.hold is not None and self.behaviour.hold(seen):
             await asyncio.sleep(0.01)
         if behaviour.is_out:
-            return self._fail(request, "error_503")
+            return _error(503, "SlowDown")
+        refusal = behaviour.refuse(request) if behaviour.refuse is not None else None
+        if refusal is not None:
+            return _error(refusal.status, refusal.code, refusal.message)
         if behaviour.before is not None and not behaviour.before(seen):
             return _reset(request)
         fault = self._choose(kind, behaviour)
@@ -142,7 +156,7 @@ class FaultProxy:
         if fault == "reset":
             return _reset(request)
         if fault in _CODES:
-            return self._fail(request, fault)
+            return _error(*_CODES[fault])
         status, headers, answer = await self._forward(request, body)
         return await self._dribble(request, status, headers, answer, is_cut=fault == "reset_midway")
 
@@ -165,11 +179,6 @@ class FaultProxy:
             return _reset(request)
         await response.write_eof()
         return response
-
-    def _fail(self, request: web.Request, fault: str) -> web.Response:
-        status, code = _CODES[fault]
-        text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected</Message></Error>"
-        return web.Response(status=status, text=text, content_type="application/xml")
 
     async def _forward(self, request: web.Request, body: bytes) -> tuple[int, CIMultiDict[str], bytes]:
         """The signature covers the Host header, so it goes on as it came."""
@@ -247,6 +256,11 @@ def _answer(status: int, headers: CIMultiDict[str], body: bytes) -> web.Response
     if not body and "Content-Length" in headers:
         response.headers["Content-Length"] = headers["Content-Length"]  # of a HEAD
     return response
+
+
+def _error(status: int, code: str, message: str = "injected") -> web.Response:
+    text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    return web.Response(status=status, text=text, content_type="application/xml")
 
 
 def _reset(request: web.Request) -> web.StreamResponse:

@@ -33,9 +33,9 @@ from tests.s3.servers import S3Server
 NewBucket = Callable[[S3Server], Bucket]
 
 
-def store_of(bucket: Bucket, folder: str = "out", server: S3Server | None = None, give_up_s: float = 60) -> ObjectStore:
+def store_of(bucket: Bucket, folder: str = "out", server: S3Server | None = None, timeout_s: float = 60) -> ObjectStore:
     options = (server or bucket.server).options(read_timeout=0.5)
-    return ObjectStore(S3Driver(bucket.url(folder), options), "me", Retry(give_up_s=give_up_s))
+    return ObjectStore(S3Driver(bucket.url(folder), options), "me", Retry(timeout_s=timeout_s))
 
 
 def keys(store: Store, *arguments: Any, **more: Any) -> list[str]:
@@ -185,10 +185,12 @@ def test_a_list_of_keys_is_read_through_faults_with_the_options_of_the_input(buc
 
 
 def test_an_outage_is_given_up_with_the_key_and_what_to_do(bucket: Bucket, proxy: FaultProxy) -> None:
-    store = store_of(bucket, server=proxy.server, give_up_s=1)
+    store = store_of(bucket, server=proxy.server, timeout_s=1)
     store.put("x", b"x")
     proxy.behaviour = Behaviour(is_out=True)
-    with pytest.raises(StorageError, match=r"s3://.*/out/y: SlowDown: injected. Tried .* the same command goes on"):
+    with pytest.raises(
+        StorageError, match=r"s3://.*/out/y: SlowDown: injected. Tried .* rerun the same command to resume"
+    ):
         store.put("y", b"y")
 
 
@@ -211,7 +213,7 @@ def test_a_guard_stops_a_put_that_is_tried_again(bucket: Bucket, proxy: FaultPro
 def test_wrong_keys_are_told_as_such(minio: S3Server, new_bucket: NewBucket) -> None:
     bucket = new_bucket(minio)
     options = {**minio.options(), "secret": "wrong"}
-    store = ObjectStore(S3Driver(bucket.url("x"), options), "me", Retry(give_up_s=1))
+    store = ObjectStore(S3Driver(bucket.url("x"), options), "me", Retry(timeout_s=1))
     with pytest.raises(CredentialsRefusedError, match=r"SignatureDoesNotMatch.*check the credentials"):
         store.put("a", b"")
     with pytest.raises(CredentialsRefusedError):

@@ -212,7 +212,7 @@ def test_a_server_that_is_down_for_a_moment_is_asked_again(web: Web, cache: Path
 def test_credentials_that_are_refused_are_tried_for_a_while(
     web: Web, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job.storage.retry, "REFUSED_AT_ONCE_S", 0.3)
+    monkeypatch.setattr(job.storage.retry, "CREDENTIALS_TIMEOUT_S", 0.3)
     web.refusals = [401] * 50
     with pytest.raises(CredentialsRefusedError, match="check the credentials"):
         opened(web, cache)

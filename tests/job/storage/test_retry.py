@@ -6,8 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from job.errors import CredentialsRefusedError, ObjectMissingError, RunConflictError, StorageError
-from job.storage.retry import RefusedError, Retry, TransientError
+from job.errors import (
+    ConfigurationError,
+    CredentialsRefusedError,
+    ObjectMissingError,
+    RunConflictError,
+    StorageError,
+)
+from job.storage.retry import MAX_REJECTED_TRIES, RefusedError, RejectedError, Retry, TransientError
 from tests.fakes import JumpingClock
 
 
@@ -32,7 +38,9 @@ def test_a_request_is_tried_until_it_is_served_with_growing_pauses() -> None:
 
 def test_it_is_given_up_after_five_minutes_with_key_and_reason() -> None:
     clock = JumpingClock()
-    with pytest.raises(StorageError, match=r"s3://b/k: 503 Slow Down. Tried \d+ times in 3\d\d s; the same command"):
+    with pytest.raises(
+        StorageError, match=r"s3://b/k: 503 Slow Down. Tried \d+ times in 3\d\d s; rerun the same command"
+    ):
         Retry(clock=clock).call("s3://b/k", failing(10_000, TransientError("503 Slow Down")))
     assert 300 < clock.now_s < 330
 
@@ -73,3 +81,25 @@ def test_other_errors_pass_at_once() -> None:
     with pytest.raises(ZeroDivisionError):
         Retry(clock=clock).call("s3://b/k", failing(1, ZeroDivisionError()))
     assert clock.waits == []
+
+
+REJECTED = RejectedError("InvalidArgument: a header")
+
+
+def test_a_rejected_request_is_tried_a_few_times_within_seconds() -> None:
+    clock = JumpingClock()
+    assert Retry(clock=clock).call("s3://b/k", failing(MAX_REJECTED_TRIES - 1, REJECTED)) == "answer"
+    with pytest.raises(StorageError, match=r"InvalidArgument: a header. Rejected 4 times.*rerun the same command"):
+        Retry(clock=clock).call("s3://b/k", failing(MAX_REJECTED_TRIES, REJECTED))
+    assert clock.now_s < 10
+
+
+def test_a_rejected_write_is_a_configuration_error_until_a_write_succeeds() -> None:
+    retry = Retry(clock=JumpingClock())
+    retry.call("s3://b", lambda: "a read")
+    assert retry.call("s3://b/taken", lambda: False, is_write=True) is False
+    with pytest.raises(ConfigurationError, match="InvalidArgument"):
+        retry.call("s3://b/k", failing(MAX_REJECTED_TRIES, REJECTED), is_write=True)
+    retry.call("s3://b/k", lambda: None, is_write=True)
+    with pytest.raises(StorageError, match="InvalidArgument"):
+        retry.call("s3://b/k", failing(MAX_REJECTED_TRIES, REJECTED), is_write=True)

@@ -126,3 +126,16 @@ def test_the_stores_clock_is_the_clock_of_its_objects(store: LocalStore) -> None
 @pytest.mark.parametrize("url", ["folder", "file:///tmp/folder"])
 def test_paths_and_file_urls_are_local(url: str) -> None:
     assert isinstance(open_store(url, "a"), LocalStore)
+
+
+@pytest.mark.parametrize("url", ["FILE:///tmp/folder", "File:///tmp/folder", "LOCAL:///tmp/folder"])
+def test_the_scheme_of_a_local_url_is_case_insensitive(url: str) -> None:
+    store = open_store(url, "a")
+    assert isinstance(store, LocalStore)
+    assert store.url == "/tmp/folder"
+
+
+def test_the_scheme_of_a_url_is_case_insensitive_but_nothing_else_is() -> None:
+    open_store("Memory://Case/In", "a").put("K", b"1")
+    assert open_store("memory://Case/In", "a").read("K") == b"1"
+    assert read_if_there(open_store("memory://case/in", "a"), "K") is None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from job.cli import flags as groups
 from job.cli.requests import doctor_request, open_folders
+from job.errors import AnnotateError
 from job.storage.local import remove_empty_dirs
 from job.storage.open import new_process_id
 from job.storage.store import PRIVATE_FOLDER, refusals_are_configuration
@@ -23,16 +26,29 @@ from job.tools.doctor import examine
     "--runtime", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True, help="What runs the model."
 )
 def doctor(**flags: Any) -> None:
-    """Try everything that a run needs, one thing after the other: storage, its promises, model, one image."""
+    """Try everything that a run needs, one check after the other: output, input, model, one image."""
     set_up_logging("WARNING", "text")
     with refusals_are_configuration(is_planner=True):
-        folders = open_folders(flags, new_process_id())
+        with _cross("folders"):
+            folders = open_folders(flags, new_process_id())
         try:
-            for check in examine(doctor_request(flags, folders)):
+            with _cross("model"):
+                request = doctor_request(flags, folders)
+            for check in examine(request):
                 if check.error is not None:
                     click.echo(f"✗ {check.name}")
                     raise check.error
-                click.echo(f"✓ {check.name}: {check.said}")
+                click.echo(f"✓ {check.name}: {check.detail}")
         finally:
             folders.target.close()
             remove_empty_dirs(folders.target, PRIVATE_FOLDER)
+
+
+@contextmanager
+def _cross(name: str) -> Iterator[None]:
+    """Show a cross if the block raises an error."""
+    try:
+        yield
+    except AnnotateError:
+        click.echo(f"✗ {name}")
+        raise

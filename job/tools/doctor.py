@@ -1,10 +1,11 @@
-"""Everything a run needs, tried once: storage, its promises, the model, one image. Leaves nothing behind."""
+"""Tries everything that a run needs once: output, exclusive create, input, model, one image. Leaves nothing behind."""
 
 from __future__ import annotations
 
 import secrets
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,48 +13,55 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from job.errors import AnnotateError, ConfigurationError, InputError, ObjectError
+from job.errors import AnnotateError, ConfigurationError, InputError, ObjectError, UsageError
 from job.model.loader import check_session
 from job.pipeline.executor import Finished
 from job.pipeline.stages import AnnotatorIO
 from job.plan.plan import PlannedInput
 from job.plan.selection import Selection
 from job.run.run import RunTarget
+from job.storage.keys import printable
 from job.storage.local import remove_empty_dirs
 from job.storage.store import PRIVATE_FOLDER, Store, first_writes
 from job.worker.factory import build_annotator, open_device
 from job.worker.runner import AnnotateRequest
 
 RACED_KEYS, RACERS = 8, 16
-_RACE_S = 600.0
-"""Longest wait for the others: a request may be tried again for 300 s."""
+_RACE_TIMEOUT_S = 600.0
+"""Longest wait for the other racers: a request may be retried for 300 s."""
 _FIRST_INPUTS = 20
+_SHOWN_KEYS = 5
 _CLOCK_TOLERANCE_S = 5.0
+_CASE_NAME, _FORM_NAME = "Case", "\N{LATIN SMALL LETTER E WITH ACUTE}"
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at and how it is.
+    """One check and its result.
 
     Attributes:
-        name: What.
-        said: What was seen.
-        error: Why it is not good, or None.
+        name: What was checked.
+        detail: What was observed; empty if the check failed.
+        error: Why the check failed, or None.
     """
 
     name: str
-    said: str
+    detail: str
     error: AnnotateError | None = None
 
 
 def examine(request: AnnotateRequest) -> Iterator[Check]:
-    """Check one thing after the other; ends at the first that is not good."""
+    """Run the checks in order; stop after the first that fails.
+
+    The output comes first, because the inputs are selected from listings of input and output.
+    """
     inputs: list[PlannedInput] = []
     steps: tuple[tuple[str, Callable[[], str]], ...] = (
-        ("input", lambda: _list_inputs(request, inputs)),
         ("output", lambda: _write_and_list(request.target)),
         ("exclusive create", lambda: _race(request.target)),
+        ("file system", lambda: _probe_names(request.target)),
         ("clock", lambda: _compare_clocks(request.target)),
+        ("input", lambda: _list_inputs(request, inputs)),
         ("model", lambda: _check_model(request)),
         ("one image", lambda: _annotate_one(request, inputs)),
     )
@@ -66,15 +74,24 @@ def examine(request: AnnotateRequest) -> Iterator[Check]:
 
 
 def _list_inputs(request: AnnotateRequest, inputs: list[PlannedInput]) -> str:
+    """Select the first inputs as a run does.
+
+    Raises:
+        UsageError: There is none.
+    """
     selection = Selection(RunTarget(request.target, request.spec), request.source, input_list=request.input_list)
-    started = time.monotonic()
-    for found in islice(request.source.list(skip=PRIVATE_FOLDER), 1):
-        first = found.key
-        break
-    else:
-        return f"nothing in {request.source.url}"
+    start_s = time.monotonic()
     inputs.extend(islice(selection.inputs(), _FIRST_INPUTS))
-    return f"{request.source.url} is listed: {first} comes first, after {time.monotonic() - started:.2f} s"
+    url = request.source.url
+    if inputs:
+        return f"{url} is listed: {inputs[0].json} is the first input, found in {time.monotonic() - start_s:.2f} s"
+    keys = [printable(found.key) for found in islice(request.source.list(skip=PRIVATE_FOLDER), _SHOWN_KEYS)]
+    if not keys:
+        raise UsageError(f"{url} is empty: give the folder or prefix with the JSON and image files")
+    raise UsageError(
+        f"no JSON file in {url}, but {selection.counts.images_without_json} images without one. The first keys are "
+        f"{', '.join(keys)}. Each input is a JSON file and an image of the same name (X.json, X.jpg): give their folder"
+    )
 
 
 def _write_and_list(target: Store) -> str:
@@ -84,22 +101,24 @@ def _write_and_list(target: Store) -> str:
         seen = [found.key for found in target.list(keys[0].rpartition("/")[0])]
         if seen != keys or any(target.read(key) != key.encode() for key in keys):
             raise ConfigurationError(
-                f"{target.url} does not show at once, in order, what was put ({keys}): it lists {seen}. A run needs "
+                f"{target.url} does not list new objects at once and in order: {keys} were put, {seen} are listed. Use "
                 "storage that is strongly consistent and lists in order (local disk, S3, MinIO, GCS, Azure)"
             )
-    return f"{target.url} is written, and lists at once and in order"
+    return f"{target.url} can be written, and lists new objects at once and in order"
 
 
 def _race(target: Store) -> str:
-    """Many threads try for the same keys: drivers differ in how exclusive an exclusive create is."""
+    """Let many threads create the same keys: not every driver creates atomically."""
     with _probe_folder(target, *(str(number) for number in range(RACED_KEYS))) as keys:
         barrier = threading.Barrier(RACERS)
 
         def try_all(racer: int) -> list[bool]:
             try:
-                return [barrier.wait(_RACE_S) >= 0 and target.create(key, f"racer {racer}".encode()) for key in keys]
+                return [
+                    barrier.wait(_RACE_TIMEOUT_S) >= 0 and target.create(key, f"racer {racer}".encode()) for key in keys
+                ]
             except threading.BrokenBarrierError:
-                return []  # another one has met an error, which is raised there
+                return []  # another racer raises its error
             except BaseException:
                 barrier.abort()
                 raise
@@ -107,21 +126,38 @@ def _race(target: Store) -> str:
         with ThreadPoolExecutor(RACERS) as pool:
             wins = list(pool.map(try_all, range(RACERS)))
         winners = [[racer for racer in range(RACERS) if wins[racer][number]] for number in range(RACED_KEYS)]
-        is_fair = all(
+        is_exclusive = all(
             len(racers) == 1 and target.read(key) == f"racer {racers[0]}".encode()
             for key, racers in zip(keys, winners, strict=True)
         )
-    if not is_fair:
+    if not is_exclusive:
         raise ConfigurationError(
-            f"{target.url} lets several create one object (winners of {RACERS} threads: {winners}): a run needs "
-            "storage whose exclusive create is exclusive (local disk, S3 with If-None-Match, GCS, Azure)"
+            f"{target.url} lets several threads create the same object (winners of {RACERS} threads: {winners}): use "
+            "storage with an atomic exclusive create (local disk, S3 with If-None-Match, GCS, Azure)"
         )
-    return f"{RACERS} threads raced for {RACED_KEYS} keys: one winner each"
+    return f"{RACERS} threads created {RACED_KEYS} keys: one winner each"
+
+
+def _probe_names(target: Store) -> str:
+    """Put one key and look for another that a file system may take for the same."""
+    folded = []
+    with _probe_folder(target, _CASE_NAME, _FORM_NAME) as keys, first_writes(target):
+        case_key, form_key = keys
+        for key in keys:
+            target.put(key, b"")
+        folder = case_key.removesuffix(_CASE_NAME)
+        if target.stat(folder + _CASE_NAME.swapcase()) is not None:
+            folded.append("case")
+        if target.stat(unicodedata.normalize("NFD", form_key)) is not None:
+            folded.append("Unicode form")
+    if folded:
+        return f"names that differ only in {' or '.join(folded)} are one file: of two such inputs the second fails"
+    return "names that differ in case or Unicode form are different files"
 
 
 @contextmanager
 def _probe_folder(target: Store, *names: str) -> Iterator[list[str]]:
-    """Keys of these names in a folder of their own, removed at the end."""
+    """Keys of these names in a new folder, removed at the end."""
     folder = f"{PRIVATE_FOLDER}/tmp/doctor-{secrets.token_hex(4)}"
     keys = [f"{folder}/{name}" for name in names]
     try:
@@ -134,8 +170,8 @@ def _probe_folder(target: Store, *names: str) -> Iterator[list[str]]:
 
 def _compare_clocks(target: Store) -> str:
     ahead_s = target.now_s() - time.time()
-    word = "" if abs(ahead_s) <= _CLOCK_TOLERANCE_S else " (only told: nothing depends on it)"
-    return f"the storage's clock is {ahead_s:+.1f} s from this machine's{word}"
+    note = "" if abs(ahead_s) <= _CLOCK_TOLERANCE_S else " (this is no error: a run uses the clock of the storage only)"
+    return f"the clock of the storage differs by {ahead_s:+.1f} s from the clock of this machine{note}"
 
 
 def _check_model(request: AnnotateRequest) -> str:
@@ -147,15 +183,13 @@ def _check_model(request: AnnotateRequest) -> str:
 
 
 def _annotate_one(request: AnnotateRequest, inputs: list[PlannedInput]) -> str:
-    """In memory: nothing is stored."""
-    if not inputs:
-        return "no input left to try"
+    """Annotate the first input that can be used, without storing the result."""
     session = open_device(request.artifact, request.options)
-    io = AnnotatorIO(request.source, RunTarget(request.target, request.spec), lambda: None)
-    annotator, _ = build_annotator(io, session, request.artifact, request.options)
+    annotator_io = AnnotatorIO(request.source, RunTarget(request.target, request.spec), lambda: None)
+    annotator, _ = build_annotator(annotator_io, session, request.artifact, request.options)
     problems = []
     for planned in inputs:
-        begun = time.monotonic()
+        start_s = time.monotonic()
         try:
             value: Any = annotator.read(planned)
             for stage in (annotator.decode, lambda item: annotator.infer([item])[0], annotator.postprocess):
@@ -168,5 +202,5 @@ def _annotate_one(request: AnnotateRequest, inputs: list[PlannedInput]) -> str:
             problems.append(f"{planned.json}: {value}")
             continue
         count, provider = len(value.annotation.instances), session.info.provider
-        return f"{planned.json}: {count} instances in {time.monotonic() - begun:.2f} s on {provider}"
-    raise ConfigurationError(f"none of the first {len(inputs)} inputs can be annotated, such as {problems[0]}")
+        return f"{planned.json}: {count} instances in {time.monotonic() - start_s:.2f} s on {provider}"
+    raise ConfigurationError(f"none of the first {len(inputs)} inputs can be annotated: {problems[0]}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from job.cli.main import run as run_cli
-from job.errors import AnnotateError, DeviceError, ObjectRefusedError, StorageError
+from job.errors import AnnotateError, DeviceError, ObjectRefusedError, StorageError, UsageError
 from job.model.artifact import open_artifact
 from job.storage.local import LocalStore
 from job.storage.store import Guard, StoredObject
@@ -20,7 +21,7 @@ from job.tools.doctor import examine
 from job.worker.runner import annotate
 from tests.fakes import DEMO_ARTIFACT, FakeSession, request_of, write_inputs
 
-NAMES = ("input", "output", "exclusive create", "clock", "model", "one image")
+NAMES = ("output", "exclusive create", "file system", "clock", "input", "model", "one image")
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def diagnosis(source: Path, target: Path) -> tuple[list[str], AnnotateError | No
     checks = list(examine(request_of(source, target)))
     assert [check.name for check in checks] == list(NAMES[: len(checks)])
     assert all(check.error is None for check in checks[:-1])
-    return [check.said for check in checks if check.error is None], checks[-1].error
+    return [check.detail for check in checks if check.error is None], checks[-1].error
 
 
 def flags(source: Path, target: Path) -> list[str]:
@@ -44,7 +45,8 @@ def flags(source: Path, target: Path) -> list[str]:
 def test_a_healthy_setup_with_the_real_model(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(flags(source, tmp_path / "fresh")) == 0
     said = capsys.readouterr().out
-    assert [line[:2] for line in said.splitlines()] == ["✓ "] * 6
+    assert "✓ file system: names that differ in case or Unicode form are different files" in said
+    assert [line[:2] for line in said.splitlines()] == ["✓ "] * len(NAMES)
     assert "00000.json: 0 instances in" in said
     assert list((tmp_path / "fresh").rglob("*")) == []
 
@@ -85,7 +87,7 @@ def test_a_listing_that_lags_or_is_out_of_order_is_named(
     _, error = diagnosis(source, tmp_path / "out")
     assert error is not None
     assert error.exit_code == 78
-    assert "does not show at once, in order" in str(error)
+    assert "does not list new objects at once and in order" in str(error)
 
 
 def test_a_create_that_overwrites_is_named(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +105,7 @@ def test_a_create_that_overwrites_is_named(source: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(LocalStore, "create", overwrite)
     _, error = diagnosis(source, tmp_path / "out")
     assert error is not None
-    assert "lets several create one object" in str(error)
+    assert "lets several threads create the same object" in str(error)
 
 
 def test_storage_that_fails_in_the_race_is_told_at_once(
@@ -136,7 +138,7 @@ def test_when_no_input_can_be_used_it_says_why(source: Path, tmp_path: Path, fak
         path.write_bytes(b"no picture")
     _, error = diagnosis(source, tmp_path / "out")
     assert error is not None
-    assert "none of the first 3 inputs can be annotated, such as 00000.json: image is not in a format" in str(error)
+    assert "none of the first 3 inputs can be annotated: 00000.json: image is not in a format" in str(error)
 
 
 def test_nothing_of_the_image_is_stored(source: Path, tmp_path: Path, fake_session: FakeSession) -> None:
@@ -153,7 +155,7 @@ def test_a_device_that_does_not_answer_has_its_own_code(
 
     monkeypatch.setattr("job.worker.factory.open_session", refuse)
     said, error = diagnosis(source, tmp_path / "out")
-    assert len(said) == 5
+    assert len(said) == len(NAMES) - 1
     assert error is not None
     assert error.exit_code == 70
 
@@ -165,3 +167,63 @@ def test_a_model_of_another_format_is_found_before_an_image_is_tried(source: Pat
     assert checks[-1].name == "model"
     assert checks[-1].error is not None
     assert checks[-1].error.exit_code == 78
+
+
+@pytest.mark.parametrize("names", [[], ["a.jpg", "b/c.JPEG", "notes.txt"]], ids=["empty", "images only"])
+def test_an_input_without_json_gets_a_cross_and_shows_what_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: list[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    assert run_cli(flags(tmp_path / "in", tmp_path / "out")) == 2
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == "✗ input"
+    if names:
+        assert "but 2 images without one. The first keys are a.jpg, b/c.JPEG, notes.txt." in printed.err
+    else:
+        assert "in is empty: give the folder" in printed.err
+
+
+def test_at_most_five_keys_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(9):
+        (tmp_path / "in" / f"{number}.jpg").touch()
+    _, error = diagnosis(tmp_path / "in", tmp_path / "out")
+    assert isinstance(error, UsageError)
+    assert "9 images without one. The first keys are 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg. Each" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("fold", "expected"),
+    [
+        (str.lower, "names that differ only in case are one file"),
+        (lambda name: unicodedata.normalize("NFC", name), "names that differ only in Unicode form are one file"),
+        (lambda name: unicodedata.normalize("NFC", name).lower(), "only in case or Unicode form are one file"),
+    ],
+    ids=["case", "Unicode form", "both"],
+)
+def test_an_output_that_folds_names_is_described(
+    source: Path, tmp_path: Path, fake_session: FakeSession, monkeypatch: pytest.MonkeyPatch,
+    fold: Callable[[str], str], expected: str,
+) -> None:  # fmt: skip
+    original = LocalStore._path
+    monkeypatch.setattr(LocalStore, "_path", lambda self, key: original(self, fold(key)))
+    said, error = diagnosis(source, tmp_path / "out")
+    assert error is None
+    assert expected in said[NAMES.index("file system")]
+
+
+@pytest.mark.parametrize(
+    ("extra", "cross"),
+    [(["--out_top_dir", "in"], "✗ folders"), (["--model", "none"], "✗ model")],
+    ids=["output is input", "no model"],
+)
+def test_a_setting_that_is_refused_before_the_checks_gets_a_cross(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    extra: list[str], cross: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert run_cli([*flags(source, tmp_path / "out"), *extra]) in {2, 78}
+    assert capsys.readouterr().out.splitlines() == [cross]

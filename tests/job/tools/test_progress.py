@@ -134,9 +134,9 @@ def test_doctor_tries_everything_and_leaves_nothing(
     assert run_cli(["doctor", *flags]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == [
-        f"✓ {name}" for name in ("input", "output", "exclusive create", "clock", "model", "one image")
+        f"✓ {name}" for name in ("output", "exclusive create", "file system", "clock", "input", "model", "one image")
     ]
-    assert "16 threads raced for 8 keys: one winner each" in lines[2]
+    assert "16 threads created 8 keys: one winner each" in lines[1]
     assert not everything(tmp_path / "out")
 
 
@@ -152,7 +152,7 @@ def test_doctor_finds_a_store_whose_create_is_not_exclusive(
     assert run_cli(["doctor", *flags]) == 78
     said = capsys.readouterr()
     assert "✗ exclusive create" in said.out
-    assert "lets several create one object" in said.err
+    assert "lets several threads create the same object" in said.err
 
 
 def test_plan_is_made_once_and_annotate_does_it(

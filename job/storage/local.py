@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from job.errors import ObjectMissingError, ObjectRefusedError, StorageError, UnstorableObjectError, UsageError
-from job.storage.keys import IMAGE_SUFFIXES, JSON_SUFFIX, MASK_SUFFIX, ordered
+from job.storage.keys import GROUP_SUFFIXES, ordered
 from job.storage.store import PRIVATE_FOLDER, Fetched, Guard, Store, StoredObject
 
 STALE_SCRATCH_S = 24 * 3600.0
@@ -59,9 +59,8 @@ class LocalStore:
 
     def existing_suffixes(self, stem: str) -> frozenset[str]:
         """See `Store.existing_suffixes`."""
-        suffixes = (JSON_SUFFIX, MASK_SUFFIX, *IMAGE_SUFFIXES)
         with _mapped_errors(self._root, stem):
-            return frozenset(suffix for suffix in suffixes if self._path(stem + suffix).is_file())
+            return frozenset(suffix for suffix in GROUP_SUFFIXES if self._path(stem + suffix).is_file())
 
     def read(self, key: str) -> bytes:
         """See `Store.read`."""

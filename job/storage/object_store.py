@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from job.errors import ObjectMissingError
-from job.storage.keys import IMAGE_SUFFIXES, JSON_SUFFIX, MASK_SUFFIX, ordered
+from job.storage.keys import GROUP_SUFFIXES, MASK_SUFFIX, ordered
 from job.storage.listing import Level, Page, list_in_order
 from job.storage.retry import Retry
 from job.storage.store import PRIVATE_FOLDER, Fetched, Guard, StoredObject
-
-_FAMILY = (JSON_SUFFIX, MASK_SUFFIX, *IMAGE_SUFFIXES)
 
 
 class Driver(Protocol):
@@ -118,14 +116,14 @@ class ObjectStore:
     def existing_suffixes(self, stem: str) -> frozenset[str]:
         """See `Store.existing_suffixes`; one page where the storage can page."""
         if not isinstance(self._driver, PagedDriver):
-            return frozenset(suffix for suffix in _FAMILY if self.stat(stem + suffix) is not None)
+            return frozenset(suffix for suffix in GROUP_SUFFIXES if self.stat(stem + suffix) is not None)
         found: set[str] = set()
         last, after = ordered(stem + MASK_SUFFIX), ""
         while True:
             page = self._page(f"{stem}.", after)
             found.update(item.key.removeprefix(stem) for item in page.objects)
             if page.is_last or ordered(page.objects[-1].key) >= last:
-                return frozenset(found.intersection(_FAMILY))
+                return frozenset(found.intersection(GROUP_SUFFIXES))
             after = page.objects[-1].key
 
     def read(self, key: str) -> bytes:

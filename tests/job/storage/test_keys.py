@@ -46,8 +46,8 @@ def test_keys_are_ordered_as_python_orders_strings(keys: list[str]) -> None:
         pytest.param("a/b.json", None, id="usual"),
         pytest.param("車/ä.json", None, id="not ASCII"),
         pytest.param("k" * 1024, None, id="1024 bytes"),
-        pytest.param("k" * 1025, "its name has 1025 bytes, an object store holds 1024", id="1025 bytes"),
-        pytest.param("ä" * 513, "its name has 1026 bytes, an object store holds 1024", id="1026 bytes in 513 letters"),
+        pytest.param("k" * 1025, "its name has 1025 bytes, an object store allows 1024", id="1025 bytes"),
+        pytest.param("ä" * 513, "its name has 1026 bytes, an object store allows 1024", id="1026 bytes in 513 letters"),
         pytest.param("caf\udce9.json", "its name is not UTF-8", id="Latin-1 on the disk"),
     ],
 )

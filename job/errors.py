@@ -8,7 +8,7 @@
     │   ├── DeviceError              the device asked for does not answer
     │   ├── HungImageError           an image took longer than allowed
     │   └── ModelError               the model failed on too many images in a row
-    ├── InterruptedRunError     75   stopped with work left: start again to continue
+    ├── InterruptedRunError     75   stopped with work left: rerun the same command to resume
     │   └── StorageError             storage out of reach, or no space left on it
     │       └── CredentialsRefusedError  it has refused this user since the start
     ├── ConfigurationError      78   wrong in a way that every worker would see
@@ -75,7 +75,7 @@ class ModelError(WorkerError):
 
 
 class InterruptedRunError(AnnotateError):
-    """Stopped with work left; the same command continues."""
+    """Stopped with work left: rerun the same command to resume."""
 
     exit_code = 75
 

@@ -219,10 +219,10 @@ def _mapped_errors(root: Path, key: str) -> Iterator[None]:
         raise ObjectRefusedError(f"{root}/{key}: permission denied") from exc
     except OSError as exc:
         if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StorageError(f"no space left on {root}: free some, then give the same command again") from exc
+            raise StorageError(f"no space left on {root}: free some, then rerun the same command to resume") from exc
         if exc.errno in _UNSTORABLE:
             raise UnstorableObjectError(f"{root}/{key}: {exc.strerror}") from exc
-        raise StorageError(f"{root}/{key}: {exc.strerror}; the same command goes on when it is mended") from exc
+        raise StorageError(f"{root}/{key}: {exc.strerror}. Fix it, then rerun the same command to resume") from exc
 
 
 def remove_empty_dirs(store: Store, *folders: str) -> None:

@@ -22,7 +22,7 @@ def ended_by_signals() -> Iterator[None]:
     """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        raise InterruptedRunError("interrupted with work left: the same command goes on with it")
+        raise InterruptedRunError("interrupted with work left: rerun the same command to resume")
 
     with _handled(on_signal):
         yield
@@ -37,7 +37,7 @@ def ended_by_sigterm() -> Iterator[None]:
     """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        raise InterruptedRunError("ended by SIGTERM: the same command goes on with what is left")
+        raise InterruptedRunError("ended by SIGTERM: rerun the same command to resume")
 
     with _handled(on_signal, (signal.SIGTERM,)):
         yield

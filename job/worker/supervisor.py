@@ -200,11 +200,9 @@ class _Supervisor:
         if fatal:
             raise fatal[0]
         if is_stopping and self._waiting:
-            raise InterruptedRunError("interrupted with work left: the same command goes on with it")
+            raise InterruptedRunError("interrupted with work left: rerun the same command to resume")
         if self._waiting:
-            lost = WorkerError(
-                f"{len(self._waiting)} shards are left and no worker: the same command goes on with them"
-            )
+            lost = WorkerError(f"{len(self._waiting)} shards are left and no worker: rerun the same command to resume")
             raise max(failures, key=lambda failure: failure.exit_code, default=lost)
 
     def _terminate_all(self) -> None:

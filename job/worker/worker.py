@@ -251,7 +251,7 @@ class Worker:
 
     def _check_stop(self) -> None:
         if self.stop.is_set():
-            raise InterruptedRunError("interrupted with work left: the same command goes on with it")
+            raise InterruptedRunError("interrupted with work left: rerun the same command to resume")
 
     def _leave_in_order(self) -> None:
         """Finish the images that have passed the model, and journal them."""

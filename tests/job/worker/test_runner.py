@@ -302,7 +302,7 @@ def test_the_stop_event_ends_in_order_and_the_next_process_goes_on(
             workers[-1].stop.set()
 
     use_session(FakeSession(before_image=stop_at_twenty))
-    with pytest.raises(InterruptedRunError, match="the same command goes on"):
+    with pytest.raises(InterruptedRunError, match="rerun the same command to resume"):
         annotate(request_of(tmp_path / "many", target), Tally())
     beat = json.loads(next(target.rglob("local-00000-*.json")).read_text())
     assert beat["activity"] == "left"

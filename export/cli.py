@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from job.cli.flags import FILE, FOLDER
 from job.errors import UsageError, WorkerError
 from job.model.artifact import open_artifact
 from job.model.loader import check_runtime, default_device, open_session, runtime_of
@@ -46,9 +47,12 @@ def _verification_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.option(
-    "--checkpoint", required=True, help="Path or URL of sam3.pt, `hub` to download it, or `demo` for the embedded toy."
+    "--checkpoint",
+    type=FILE,
+    required=True,
+    help="Path or URL of sam3.pt, `hub` to download it, or `demo` for the embedded toy.",
 )
-@click.option("--out", required=True, help="Folder or URL of the model.")
+@click.option("--out", type=FOLDER, required=True, help="Folder or URL of the model.")
 @click.option("--format", "graph_format", type=click.Choice(["onnx", "torchscript"]), default="onnx", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True)
 @_verification_options
@@ -84,7 +88,9 @@ def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **verif
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--checkpoint", help="Compare with this one (see `export`). Default: with the answers stored in the model."
+    "--checkpoint",
+    type=FILE,
+    help="Compare with this one (see `export`). Default: with the answers stored in the model.",
 )
 @click.option("--model_digest", help="Digest that the model must have; TorchScript needs it.")
 @_verification_options

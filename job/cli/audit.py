@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from job.cli.flags import log_flags
+from job.cli.flags import FILE, FOLDER, log_flags
 from job.cli.key_file import KeyList
 from job.cli.text import one_line
 from job.errors import FindingsError, UsageError
@@ -23,12 +23,12 @@ SHOWN_OF_A_KIND = 50
 
 
 @click.command()
-@click.argument("out")
-@click.option("--input_top_dir", help="The input. Default: that of the newest run.")
-@click.option("--input_storage_options", help="JSON file of fsspec options for the input.")
-@click.option("--output_storage_options", help="JSON file of fsspec options for the output.")
+@click.argument("out", type=FOLDER)
+@click.option("--input_top_dir", type=FOLDER, help="The input. Default: that of the newest run.")
+@click.option("--input_storage_options", type=FILE, help="JSON file of fsspec options for the input.")
+@click.option("--output_storage_options", type=FILE, help="JSON file of fsspec options for the output.")
 @click.option("--deep", is_flag=True, help="Read every output: sizes, values, digests and scores against the journal.")
-@click.option("--list", "list_path", help="Write the keys to be done again here, for --input_list.")
+@click.option("--list", "list_path", type=FILE, help="Write the keys to be done again here, for --input_list.")
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
 @log_flags
 def audit(**flags: Any) -> None:

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from job.cli.flags import FILE, FOLDER
 from job.cli.text import one_line
 from job.errors import UsageError
 from job.storage.open import Address, new_process_id, read_storage_options
@@ -15,8 +16,8 @@ from job.tools.cleanup import find_leftovers, remove
 
 
 @click.command()
-@click.argument("out")
-@click.option("--output_storage_options", help="JSON file of fsspec options for the output.")
+@click.argument("out", type=FOLDER)
+@click.option("--output_storage_options", type=FILE, help="JSON file of fsspec options for the output.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clean(out: str, output_storage_options: str | None, yes: bool) -> None:
     """Remove what ended runs of OUT need no more; results, journals and failure tables stay."""

@@ -1,11 +1,14 @@
-"""Flags that several commands have, in groups."""
+"""Flags that several commands share, in groups."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Command = Callable[..., None]
 
@@ -27,6 +30,24 @@ class ByteSize(click.ParamType[int]):
         return int(number) * _SIZE_UNITS[unit]
 
 
+class Location(click.ParamType[str]):
+    """A local path or a URL; the shell completes paths and leaves URLs as they are."""
+
+    name = "path"
+
+    def __init__(self, kind: Literal["dir", "file"]) -> None:
+        self._kind = kind
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
+        """Ask the shell for folders or files; for a URL for nothing."""
+        from click.shell_completion import CompletionItem
+
+        return [] if "://" in incomplete else [CompletionItem(incomplete, type=self._kind)]
+
+
+FOLDER, FILE = Location("dir"), Location("file")
+
+
 def _group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for option in reversed(options):
@@ -37,10 +58,22 @@ def _group(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
 
 
 folder_flags = _group(
-    click.option("--input_top_dir", required=True, help="Folder or URL with JSON and image files; walked recursively."),
-    click.option("--out_top_dir", required=True, help="Folder or URL for the results; keeps the input's structure."),
-    click.option("--input_storage_options", help="JSON file of fsspec options for the input: keys, endpoint, …"),
-    click.option("--output_storage_options", help="JSON file of fsspec options for the output."),
+    click.option(
+        "--input_top_dir",
+        type=FOLDER,
+        required=True,
+        help="Folder or URL with JSON and image files; listed recursively.",
+    ),
+    click.option(
+        "--out_top_dir",
+        type=FOLDER,
+        required=True,
+        help="Folder or URL for the results; keeps the input's structure.",
+    ),
+    click.option(
+        "--input_storage_options", type=FILE, help="JSON file of fsspec options for the input: keys, endpoint, …"
+    ),
+    click.option("--output_storage_options", type=FILE, help="JSON file of fsspec options for the output."),
 )
 
 log_flags = _group(
@@ -56,16 +89,18 @@ log_flags = _group(
         type=click.Choice(["text", "json"]),
         default="text",
         show_default=True,
-        help="json: one object a line.",
+        help="json: one object per line.",
     ),
 )
 
 model_flags = _group(
-    click.option("--model", help="Folder or URL of an exported model. Default: the embedded demo model, a toy."),
-    click.option("--model_cache", help="Folder of fetched models. Default: ~/.cache/sam3-annotate/models."),
-    click.option("--model_digest", help="sha256 of the model's manifest.json: refuse any other."),
-    click.option("--checkpoint_digest", help="sha256 of the checkpoint it was exported from: refuse any other."),
-    click.option("--prompts", default=DEFAULT_PROMPTS, show_default=True, help="What to find, in order."),
+    click.option("--model", type=FOLDER, help="Folder or URL of an exported model. Default: the embedded demo model."),
+    click.option(
+        "--model_cache", type=FOLDER, help="Folder for downloaded models. Default: ~/.cache/sam3-annotate/models."
+    ),
+    click.option("--model_digest", help="Required sha256 of the model's manifest.json."),
+    click.option("--checkpoint_digest", help="Required sha256 of the checkpoint that the model was exported from."),
+    click.option("--prompts", default=DEFAULT_PROMPTS, show_default=True, help="Classes to find, in order."),
     click.option(
         "--confidence_threshold",
         type=click.FloatRange(0, 1),
@@ -76,42 +111,52 @@ model_flags = _group(
 )
 
 selection_flags = _group(
-    click.option("--override_previous_annotations", is_flag=True, help="Annotate again what is annotated."),
-    click.option("--override_reviewed", is_flag=True, help="Replace annotations that a person has reviewed too."),
-    click.option("--include", multiple=True, help="Only JSON keys that fit this glob (`*` crosses `/`); repeatable."),
-    click.option("--exclude", multiple=True, help="Leave out JSON keys that fit this glob; repeatable."),
-    click.option("--input_list", help="File or URL of JSON keys, one a line, instead of a listing of the input."),
-    click.option("--input_list_column", help="The list is a CSV (an S3 inventory): name or number of the key column."),
-    click.option("--limit", type=click.IntRange(1), help="Only the first so many of what is to do."),
+    click.option("--override_previous_annotations", is_flag=True, help="Annotate again inputs that are annotated."),
+    click.option("--override_reviewed", is_flag=True, help="Also replace annotations that a person reviewed."),
+    click.option(
+        "--include", multiple=True, help="Only JSON keys that match this glob (`*` matches `/` too); repeatable."
+    ),
+    click.option("--exclude", multiple=True, help="Skip JSON keys that match this glob; repeatable."),
+    click.option(
+        "--input_list",
+        type=FILE,
+        help="File or URL of JSON keys, one per line, used instead of a listing of the input.",
+    ),
+    click.option(
+        "--input_list_column", help="The list is a CSV file (S3 inventory): name or number of its key column."
+    ),
+    click.option("--limit", type=click.IntRange(1), help="Only the first N inputs to do."),
     click.option("--annotation_date", help="Date in the annotations, YYYY-MM-DD. Default: today in UTC."),
     click.option(
         "--image_mode",
         type=click.Choice(["copy", "none"]),
         default="copy",
         show_default=True,
-        help="Whether images go into the output.",
+        help="copy: copy images into the output.",
     ),
     click.option(
         "--max_image_pixels",
         type=click.IntRange(1),
         default=100_000_000,
         show_default=True,
-        help="Larger images are failed inputs.",
+        help="Larger images fail.",
     ),
 )
 
 run_flags = _group(
-    click.option("--run", "run_name", help="Name of the run. Default: continue the unfinished one, else by time."),
-    click.option("--supersede", is_flag=True, help="End an older run of this output even if it is at work."),
     click.option(
-        "--shard_size", type=click.IntRange(1), help="Inputs in a shard. Default: at least 8 shards an index."
+        "--run", "run_name", help="Name of the run. Default: resume the unfinished run, else start a new one."
+    ),
+    click.option("--supersede", is_flag=True, help="End an older run of this output even if it is still working."),
+    click.option(
+        "--shard_size", type=click.IntRange(1), help="Inputs per shard. Default: at least 8 shards per index."
     ),
     click.option(
         "--num_indexes",
         type=click.IntRange(1),
         envvar="SAM3_NUM_INDEXES",
         show_envvar=True,
-        help="Processes that share the run, of this pool.",
+        help="Number of processes of this pool that share the run.",
     ),
     click.option("--pool", default="local", show_default=True, help="Name of the pool this process belongs to."),
 )
@@ -122,16 +167,18 @@ share_flags = _group(
         type=click.IntRange(0),
         envvar="JOB_COMPLETION_INDEX",
         show_envvar=True,
-        help="This process's part, from 0.",
+        help="Index of this process, from 0.",
     ),
     click.option(
         "--order",
         type=click.Choice(["forward", "backward"]),
         default="forward",
         show_default=True,
-        help="From which end a pool walks the list.",
+        help="From which end of the plan a pool starts.",
     ),
-    click.option("--workers", type=click.IntRange(1), help="Processes here. Default: 1 on a CPU, one a GPU on cuda."),
+    click.option(
+        "--workers", type=click.IntRange(1), help="Worker processes. Default: 1 on a CPU, one per GPU on cuda."
+    ),
 )
 
 runtime_flags = _group(
@@ -141,45 +188,47 @@ runtime_flags = _group(
         type=click.Choice(["onnx", "torch"]),
         default="onnx",
         show_default=True,
-        help="What runs the model.",
+        help="Library that runs the model.",
     ),
-    click.option("--batch_size", type=click.IntRange(1), help="GPU: images a call. CPU: images in flight."),
-    click.option("--threads", type=click.IntRange(1), help="CPU threads of the model, of all workers. Default: all."),
+    click.option("--batch_size", type=click.IntRange(1), help="GPU: images per call. CPU: images in flight."),
+    click.option(
+        "--threads", type=click.IntRange(1), help="CPU threads of the model, for all workers together. Default: all."
+    ),
     click.option(
         "--max_failed_fraction",
         type=click.FloatRange(0, 1),
         default=0.05,
         show_default=True,
-        help="More failed inputs than this fraction: exit code 65.",
+        help="Exit with 65 if a larger fraction of the inputs failed.",
     ),
     click.option(
         "--image_timeout_s",
         type=click.FloatRange(1),
         default=600.0,
         show_default=True,
-        help="An image that takes longer ends the process.",
+        help="Exit with 70 if a stage of one image takes longer.",
     ),
     click.option(
         "--device_retry_s",
         type=click.FloatRange(0),
         default=0.0,
         show_default=True,
-        help="How long a device that does not answer is tried.",
+        help="How long to retry a device that does not respond.",
     ),
     click.option(
-        "--memory_budget", type=ByteSize(), help="For images on their way, as in 4G. Default: 60 % of what is left."
+        "--memory_budget", type=ByteSize(), help="Memory for images in flight, as in 4G. Default: 60 % of free memory."
     ),
     click.option(
         "--journal_interval_s",
         type=click.FloatRange(0.1),
         default=30.0,
         show_default=True,
-        help="A kill costs at most this much work.",
+        help="Seconds between journal writes; a kill loses at most this much work.",
     ),
     click.option(
         "--metrics_port",
         type=click.IntRange(0, 65535),
-        help="Serve /metrics and /livez here. Queues and memory are shown with one worker only.",
+        help="Serve /metrics and /livez on this port. Queues and memory are shown with one worker only.",
     ),
     click.option("--visualize", is_flag=True, help="Draw overlays into _sam3/overlays/ of the output."),
 )

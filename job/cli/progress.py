@@ -11,6 +11,7 @@ from datetime import timedelta
 import click
 import msgspec
 
+from job.cli.flags import FILE, FOLDER
 from job.cli.text import one_line
 from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import refusals_are_configuration
@@ -23,9 +24,9 @@ _ENDED = {"succeeded", "too_many_failed", "superseded"}
 
 
 @click.command()
-@click.argument("out")
+@click.argument("out", type=FOLDER)
 @click.option("--run", "run_name", help="Name of the run. Default: the newest.")
-@click.option("--output_storage_options", help="JSON file of fsspec options for the output.")
+@click.option("--output_storage_options", type=FILE, help="JSON file of fsspec options for the output.")
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
 @click.option("--once", is_flag=True, help="Show it once; on a terminal it is shown again and again until the end.")
 def progress(out: str, run_name: str | None, output_storage_options: str | None, output: str, once: bool) -> None:

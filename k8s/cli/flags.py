@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import click
 
+from job.cli.flags import FILE
 from job.errors import UsageError
 
 Command = Callable[..., None]
@@ -39,7 +40,9 @@ def release_flags(command: Command) -> Command:
 
 def chart_flag(command: Command) -> Command:
     """Which chart, for what goes through Helm."""
-    return click.option("--chart", help="Folder, archive or oci:// URL of the chart. Default: the checkout's.")(command)
+    return click.option(
+        "--chart", type=FILE, help="Folder, archive or oci:// URL of the chart. Default: the checkout's."
+    )(command)
 
 
 def pool_flag(command: Command) -> Command:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from job.cli.flags import log_flags
+from job.cli.flags import FILE, FOLDER, log_flags
 from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import refusals_are_configuration
 from job.telemetry.logs import set_up_logging
@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 @click.command()
 @click.option("--namespace", required=True, help="Namespace of the Jobs.")
 @click.option("--job", "jobs", multiple=True, required=True, help="Name of a Job of the run; repeatable.")
-@click.option("--out_top_dir", required=True, help="Folder or URL of the run's results.")
-@click.option("--output_storage_options", help="JSON file of fsspec options for the output.")
+@click.option("--out_top_dir", type=FOLDER, required=True, help="Folder or URL of the run's results.")
+@click.option("--output_storage_options", type=FILE, help="JSON file of fsspec options for the output.")
 @click.option("--run", "run_name", required=True, help="Name of the run.")
 @log_flags
 def janitor(**flags: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import msgspec
 
+from job.cli.flags import FILE
 from job.cli.text import one_line
 from job.errors import AnnotateError, ConfigurationError, TooManyFailedError, UsageError, WorkerError
 from job.storage.open import read_storage_options
@@ -32,7 +33,9 @@ _OVER = {"complete", "too_many_failed", "superseded", "failed", "stalled", "ende
 
 @click.command()
 @release_flags
-@click.option("--output_storage_options", help="JSON file of fsspec options for the output, as seen from here.")
+@click.option(
+    "--output_storage_options", type=FILE, help="JSON file of fsspec options for the output, as seen from here."
+)
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
 @click.option("--watch", is_flag=True, help="Show it again and again, until the end or Ctrl-C.")
 @click.option("--wait", is_flag=True, help="Wait for the end; the exit code tells how it was.")

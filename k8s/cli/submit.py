@@ -14,6 +14,7 @@ from typing import Any
 import click
 import msgspec
 
+from job.cli.flags import FILE
 from job.errors import AnnotateError, TooManyFailedError, UsageError
 from job.telemetry.logs import set_up_logging
 from k8s.cli.flags import chart_flag, release_flags
@@ -76,7 +77,9 @@ class PerPool(click.ParamType[tuple[str, float]]):
 @click.command()
 @release_flags
 @chart_flag
-@click.option("-f", "--values", "files", multiple=True, help="File of chart values; repeatable, the last one wins.")
+@click.option(
+    "-f", "--values", "files", type=FILE, multiple=True, help="File of chart values; repeatable, the last one wins."
+)
 @click.option("--set", "single", multiple=True, metavar="KEY=VALUE", help="One chart value; repeatable.")
 @click.option("--set_string", "texts", multiple=True, metavar="KEY=VALUE", help="One that is text, as in run.name=1.")
 @click.option("--images_per_s", type=PerPool(), multiple=True, help="What one pod does, as measured: gpu=60.")
@@ -84,8 +87,12 @@ class PerPool(click.ParamType[tuple[str, float]]):
 @click.option("--hours", type=click.FloatRange(0, min_open=True), help="Give the first pool the pods for this time.")
 @click.option("--max_cost", type=click.FloatRange(0), help="Refuse beyond.")
 @click.option("--images", type=click.IntRange(0), help="Inputs to do, where they cannot be counted from here.")
-@click.option("--input_storage_options", help="JSON file of fsspec options for the input, as seen from here.")
-@click.option("--output_storage_options", help="JSON file of fsspec options for the output, as seen from here.")
+@click.option(
+    "--input_storage_options", type=FILE, help="JSON file of fsspec options for the input, as seen from here."
+)
+@click.option(
+    "--output_storage_options", type=FILE, help="JSON file of fsspec options for the output, as seen from here."
+)
 @click.option("--dry_run", is_flag=True, help="Show sizes, hours and cost; change nothing.")
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
 def submit(release: str, namespace: str | None, kube_context: str | None, **flags: Any) -> None:

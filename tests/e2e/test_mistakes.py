@@ -215,7 +215,7 @@ def test_no_json_at_all_is_a_warning_and_no_error(tmp_path: Path) -> None:
 
 
 def test_a_checkout_that_was_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("job.cli.main.entry_points", lambda group: ())
+    monkeypatch.setattr("job.cli.commands.entry_points", lambda group: ())
     for arguments in (["--help"], ["annotate"]):
         assert run_cli(arguments) == 78
         assert "sam3-annotate is not installed for " in capsys.readouterr().err

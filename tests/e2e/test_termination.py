@@ -60,7 +60,10 @@ def ended(log: Path, *arguments: str) -> tuple[int, str]:
 
 EARLY = {
     "usage": (["annotate"], (2, "MissingParameter, exit 2: Missing option '--input_top_dir'.\n")),
-    "no such command": (["anotate"], (2, "NoSuchCommand, exit 2: No such command 'anotate'.\n")),
+    "no such command": (
+        ["anotate"],
+        (2, "NoSuchCommand, exit 2: No such command 'anotate'. Did you mean 'annotate'?\n"),
+    ),
     "configuration": (
         ["doctor", "--input_top_dir", "/nowhere", "--out_top_dir", "/nowhere/out"],
         (2, "UsageError, exit 2: output /nowhere/out and input /nowhere are one folder"),

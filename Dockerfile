@@ -54,7 +54,9 @@ RUN groupadd --key GID_MAX=65535 --gid 65532 nonroot \
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1
+    PYTHONUNBUFFERED=1 \
+    ORT_DISABLE_TELEMETRY=1 \
+    HF_HUB_DISABLE_TELEMETRY=1
 WORKDIR /data
 USER 65532:65532
 STOPSIGNAL SIGTERM

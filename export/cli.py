@@ -103,7 +103,7 @@ def verify(folder: Path, checkpoint: str | None, model_digest: str | None, **ver
         if checkpoint is None
         else _verify_original(artifact, checkpoint, device, verification)
     )
-    from export.parity.metrics import describe
+    from job.model.comparison import describe
 
     for each in figures:
         click.echo(describe(each))
@@ -114,9 +114,12 @@ def verify(folder: Path, checkpoint: str | None, model_digest: str | None, **ver
 def _verify_stored(artifact: Artifact, device: Device, flags: dict[str, Any]) -> tuple[ParityFigures, ...]:
     if flags["images"] is not None:
         raise UsageError("--images needs --checkpoint: without the original there is nothing to compare them with")
-    from export.parity.self_check import compare_with_reference
+    from export.parity.machine import machine_name
+    from job.model.self_check import compare_with_reference
+    from job.postprocess.masks import full_mask
 
-    return (compare_with_reference(artifact, _session(artifact, device, flags["threads"])),)
+    session = _session(artifact, device, flags["threads"])
+    return (compare_with_reference(artifact, session, full_mask, machine=machine_name(session.info.provider)),)
 
 
 def _verify_original(

@@ -14,7 +14,7 @@ from export.graphs.graphs import graphs_of, image_side
 from export.graphs.modules import MEAN, STD
 from export.graphs.onnx_writer import write_onnx
 from export.graphs.torchscript_writer import write_torchscript
-from export.parity.metrics import describe
+from export.parity.machine import machine_name
 from export.parity.pictures import drawn_pictures, pictures_of
 from export.parity.verify import REFERENCE_PICTURES, Verifier
 from export.sam3_runtime import quiet, running_on
@@ -33,9 +33,12 @@ from job.model.artifact import (
     encode_manifest,
     file_entry,
 )
+from job.model.comparison import describe
 from job.model.loader import open_session, runtime_of
 from job.model.prompts import TEXT_FEATURES_NAME, TOKENIZER_NAME
+from job.model.self_check import compare_with_reference
 from job.model.session import TextFeatures
+from job.postprocess.masks import full_mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,7 +91,9 @@ def export_artifact(original: Original, request: ExportRequest) -> Artifact:
             draft, device=request.device, threads=request.threads, runtime=runtime_of(request.format)
         )
         parity = verifier.compare(draft, session, pictures_of(request.images, request.image_count))
-        _require_agreement(parity)
+        machine = machine_name(session.info.provider)
+        stored = compare_with_reference(draft, session, full_mask, machine=machine)
+        _require_agreement((*parity, stored))
         manifest = msgspec.structs.replace(draft.manifest, parity=parity, files=_entries(folder))
         (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     return msgspec.structs.replace(draft, folder=request.out, manifest=manifest)

@@ -1,1 +1,10 @@
-"""The annotator: one machine, or one index of a job, over local folders or object stores."""
+"""The annotator: one machine, or one index of a job, over local folders or object stores.
+
+Importing this package turns the telemetry of dependencies off, before any of them is imported and for child processes
+too. A value that the user has set stays.
+"""
+
+import os
+
+for _variable in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_variable, "1")

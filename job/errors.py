@@ -6,6 +6,7 @@
     ├── TooManyFailedError      65   the run has ended, more inputs failed than allowed
     ├── WorkerError             70   this worker cannot do it; another may
     │   ├── DeviceError              the device asked for does not answer
+    │   ├── SelfCheckError           this machine does not reproduce the model's reference answers
     │   ├── HungImageError           an image took longer than allowed
     │   └── ModelError               the model failed on too many images in a row
     ├── InterruptedRunError     75   stopped with work left: rerun the same command to resume
@@ -64,6 +65,10 @@ class WorkerError(AnnotateError):
 
 class DeviceError(WorkerError):
     """The device asked for does not answer."""
+
+
+class SelfCheckError(WorkerError):
+    """The session does not reproduce the reference answers that are stored with the artifact."""
 
 
 class HungImageError(WorkerError):

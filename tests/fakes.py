@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 from PIL import Image
 
+import job.worker.factory
 from job.model.artifact import Artifact, open_artifact
 from job.model.session import Grounding, SessionInfo, TextFeatures
 from job.run.options import WorkerOptions
@@ -51,6 +53,12 @@ class FakeSession:
 
     def encode_text(self, token_ids: NDArray[np.int64]) -> TextFeatures:
         raise NotImplementedError
+
+
+def use_fake_session(monkeypatch: pytest.MonkeyPatch, session: FakeSession) -> None:
+    """Let `annotate` open a fake session; it has no reference to be checked with."""
+    monkeypatch.setattr(job.worker.factory, "open_session", lambda artifact, **options: session)
+    monkeypatch.setattr(job.worker.factory, "self_check", lambda *arguments, **options: None)
 
 
 @dataclass

@@ -44,7 +44,8 @@ FLAGS = {
         "--input_storage_options --input_top_dir --journal_interval_s --limit --log_format --log_level "
         "--max_failed_fraction --max_image_pixels --memory_budget --metrics_port --model --model_cache --model_digest "
         "--num_indexes --order --out_top_dir --output_storage_options --override_previous_annotations "
-        "--override_reviewed --pool --prompts --run --runtime --shard_size --supersede --threads --visualize --workers",
+        "--override_reviewed --pool --prompts --run --runtime --self_check --shard_size --supersede --threads "
+        "--visualize --workers",
     ),
     "plan": (
         plan,
@@ -91,6 +92,7 @@ EXIT_CODES = {
     "TooManyFailedError": 65,
     "WorkerError": 70,
     "DeviceError": 70,
+    "SelfCheckError": 70,
     "HungImageError": 70,
     "ModelError": 70,
     "InterruptedRunError": 75,
@@ -108,7 +110,8 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     Plan: "nonce shards inputs_listed inputs_done images_without_json other_options",
     PlannedShard: "name inputs forced",
     PlannedInput: "json image prior problem forced",
-    ResultRow: "json result reason scores dropped hidden seconds mask_sha256 worker artifact precision provider",
+    ResultRow: "json result reason scores dropped hidden seconds mask_sha256 worker artifact precision provider "
+    "self_check",
     Marker: "attempt totals instances dropped failures",
     FailedInput: "json reason",
     Finding: "kind key detail",
@@ -129,8 +132,8 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     TensorSpec: "name dtype shape",
     GraphSpec: "file inputs outputs",
     ParityFigures: "comparison images instances unmatched score_max mask_iou_min mask_iou_mean mask_pixels_max "
-    "tolerance passed provider machine",
-    Tolerance: "score threshold_band mask_iou mask_pixels mask_iou_mean mask_outliers",
+    "tolerance passed provider machine queries query_error",
+    Tolerance: "score threshold_band mask_iou mask_pixels mask_iou_mean mask_outliers query_error",
 }
 
 

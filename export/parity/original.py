@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from export.graphs.graphs import image_side
-from export.parity.metrics import Answer
 from export.sam3_runtime import quiet, running_on
 from job.errors import DeviceError
+from job.model.answers import Answer, QueryAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +59,16 @@ class OriginalSide:
         scores = np.stack([_scores(output) for output in recorded])
         selected = np.argwhere(scores > np.float32(self._processor.confidence_threshold))
         return Answer(scores=scores, selected=selected, masks=tuple(masks))
+
+    def query_answer(self, pixels: NDArray[np.uint8]) -> QueryAnswer:
+        """Answer for every query of resized pixels (S, S, 3), below the threshold too."""
+        image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        with _device_errors(self._device), running_on(self._device), quiet(), self._recorded() as recorded:
+            state = self._processor.set_image(image)
+            for prompt in self._prompts:
+                state = self._processor.set_text_prompt(prompt, state)
+            logits = [output["pred_masks"][0].float().cpu().numpy() for output in recorded]
+        return QueryAnswer(scores=np.stack([_scores(output) for output in recorded]), mask_logits=np.stack(logits))
 
     @contextmanager
     def _recorded(self) -> Iterator[list[dict[str, Any]]]:

@@ -216,6 +216,14 @@ runtime_flags = _group(
         help="How long to retry a device that does not respond.",
     ),
     click.option(
+        "--self_check",
+        type=click.Choice(["always", "cached", "off"]),
+        default="cached",
+        show_default=True,
+        help="Compare the model's answers with its stored reference before the first image. "
+        "cached: on a CPU once a kind of machine.",
+    ),
+    click.option(
         "--memory_budget", type=ByteSize(), help="Memory for images in flight, as in 4G. Default: 60 % of free memory."
     ),
     click.option(

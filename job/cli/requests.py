@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 RUNTIME_OPTIONS = (
     "runtime", "batch_size", "threads", "memory_budget", "journal_interval_s", "image_timeout_s", "device_retry_s",
-    "max_failed_fraction", "visualize", "order",
+    "max_failed_fraction", "self_check", "visualize", "order",
 )  # fmt: skip
 
 
@@ -104,6 +104,7 @@ def annotate_request(flags: dict[str, Any], folders: Folders, process_id: str, w
         supersede=flags["supersede"],
         process_id=process_id,
         watchdog=watch.watchdog,
+        model_cache=_model_cache(flags),
         **{name: flags[name] for name in RUNTIME_OPTIONS},
     )
     return replace(_request(flags, folders, options), observer=watch.observer)
@@ -137,7 +138,8 @@ def doctor_request(flags: dict[str, Any], folders: Folders) -> AnnotateRequest:
         "input_list_column": None,
         "run_name": None,
     }
-    options = WorkerOptions(device=_device(flags["device"], flags["runtime"]), runtime=flags["runtime"])
+    device = _device(flags["device"], flags["runtime"])
+    options = WorkerOptions(device=device, runtime=flags["runtime"], model_cache=_model_cache(flags))
     return _request({**flags, **defaults}, folders, options)
 
 
@@ -196,7 +198,7 @@ def open_model(
         )
         artifact = open_artifact(Path(os.fspath(files("job") / "demo_artifact")), digest)  # type: ignore[call-overload]
     elif (url := remote_url(model)) is not None:
-        remote = open_remote_model(url, digest, Path(flags["model_cache"] or default_cache()), storage_options)
+        remote = open_remote_model(url, digest, _model_cache(flags) or default_cache(), storage_options)
         artifact = remote.artifact
     else:
         artifact = open_artifact(local_path(model), digest)
@@ -204,6 +206,10 @@ def open_model(
     if wanted not in {None, found}:
         raise ArtifactError(f"model {model} was exported from checkpoint {found}, --checkpoint_digest is {wanted}")
     return artifact, remote
+
+
+def _model_cache(flags: dict[str, Any]) -> Path | None:
+    return Path(flags["model_cache"]) if flags["model_cache"] else None
 
 
 def parse_prompts(text: str) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from job.errors import ArtifactError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+DEMO_MODEL_ID = "SAM3-demo"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 """A manifest may come from anywhere: its names are joined to paths."""
 
@@ -64,8 +65,8 @@ class GraphSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: tuple[TensorSpec, ...]
 
 
-class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a comparison has to meet.
+class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """The limits that a comparison must meet.
 
     Attributes:
         score: Largest difference of the scores of one instance.
@@ -75,6 +76,8 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         mask_iou_mean: Smallest mean mask IoU over all instances.
         mask_outliers: Share of the instances whose mask may miss `mask_iou`: with rounded arithmetic a mask that
             hardly exists, logits near zero all over, can come out in another shape.
+        query_error: Largest relative error of the scores and mask logits of all queries. Set only when no instance was
+            found: then it decides instead of the limits on masks.
     """
 
     score: float
@@ -83,15 +86,19 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     mask_pixels: int
     mask_iou_mean: float
     mask_outliers: float = 0.0
+    query_error: float = 0.0
 
 
-class ParityFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ParityFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """How an artifact agrees with the original, and where that was measured.
+
+    Fields with a default are written only when they differ from it, so that workers of the first release read the
+    manifest of each artifact that has instances to compare.
 
     Attributes:
         comparison: `same_input` (the same resized tensor) or `end_to_end` (each side resizes on its own).
         images: Images compared.
-        instances: Instances found by both, by class name.
+        instances: Instances compared (found by both), by class name.
         unmatched: Instances found by one side only, those near the threshold included.
         score_max: Largest score difference.
         mask_iou_min: Smallest mask IoU.
@@ -101,6 +108,8 @@ class ParityFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         passed: Whether it did.
         provider: Execution provider that was measured.
         machine: Processor or GPU that it was measured on.
+        queries: Queries compared because no instance was found, else 0.
+        query_error: Largest relative error of their scores and mask logits.
     """
 
     comparison: Literal["same_input", "end_to_end"]
@@ -115,6 +124,8 @@ class ParityFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     passed: bool
     provider: str
     machine: str
+    queries: int = 0
+    query_error: float = 0.0
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -178,6 +189,20 @@ class Artifact(msgspec.Struct, frozen=True):
         """Path of one of its files."""
         return self.folder / name
 
+    def text_encoder(self) -> GraphSpec:
+        """Give the graph of the text encoder.
+
+        Raises:
+            ArtifactError: The artifact was copied without it.
+        """
+        spec = self.manifest.text_encoder
+        if not self.path(spec.file).is_file():
+            raise ArtifactError(
+                f"model {self.folder} came without its text encoder {spec.file}: "
+                "copy the whole folder, or give only prompts that it has stored"
+            )
+        return spec
+
 
 def open_artifact(folder: Path, expected_digest: str | None = None) -> Artifact:
     """Read the manifest and check every file against it.
@@ -191,16 +216,26 @@ def open_artifact(folder: Path, expected_digest: str | None = None) -> Artifact:
             whose size or digest is wrong, or another artifact than the one pinned.
     """
     raw = _read_manifest(folder)
-    digest = hashlib.sha256(raw).hexdigest()
-    if expected_digest is not None and digest != expected_digest.lower():
-        raise ArtifactError(
-            f"model {folder} has the digest {digest}, but --model_digest asks for {expected_digest}: "
-            "give the digest of this artifact, or the folder of that one"
-        )
+    digest = checked_digest(raw, folder, expected_digest)
     manifest = decode_manifest(raw, folder)
     for name, entry in manifest.files.items():
         _check_file(folder / name, entry)
     return Artifact(folder=folder, manifest=manifest, digest=digest, pinned=expected_digest is not None)
+
+
+def checked_digest(raw: bytes, origin: Path | str, expected_digest: str | None) -> str:
+    """Digest of a manifest.
+
+    Raises:
+        ArtifactError: Another one is expected.
+    """
+    digest = hashlib.sha256(raw).hexdigest()
+    if expected_digest is not None and digest != expected_digest.lower():
+        raise ArtifactError(
+            f"model {origin} has the digest {digest}, but --model_digest asks for {expected_digest}: "
+            "give the digest of this artifact, or the location of that one"
+        )
+    return digest
 
 
 def decode_manifest(raw: bytes, origin: Path | str) -> Manifest:
@@ -237,6 +272,14 @@ def file_entry(path: Path) -> FileEntry:
     return FileEntry(sha256=digest, size=path.stat().st_size)
 
 
+def damaged_file(path: Path | str, got: FileEntry, expected: FileEntry, advice: str) -> ArtifactError:
+    """Error for a file that differs from its entry in the manifest."""
+    return ArtifactError(
+        f"model file {path} is damaged: {got.size} bytes with sha256 {got.sha256[:12]}…, the manifest says "
+        f"{expected.size} bytes with {expected.sha256[:12]}…. {advice}"
+    )
+
+
 class _VersionOnly(msgspec.Struct):
     format_version: int
 
@@ -258,7 +301,4 @@ def _check_file(path: Path, entry: FileEntry) -> None:
     except OSError as exc:
         raise ArtifactError(f"model file {path} cannot be read: {exc.strerror}. Export or copy it again") from exc
     if got != entry:
-        raise ArtifactError(
-            f"model file {path} is damaged: {got.size} bytes with sha256 {got.sha256[:12]}…, the manifest says "
-            f"{entry.size} bytes with {entry.sha256[:12]}…. Export or copy it again"
-        )
+        raise damaged_file(path, got, entry, "Export or copy it again")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import logging
 import os
 import shutil
@@ -32,7 +31,16 @@ from job.errors import (
     StorageError,
     UsageError,
 )
-from job.model.artifact import MANIFEST_NAME, Artifact, FileEntry, decode_manifest, file_entry, open_artifact
+from job.model.artifact import (
+    MANIFEST_NAME,
+    Artifact,
+    FileEntry,
+    checked_digest,
+    damaged_file,
+    decode_manifest,
+    file_entry,
+    open_artifact,
+)
 from job.storage.download import download
 from job.storage.open import new_process_id, normalize_url, open_store, protocol_of
 from job.storage.store import Store
@@ -117,10 +125,7 @@ class RemoteModel:
                 return
             partial.unlink()
             logger.warning("%s/%s came damaged: %d bytes, sha256 %s", self.store.url, name, got.size, got.sha256)
-        raise ArtifactError(
-            f"model file {self.store.url}/{name} is damaged: {got.size} bytes with sha256 {got.sha256[:12]}…, the "
-            f"manifest says {entry.size} bytes with {entry.sha256[:12]}…. Copy the model there again"
-        )
+        raise damaged_file(f"{self.store.url}/{name}", got, entry, "Copy the model there again")
 
 
 def remote_url(model: str) -> str | None:
@@ -150,12 +155,7 @@ def open_remote_model(
     store = open_store(url, new_process_id(), storage_options)
     with _model_errors(url):
         raw = store.read_range(MANIFEST_NAME, 0, LARGEST_MANIFEST_BYTES)
-    digest = hashlib.sha256(raw).hexdigest()
-    if expected_digest is not None and digest != expected_digest.lower():
-        raise ArtifactError(
-            f"model {url} has the digest {digest}, but --model_digest asks for {expected_digest}: "
-            "give the digest of this artifact, or the URL of that one"
-        )
+    digest = checked_digest(raw, url, expected_digest)
     manifest = decode_manifest(raw, url)
     artifact = Artifact(cache.absolute() / digest, manifest, digest, pinned=expected_digest is not None)
     return RemoteModel(artifact, store, raw)

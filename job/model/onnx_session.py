@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from job.errors import ArtifactError, ConfigurationError, DeviceError
+from job.errors import ConfigurationError, DeviceError
 from job.model.integer_kernels import require_exact_integers
 from job.model.session import Grounding, SessionInfo, TextFeatures, padded_batch, split_by_image
 
@@ -126,12 +126,7 @@ class OnnxSession:
 
     def encode_text(self, token_ids: NDArray[np.int64]) -> TextFeatures:
         """Encode token ids; the text encoder is loaded for this call and dropped after it."""
-        spec = self._artifact.manifest.text_encoder
-        if not self._artifact.path(spec.file).is_file():
-            raise ArtifactError(
-                f"model {self._artifact.folder} came without its text encoder {spec.file}: "
-                "copy the whole folder, or give only prompts that it has stored"
-            )
+        spec = self._artifact.text_encoder()
         encoder = self._load(spec)
         with _device_errors(self._device):
             features, mask = encoder.run(None, {spec.inputs[0].name: token_ids})

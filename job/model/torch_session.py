@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from job.errors import ArtifactError, ConfigurationError, DeviceError
+from job.errors import ConfigurationError, DeviceError
 from job.model.session import Grounding, SessionInfo, TextFeatures, padded_batch, split_by_image
 
 if TYPE_CHECKING:
@@ -78,13 +78,7 @@ class TorchSession:
 
     def encode_text(self, token_ids: NDArray[np.int64]) -> TextFeatures:
         """Encode token ids; the text encoder is loaded for this call and dropped after it."""
-        spec = self._artifact.manifest.text_encoder
-        if not self._artifact.path(spec.file).is_file():
-            raise ArtifactError(
-                f"model {self._artifact.folder} came without its text encoder {spec.file}: "
-                "copy the whole folder, or give only prompts that it has stored"
-            )
-        encoder = self._load(spec)
+        encoder = self._load(self._artifact.text_encoder())
         with self._running():
             features, mask = encoder(torch.from_numpy(token_ids).to(self._device))
             return TextFeatures(features=features.cpu().numpy(), mask=mask.cpu().numpy())

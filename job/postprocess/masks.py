@@ -114,6 +114,16 @@ def logits_to_mask(logits: NDArray[np.float32], size_hw: tuple[int, int]) -> Cro
     return crop_mask(window, (x_axis.first, y_axis.first), size_hw)
 
 
+def full_mask(logits: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    """Resize mask logits (h, w) as `logits_to_mask` does, to the whole raster: bool (H, W)."""
+    full = np.zeros(size_hw, np.bool_)
+    mask = logits_to_mask(logits, size_hw)
+    if mask is not None:
+        x0, y0, x1, y1 = mask.box_xyxy
+        full[y0:y1, x0:x1] = mask.crop()
+    return full
+
+
 def intersection_area(a: CroppedMask, b: CroppedMask) -> int:
     """Pixels that two masks of one raster share."""
     ax0, ay0, ax1, ay1 = a.box_xyxy

@@ -53,6 +53,7 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag=
         artifact: Digest of the artifact's manifest.
         precision: Of the artifact.
         provider: Execution provider and its threads.
+        self_check: Digest of the self-check that the worker passed; empty with `--self_check off`.
     """
 
     json: str
@@ -67,6 +68,7 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag=
     artifact: str = ""
     precision: str = ""
     provider: str = ""
+    self_check: str = ""
 
 
 Row = StartRow | LeaveRow | IntentRow | ResultRow

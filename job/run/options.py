@@ -6,8 +6,10 @@ What changes bytes or selection is `job.run.spec.RunSpec`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+from job.model.self_check import SelfCheckMode
 from job.model.session import Device, Runtime
 from job.storage.open import new_process_id
 from job.system.clock import SYSTEM_CLOCK, Clock
@@ -35,6 +37,8 @@ class WorkerOptions:
         memory_budget: Bytes for images between the stages; None for 60 % of what the model leaves.
         memory_limit: Bytes that this process may take; None for all that is available.
         journal_interval_s: Seconds between two parts of the journal.
+        self_check: When the answers of the model are compared with its reference; see `job.model.self_check`.
+        model_cache: Folder of fetched models and remembered self-checks; None for the default.
         device_retry_s: How long a device that does not answer is tried.
         image_timeout_s: Longest time for one stage of one image.
         max_failed_fraction: Failed inputs, as a fraction of all inputs listed, that still are a success.
@@ -59,6 +63,8 @@ class WorkerOptions:
     memory_budget: int | None = None
     memory_limit: int | None = None
     journal_interval_s: float = 30.0
+    self_check: SelfCheckMode = "cached"
+    model_cache: Path | None = None
     device_retry_s: float = 0.0
     image_timeout_s: float = 600.0
     max_failed_fraction: float = 0.05

@@ -52,6 +52,9 @@ class Metrics(Observer):
         self._loading = Gauge(
             "sam3_annotate_model_load_seconds", "Time until the model was loaded.", registry=self.registry
         )
+        self._check = Info(
+            "sam3_annotate_self_check", "The self-check that the model passed at start.", registry=self.registry
+        )
         self._load = _LoadCollector()
         self.registry.register(self._load)
 
@@ -62,6 +65,10 @@ class Metrics(Observer):
     def model_loaded(self, seconds: float) -> None:
         """See `Observer`; of several workers the last."""
         self._loading.set(seconds)
+
+    def model_checked(self, digest: str) -> None:
+        """See `Observer`; of several workers the last."""
+        self._check.info({"digest": digest, "result": "passed" if digest else "off"})
 
     def worker_ready(self, load: Callable[[], Load]) -> None:
         """See `Observer`."""

@@ -31,6 +31,9 @@ class Observer(Protocol):
     def model_loaded(self, seconds: float) -> None:
         """A worker has its model."""
 
+    def model_checked(self, digest: str) -> None:
+        """A worker has passed the self-check of this digest; empty when the check is off."""
+
     def worker_ready(self, load: Callable[[], Load]) -> None:
         """The worker of this process works, and can be asked for its load."""
 

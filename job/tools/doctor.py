@@ -23,7 +23,7 @@ from job.run.run import RunTarget
 from job.storage.keys import printable
 from job.storage.local import remove_empty_dirs
 from job.storage.store import PRIVATE_FOLDER, Store, first_writes
-from job.worker.factory import build_annotator, open_device
+from job.worker.factory import build_annotator, check_answers, open_device
 from job.worker.runner import AnnotateRequest
 
 RACED_KEYS, RACERS = 8, 16
@@ -185,6 +185,7 @@ def _check_model(request: AnnotateRequest) -> str:
 def _annotate_one(request: AnnotateRequest, inputs: list[PlannedInput]) -> str:
     """Annotate the first input that can be used, without storing the result."""
     session = open_device(request.artifact, request.options)
+    check_answers(request.artifact, session, request.options)
     annotator_io = AnnotatorIO(request.source, RunTarget(request.target, request.spec), lambda: None)
     annotator, _ = build_annotator(annotator_io, session, request.artifact, request.options)
     problems = []

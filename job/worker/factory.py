@@ -8,11 +8,13 @@ from job.errors import DeviceError
 from job.model.artifact import Artifact
 from job.model.loader import open_session
 from job.model.prompts import text_features_for
+from job.model.self_check import self_check
 from job.model.session import Session
 from job.pipeline.executor import ThreadedPipeline
 from job.pipeline.memory import ByteBudget, ResidentBudget
 from job.pipeline.order import stages_of
 from job.pipeline.stages import Annotator, AnnotatorIO, Budgets
+from job.postprocess.masks import full_mask
 from job.run.end_watch import EndWatch
 from job.run.options import WorkerOptions
 from job.run.run import Run
@@ -42,9 +44,11 @@ def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOpt
     Raises:
         ConfigurationError: The artifact or the provider cannot be used here.
         DeviceError: The device does not respond.
+        SelfCheckError: This machine does not reproduce the model's reference answers.
     """
     in_flight = images_in_flight(artifact, options)
     session = open_device(artifact, options)
+    check_digest = check_answers(artifact, session, options)
     info, cpus = session.info, usable_cpus()
     annotator, budgets = build_annotator(
         AnnotatorIO(source, run, EndWatch(run, options.clock).check), session, artifact, options, in_flight
@@ -61,6 +65,7 @@ def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOpt
         artifact=artifact.digest,
         precision=artifact.manifest.precision,
         provider=f"{info.provider}/{info.threads}",
+        self_check=check_digest,
     )
     return Worker(run, pipeline, budgets.resident, options, provenance)
 
@@ -105,6 +110,22 @@ def open_device(artifact: Artifact, options: WorkerOptions) -> Session:
     logger.info("SAM3 model loaded successfully")
     logger.info("Model %s: %s, %s", artifact.manifest.model_id, session.info.runtime, session.info.provider)
     return session
+
+
+def check_answers(artifact: Artifact, session: Session, options: WorkerOptions) -> str:
+    """Run the self-check; returns its digest, or an empty string when it is off.
+
+    Raises:
+        SelfCheckError: This machine does not reproduce the model's reference answers.
+    """
+    touch = options.watchdog.touch
+    check = call_aside(
+        lambda: self_check(
+            artifact, session, full_mask, mode=options.self_check, cache=options.model_cache, on_progress=touch
+        )
+    )
+    touch()
+    return "" if check is None else check.digest
 
 
 def _open_session(artifact: Artifact, options: WorkerOptions) -> Session:

@@ -174,7 +174,7 @@ def _work(channel: _Channel, task: WorkerTask) -> None:
             heartbeat.beat.activity, begun_s = "loading", options.clock.monotonic_s()
             worker = build_worker(run, source, open_artifact(task.artifact_folder, task.artifact_digest), options)
             heartbeat.beat.activity = "working"
-            channel.send("loaded", options.clock.monotonic_s() - begun_s)
+            channel.send("loaded", options.clock.monotonic_s() - begun_s, worker.self_check)
             listener = _PipeListener(channel, heartbeat, options.clock)
             with stopped_by_signals(worker.stop):
                 worker.work(open_shards(run, plan, channel.shards(), options, listener), listener)

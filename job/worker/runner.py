@@ -224,6 +224,7 @@ def _work(run: Run, plan: Plan, left: Sequence[PlannedShard], request: AnnotateR
     begun_s = options.clock.monotonic_s()
     worker = build_worker(run, request.source, request.artifact, options)
     request.observer.model_loaded(options.clock.monotonic_s() - begun_s)
+    request.observer.model_checked(worker.self_check)
     request.observer.worker_ready(worker.load)
     reporter.heartbeat.beat.activity = "working"
     with Progress(reporter.tally, total) as reporter.progress, stopped_by_signals(worker.stop):

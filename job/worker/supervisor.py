@@ -121,8 +121,9 @@ class _Supervisor:
         match message:
             case ("next",):
                 self._assign(slot)
-            case ("loaded", seconds):
+            case ("loaded", seconds, self_check):
                 self._observer.model_loaded(seconds)
+                self._observer.model_checked(self_check)
             case ("result", shard_name, result, cut, seconds):
                 self._observer.image_finished(result, seconds)
                 self._add(slot, shard_name, {result: 1}, cut)

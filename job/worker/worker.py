@@ -57,6 +57,7 @@ class Provenance:
     artifact: str
     precision: str
     provider: str
+    self_check: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ class Worker:
         self._failures_in_a_row: dict[type[InputError], int] = {}
         self._journaled_s = options.clock.monotonic_s()
         self.stop = threading.Event()
+
+    @property
+    def self_check(self) -> str:
+        """Digest of the self-check that this worker passed, or an empty string."""
+        return self._made_by.self_check
 
     def load(self) -> Load:
         """Images and bytes in flight."""
@@ -194,6 +200,7 @@ class Worker:
             artifact=made_by.artifact,
             precision=made_by.precision,
             provider=made_by.provider,
+            self_check=made_by.self_check,
         )
         if row.result == FAILED:
             key = f"{self._run.spec.input_url}/{row.json}"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-import job.worker.factory
-from tests.fakes import FakeSession
+from tests.fakes import FakeSession, use_fake_session
 
 
 @pytest.fixture
 def fake_session(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
     """Let `annotate` open a session that answers at once instead of loading a model."""
     session = FakeSession()
-    monkeypatch.setattr(job.worker.factory, "open_session", lambda artifact, **options: session)
+    use_fake_session(monkeypatch, session)
     return session

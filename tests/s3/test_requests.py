@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-import job.worker.factory
 from job.errors import InterruptedRunError
 from job.run.options import WorkerOptions
 from job.storage.open import new_process_id, open_store
 from job.telemetry.progress_bar import Tally
 from job.worker.runner import AnnotateRequest, annotate
-from tests.fakes import FakeSession, demo_artifact, spec_of, write_inputs
+from tests.fakes import FakeSession, demo_artifact, spec_of, use_fake_session, write_inputs
 from tests.s3.data import upload
 from tests.s3.fixtures import Bucket
 from tests.s3.proxy import FaultProxy, fault_proxy, slow_proxy
@@ -167,5 +166,5 @@ def rate_of(request: AnnotateRequest, count: int) -> float:
 @pytest.fixture
 def use_session(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
     session = FakeSession()
-    monkeypatch.setattr(job.worker.factory, "open_session", lambda artifact, **options: session)
+    use_fake_session(monkeypatch, session)
     return session

@@ -18,13 +18,13 @@ import job
 from export.checkpoint import Original, demo_checkpoint_path
 from export.exporter import encode_prompts
 from export.graphs.graphs import graphs_of
-from export.parity.reference import read_reference
 from export.sam3_runtime import quiet
 from job.errors import ConfigurationError, DeviceError
 from job.model.artifact import Artifact, file_entry, open_artifact
 from job.model.integer_kernels import require_exact_integers
 from job.model.loader import open_session
 from job.model.prompts import stored_text_features, text_features_for
+from job.model.reference import read_reference
 from job.model.session import TextFeatures
 from tests.export.conftest import home_and_packages
 

@@ -14,9 +14,10 @@ from onnx import numpy_helper
 from PIL import Image
 
 from export.demo_model.scenes.scenes import draw_scene
-from export.parity.metrics import TOLERANCES, Answer, Tally
 from job.errors import UsageError, WorkerError
+from job.model.answers import Answer
 from job.model.artifact import MANIFEST_NAME, Artifact, encode_manifest, file_entry, open_artifact
+from job.model.comparison import TOLERANCES, Tally
 from tests.export.conftest import ALL_SCENES, FEW_SCENES, MANY_SCENES, export_demo, run_verify
 
 KINDS = [("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("torchscript", "fp32"), ("torchscript", "fp16")]
@@ -126,7 +127,7 @@ def answer(score: float, mask: list[int], threshold: float = 0.4) -> Answer:
 def test_what_counts_as_agreement(theirs: Answer, ours: Answer, passed: bool) -> None:
     tally = Tally(("license plate",), 0.4)
     tally.add(theirs, ours)
-    figures = tally.figures("same_input", TOLERANCES["fp32", "same_input"], "CPUExecutionProvider")
+    figures = tally.figures("fp32", "same_input", provider="CPUExecutionProvider", machine="x")
     # The mean is held to what every mask is held to; one mask two pixels off may miss it.
     assert figures.passed is passed
     assert set(figures.instances) == {"license_plate"}
@@ -136,7 +137,7 @@ def test_an_instance_near_the_threshold_may_be_missing_end_to_end() -> None:
     tally = Tally(("car",), 0.4)
     tally.add(answer(0.4005, [1]), answer(0.3999, [1]))
     tally.add(answer(0.6, [1]), answer(0.6, [1]))
-    figures = tally.figures("end_to_end", TOLERANCES["fp32", "end_to_end"], "CPUExecutionProvider")
+    figures = tally.figures("fp32", "end_to_end", provider="CPUExecutionProvider", machine="x")
     assert figures.passed
     assert figures.unmatched == 1
 
@@ -147,7 +148,7 @@ def test_eight_bits_may_lose_one_mask_of_two_hundred(others: int, passed: bool) 
     tally.add(answer(0.5, [1] * 50 + [0] * 50), answer(0.5, [1] * 100))
     for _ in range(others):
         tally.add(answer(0.5, [1]), answer(0.5, [1]))
-    assert tally.figures("same_input", TOLERANCES["int8", "same_input"], "CPU").passed is passed
+    assert tally.figures("int8", "same_input", provider="CPU", machine="x").passed is passed
 
 
 def disturb(path: Path, weight: str, share: float) -> None:

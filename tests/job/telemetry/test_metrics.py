@@ -145,6 +145,7 @@ def test_pages_and_names() -> None:
     """Names are public: dashboards and alerts are made of them."""
     metrics, watchdog = Metrics("gpu", 3), Watchdog()
     metrics.run_opened("r")
+    metrics.model_checked("0123456789abcdef")
     metrics.worker_ready(lambda: Load({"read": 2}, 5))
     metrics.image_finished("annotated", {"read": 0.5})
     with socket.socket() as probe:
@@ -159,6 +160,7 @@ def test_pages_and_names() -> None:
         "sam3_annotate_images": "counter",
         "sam3_annotate_stage_seconds": "summary",
         "sam3_annotate_model_load_seconds": "gauge",
+        "sam3_annotate_self_check_info": "gauge",
         "sam3_annotate_queued_images": "gauge",
         "sam3_annotate_resident_bytes": "gauge",
     }

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import job.worker.factory
 from job.cli.main import run as run_cli
 from job.errors import StorageError
 from job.formats.mask_npz import to_npz
@@ -31,7 +30,7 @@ from job.telemetry.progress_bar import Tally
 from job.tools.audit import AuditCounts
 from job.tools.audit_deep import audit
 from job.worker.runner import annotate, list_planned
-from tests.fakes import FakeSession, request_of, write_inputs
+from tests.fakes import FakeSession, request_of, use_fake_session, write_inputs
 from tests.processes import results
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class VariedSession(FakeSession):
 @pytest.fixture(autouse=True)
 def session(monkeypatch: pytest.MonkeyPatch) -> VariedSession:
     session = VariedSession()
-    monkeypatch.setattr(job.worker.factory, "open_session", lambda artifact, **options: session)
+    use_fake_session(monkeypatch, session)
     return session
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import job.worker.factory
-from tests.fakes import FakeSession, write_inputs
+from tests.fakes import FakeSession, use_fake_session, write_inputs
 
 UseSession = Callable[[FakeSession], FakeSession]
 
@@ -29,7 +28,7 @@ def use_session(monkeypatch: pytest.MonkeyPatch) -> UseSession:
     """Let `annotate` open a fake session instead of loading a model."""
 
     def use(session: FakeSession) -> FakeSession:
-        monkeypatch.setattr(job.worker.factory, "open_session", lambda artifact, **options: session)
+        use_fake_session(monkeypatch, session)
         return session
 
     return use

@@ -1,13 +1,12 @@
-"""How well two sides agree about the same pictures, and what they have to meet."""
+"""The difference of two sides' answers to the same images, and the tolerance that it must meet."""
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import numpy as np
 
 from job.model.artifact import ParityFigures, Tolerance
@@ -15,6 +14,7 @@ from job.model.artifact import ParityFigures, Tolerance
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from job.model.answers import Answer, QueryAnswer
     from job.model.artifact import Precision
 
 Comparison = Literal["same_input", "end_to_end"]
@@ -41,26 +41,17 @@ TOLERANCES: dict[tuple[Precision, Comparison], Tolerance] = {
         score=0.05, threshold_band=0.05, mask_iou=0.92, mask_pixels=16, mask_iou_mean=0.99, mask_outliers=0.005
     ),
 }
+QUERY_ERRORS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.1}
+"""Largest relative error of the scores and mask logits of all queries, where neither side finds an instance.
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What one side says about one picture.
-
-    Attributes:
-        scores: float32 (P, Q).
-        selected: int64 (K, 2), (prompt, query) above the threshold.
-        masks: One bool (H, W) for each selected, all of one size.
-    """
-
-    scores: NDArray[np.float32]
-    selected: NDArray[np.int64]
-    masks: tuple[NDArray[np.bool_], ...]
+Measured on the demo model with random weights: 1e-6, 9e-4 and 0.011; at SAM 3's size, image encoder alone: 1.5e-6 in fp32
+and 0.032 in int8.
+"""
 
 
 @dataclass
 class Tally:
-    """What has been compared so far.
+    """The figures of the images compared so far.
 
     Attributes:
         prompts: Names of the prompts, in order.
@@ -75,10 +66,14 @@ class Tally:
     ious: list[float] = field(default_factory=list)
     pixels: list[int] = field(default_factory=list)
     unmatched_margins: list[float] = field(default_factory=list)
+    not_finite: int = 0
+    queries: int = 0
+    query_errors: list[float] = field(default_factory=list)
 
     def add(self, theirs: Answer, ours: Answer) -> None:
-        """Compare the original's answer for a picture with the artifact's."""
+        """Compare the original's answer to an image with the artifact's."""
         self.images += 1
+        self.not_finite += int(np.count_nonzero(~np.isfinite(ours.scores)))
         left = {tuple(key): mask for key, mask in zip(theirs.selected.tolist(), theirs.masks, strict=True)}
         right = {tuple(key): mask for key, mask in zip(ours.selected.tolist(), ours.masks, strict=True)}
         for key in left.keys() | right.keys():
@@ -90,14 +85,45 @@ class Tally:
             else:
                 self.unmatched_margins.append(max(abs(a - self.threshold), abs(b - self.threshold)))
 
+    def add_queries(self, theirs: QueryAnswer, ours: QueryAnswer) -> None:
+        """Compare every query of an image that was added; decides where neither side finds an instance."""
+        self.queries += theirs.scores.size
+        self.score_differences.append(float(np.abs(ours.scores - theirs.scores).max()))
+        pairs = [(theirs.scores, ours.scores), *zip(theirs.mask_logits, ours.mask_logits, strict=True)]
+        self.query_errors.extend(_relative_error(a, b) for a, b in pairs)
+
+    @property
+    def has_instances(self) -> bool:
+        """Whether both sides have found at least one instance."""
+        return bool(self.ious)
+
     def _add_masks(self, left: NDArray[np.bool_], right: NDArray[np.bool_]) -> None:
         union = int(np.count_nonzero(left | right))
         different = int(np.count_nonzero(left != right))
         self.ious.append((union - different) / union if union else 1.0)
         self.pixels.append(different)
 
-    def figures(self, comparison: Comparison, tolerance: Tolerance, provider: str) -> ParityFigures:
-        """Sum up."""
+    def figures(
+        self,
+        precision: Precision,
+        comparison: Comparison,
+        *,
+        provider: str,
+        machine: str,
+        tolerance: Tolerance | None = None,
+    ) -> ParityFigures:
+        """Sum up.
+
+        Args:
+            precision: Of the artifact.
+            comparison: What was the same on both sides.
+            provider: Execution provider of the artifact.
+            machine: Processor or GPU of the artifact.
+            tolerance: Limits to meet, or None for those of `TOLERANCES`.
+        """
+        tolerance = tolerance or TOLERANCES[precision, comparison]
+        if not self.has_instances:
+            tolerance = msgspec.structs.replace(tolerance, query_error=QUERY_ERRORS[precision])
         return ParityFigures(
             comparison=comparison,
             images=self.images,
@@ -110,46 +136,44 @@ class Tally:
             tolerance=tolerance,
             passed=self._meets(tolerance),
             provider=provider,
-            machine=machine_name(provider),
+            machine=machine,
+            queries=self.queries,
+            query_error=float(np.max(self.query_errors)) if self.query_errors else 0.0,
         )
 
     def _meets(self, tolerance: Tolerance) -> bool:
+        if self.not_finite or any(margin > tolerance.threshold_band for margin in self.unmatched_margins):
+            return False
+        if not all(difference <= tolerance.score for difference in self.score_differences):
+            return False
+        if not self.has_instances:
+            return self.queries > 0 and all(error <= tolerance.query_error for error in self.query_errors)
         masks = zip(self.ious, self.pixels, strict=True)
         outliers = sum(iou < tolerance.mask_iou and n > tolerance.mask_pixels for iou, n in masks)
         return (
-            bool(self.ious)
-            and max(self.score_differences) <= tolerance.score
-            and all(margin <= tolerance.threshold_band for margin in self.unmatched_margins)
-            and outliers <= tolerance.mask_outliers * len(self.ious)
+            outliers <= tolerance.mask_outliers * len(self.ious)
             and float(np.mean(self.ious)) >= tolerance.mask_iou_mean
         )
 
 
 def describe(figures: ParityFigures) -> str:
-    """One line for a person."""
-    count = ", ".join(f"{n} {name}" for name, n in figures.instances.items())
+    """Give the figures in one line."""
     return (
-        f"{figures.comparison}: {'agrees' if figures.passed else 'DISAGREES'} on {figures.images} images ({count}); "
-        f"unmatched {figures.unmatched}, score within {figures.score_max:.2g}, "
+        f"{figures.comparison}: {'agrees' if figures.passed else 'DISAGREES'} on {figures.images} images "
+        f"({_compared(figures)}); unmatched {figures.unmatched}, score within {figures.score_max:.2g}, "
         f"mask IoU at least {figures.mask_iou_min:.5f} (mean {figures.mask_iou_mean:.6f}), "
         f"at most {figures.mask_pixels_max} pixels apart [{figures.provider}, {figures.machine}]"
     )
 
 
-def machine_name(provider: str) -> str:
-    """Name the processor or GPU that a provider runs on."""
-    if "CUDA" in provider.upper():
-        import torch
-
-        if torch.cuda.is_available():
-            return str(torch.cuda.get_device_name())
-    return _processor_name()
+def _compared(figures: ParityFigures) -> str:
+    if any(figures.instances.values()):
+        return ", ".join(f"{n} {name}" for name, n in figures.instances.items())
+    return f"no instance; {figures.queries} queries, relative error {figures.query_error:.2g}"
 
 
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def _relative_error(theirs: NDArray[np.float32], ours: NDArray[np.float32]) -> float:
+    """Norm of the difference over the norm of the original's values."""
+    size = float(np.linalg.norm(theirs))
+    difference = float(np.linalg.norm(ours - theirs))
+    return difference / size if size else difference

@@ -1,0 +1,30 @@
+"""The processor of this machine: its name and its instruction set."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def processor_name() -> str:
+    """Name of the processor, as in `AMD EPYC 7763`."""
+    return _field("model name") or platform.processor() or platform.machine()
+
+
+def instruction_set() -> str:
+    """Name the architecture and, by a digest, the instruction set extensions of the processor."""
+    extensions = sorted((_field("flags") or _field("Features")).split())
+    return f"{platform.machine()}-{hashlib.sha256(' '.join(extensions).encode()).hexdigest()[:16]}"
+
+
+def _field(name: str) -> str:
+    """First value of a field of /proc/cpuinfo, or an empty string."""
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    fields = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in fields if key.strip() == name), "")

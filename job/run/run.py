@@ -1,4 +1,4 @@
-"""A run: its name, what it is, and its end. See docs/architecture.md for the folder it lives in.
+"""A run: its name, what it is, and its end. See docs/concepts/architecture.md for the folder it lives in.
 
 `run.json` and `end.json` are created exclusively, once: whoever comes second reads what is there. Nothing else
 coordinates the processes of a run.

@@ -2,7 +2,7 @@
 
 A store is a folder of whole objects under relative keys with `/` between their parts (UTF-8, ordered byte by
 byte). An object appears whole or not at all, and `create` makes it exclusively: those two are all that a run
-needs to survive anything (see docs/architecture.md, "Why nothing is lost").
+needs to survive anything (see docs/concepts/architecture.md, "Why nothing is lost").
 """
 
 from __future__ import annotations

@@ -212,6 +212,22 @@ def test_paths_and_targets_exist(page: str) -> None:
     assert set(re.findall(r"`make ([a-z-]+)", PAGES[page])) <= targets
 
 
+def names_of_tests(file: Path) -> str:
+    return " ".join(re.findall(r"def (test_\w+)", file.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("page", sorted(set(PAGES) - GENERATED))
+def test_selected_tests_exist(page: str) -> None:
+    """`pytest PATH -k WORD` selects something: a file or a test whose name holds the word."""
+    missing = []
+    for path, word in re.findall(r"`?(?:pytest )?([\w/]+(?:/test_\w+\.py)?)(?: -m slow)? -k (\w+)", PAGES[page]):
+        place = ROOT / path if path.startswith("tests/") else ROOT / "tests" / path
+        files = [place] if place.is_file() else sorted(place.rglob("test_*.py"))
+        if not any(word in file.stem or word in names_of_tests(file) for file in files):
+            missing.append(f"{path} -k {word}")
+    assert missing == []
+
+
 @pytest.mark.parametrize(("page", "structs"), STORED.items(), ids=STORED)
 def test_every_stored_field_is_described(page: str, structs: tuple[type[msgspec.Struct], ...]) -> None:
     names = {field for struct in structs for field in struct.__struct_fields__}

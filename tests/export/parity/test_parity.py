@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -15,9 +16,9 @@ from PIL import Image
 
 from export.demo_model.scenes.scenes import draw_scene
 from job.errors import UsageError, WorkerError
-from job.model.answers import Answer
+from job.model.answers import Answer, QueryAnswer
 from job.model.artifact import MANIFEST_NAME, Artifact, encode_manifest, file_entry, open_artifact
-from job.model.comparison import TOLERANCES, Tally
+from job.model.comparison import QUERY_ERRORS, TOLERANCES, Tally, describe
 from tests.export.conftest import ALL_SCENES, FEW_SCENES, MANY_SCENES, export_demo, run_verify
 
 KINDS = [("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("torchscript", "fp32"), ("torchscript", "fp16")]
@@ -149,6 +150,47 @@ def test_eight_bits_may_lose_one_mask_of_two_hundred(others: int, passed: bool) 
     for _ in range(others):
         tally.add(answer(0.5, [1]), answer(0.5, [1]))
     assert tally.figures("int8", "same_input", provider="CPU", machine="x").passed is passed
+
+
+def queries(score: float, logits: list[float]) -> QueryAnswer:
+    return QueryAnswer(np.full((1, 1), score, np.float32), np.array(logits, np.float32).reshape(1, 1, 1, -1))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "passed"),
+    [
+        pytest.param(queries(0.1, [1, -1]), queries(0.1, [1, -1]), True, id="equal"),
+        pytest.param(queries(0.1, [1, -1]), queries(0.1, [1.00001, -1]), True, id="logits near"),
+        pytest.param(queries(0.1, [1, -1]), queries(0.1, [1.001, -1]), False, id="logits far"),
+        pytest.param(queries(0.1, [1, -1]), queries(0.10011, [1, -1]), False, id="score far"),
+        pytest.param(queries(0.001, [1, -1]), queries(0.0009, [1, -1]), False, id="small score relatively far"),
+        pytest.param(queries(0.1, [1, -1]), queries(0.1, [1, np.nan]), False, id="NaN logits"),
+        pytest.param(queries(0.1, [1, -1]), queries(np.nan, [1, -1]), False, id="NaN score"),
+    ],
+)
+def test_without_an_instance_all_queries_decide(theirs: QueryAnswer, ours: QueryAnswer, passed: bool) -> None:
+    tally = Tally(("car",), 0.4)
+    tally.add(answer(0.1, [1]), answer(0.1, [1]))
+    tally.add_queries(theirs, ours)
+    figures = tally.figures("fp32", "same_input", provider="CPU", machine="x")
+    assert figures.passed is passed
+    assert (figures.instances, figures.queries) == ({"car": 0}, 1)
+    assert figures.tolerance.query_error == QUERY_ERRORS["fp32"]
+    assert "no instance; 1 queries, relative error" in describe(figures)
+
+
+def test_equal_queries_do_not_excuse_an_instance_that_one_side_misses() -> None:
+    tally = Tally(("car",), 0.4)
+    tally.add(answer(0.5, [1]), answer(0.3, [1]))
+    tally.add_queries(queries(0.1, [1]), queries(0.1, [1]))
+    assert not tally.figures("fp32", "same_input", provider="CPU", machine="x").passed
+
+
+def test_a_score_that_is_not_finite_is_no_agreement() -> None:
+    tally = Tally(("car",), 0.4)
+    good = Answer(np.array([[0.5, 0.1]], np.float32), np.array([[0, 0]]), (np.ones((2, 2), np.bool_),))
+    tally.add(good, replace(good, scores=np.array([[0.5, np.nan]], np.float32)))
+    assert not tally.figures("fp32", "same_input", provider="CPU", machine="x").passed
 
 
 def disturb(path: Path, weight: str, share: float) -> None:

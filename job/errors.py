@@ -1,31 +1,31 @@
-"""What can go wrong, and with which exit code.
+"""The errors of this project and their exit codes.
 
     AnnotateError
-    ├── FindingsError            1   audit has found something
-    ├── UsageError               2   flags, folders or prompts that cannot be meant
+    ├── FindingsError            1   audit has findings
+    ├── UsageError               2   invalid flags, folders or prompts
     ├── TooManyFailedError      65   the run has ended, more inputs failed than allowed
-    ├── WorkerError             70   this worker cannot do it; another may
-    │   ├── DeviceError              the device asked for does not answer
+    ├── WorkerError             70   this worker failed; another may succeed
+    │   ├── DeviceError              the requested device does not respond
     │   ├── SelfCheckError           this machine does not reproduce the model's reference answers
-    │   ├── HungImageError           an image took longer than allowed
+    │   ├── HungImageError           an image exceeded its timeout
     │   └── ModelError               the model failed on too many images in a row
     ├── InterruptedRunError     75   stopped with work left: rerun the same command to resume
-    │   └── StorageError             storage out of reach, or no space left on it
-    │       └── CredentialsRefusedError  it has refused this user since the start
-    ├── ConfigurationError      78   wrong in a way that every worker would see
+    │   └── StorageError             the store is unreachable or full
+    │       └── CredentialsRefusedError  the store has rejected the credentials from the start
+    ├── ConfigurationError      78   wrong for every worker
     │   ├── ArtifactError            model missing, damaged, or not the one that was pinned
-    │   └── RunConflictError         options that do not fit the run
-    ├── RunOverError             0   the run ended while this worker was at it: others have done what was left
+    │   └── RunConflictError         options that differ from those of the run
+    ├── RunOverError             0   the run has ended; other processes have completed it
     ├── InputError               -   one input cannot be used: a failed row, never the end of a run
     │   └── UnreadableInputError     a file of it exists and cannot be read (EIO, ESTALE)
     └── ObjectError              -   one object of a store; the caller decides what that means
         ├── ObjectMissingError       it does not exist
         ├── ObjectRefusedError       this user may not read it
         ├── ObjectUnreadableError    it exists, and reading it fails (EIO, ESTALE)
-        └── UnstorableObjectError    the store cannot hold a key like this
+        └── UnstorableObjectError    the store cannot hold an object with this key
 
 The codes are those of sysexits.h where it has one. Foreign errors become these at the border of each
-dependency, with `raise … from exc`; a message says what was got, what is allowed, and what to do.
+dependency, with `raise … from exc`; a message says what was found, what is allowed and what to do next.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class AnnotateError(Exception):
 
 
 class FindingsError(AnnotateError):
-    """An audit has found something else than failed inputs."""
+    """An audit has findings other than failed inputs."""
 
     exit_code = 1
 
 
 class UsageError(AnnotateError):
-    """Flags, folders or prompts that cannot be meant."""
+    """Invalid flags, folders or prompts."""
 
     exit_code = 2
 
@@ -58,13 +58,13 @@ class TooManyFailedError(AnnotateError):
 
 
 class WorkerError(AnnotateError):
-    """This worker cannot do it; the same work may succeed elsewhere."""
+    """This worker failed; the same work may succeed on another machine."""
 
     exit_code = 70
 
 
 class DeviceError(WorkerError):
-    """The device asked for does not answer."""
+    """The requested device does not respond."""
 
 
 class SelfCheckError(WorkerError):
@@ -72,29 +72,29 @@ class SelfCheckError(WorkerError):
 
 
 class HungImageError(WorkerError):
-    """An image took longer than `--image_timeout_s`."""
+    """An image exceeded `--image_timeout_s`."""
 
 
 class ModelError(WorkerError):
-    """The model failed on too many images in a row to blame the images."""
+    """The model failed on too many images in a row."""
 
 
 class InterruptedRunError(AnnotateError):
-    """Stopped with work left: rerun the same command to resume."""
+    """Stopped with work left; rerun the same command to resume."""
 
     exit_code = 75
 
 
 class StorageError(InterruptedRunError):
-    """Storage is out of reach or full."""
+    """The store is unreachable or full."""
 
 
 class CredentialsRefusedError(StorageError):
-    """Storage has refused this user from the start; for a planner that is a wrong configuration."""
+    """The store has rejected the credentials from the start; for a planner that is a wrong configuration."""
 
 
 class ConfigurationError(AnnotateError):
-    """Wrong in a way that every worker would see."""
+    """Wrong for every worker."""
 
     exit_code = 78
 
@@ -104,11 +104,11 @@ class ArtifactError(ConfigurationError):
 
 
 class RunConflictError(ConfigurationError):
-    """The options do not fit the run of that name, or the run is over."""
+    """The options differ from those of the run, or the run has ended."""
 
 
 class RunOverError(AnnotateError):
-    """The run has ended while this worker was at it: others have done what was left."""
+    """The run has ended; other processes have completed it."""
 
     exit_code = 0
 
@@ -126,11 +126,11 @@ class ObjectError(AnnotateError):
 
 
 class ObjectMissingError(ObjectError):
-    """There is no such object."""
+    """The object does not exist."""
 
 
 class ObjectRefusedError(ObjectError):
-    """The store refuses the object to this user."""
+    """This user may not read the object."""
 
 
 class ObjectUnreadableError(ObjectError):
@@ -138,4 +138,4 @@ class ObjectUnreadableError(ObjectError):
 
 
 class UnstorableObjectError(ObjectError):
-    """The store cannot hold an object of this key: too long, or a folder is in its place."""
+    """The store cannot hold an object with this key: it is too long, or is the name of a folder."""

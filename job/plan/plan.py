@@ -1,7 +1,7 @@
-"""The plan: which inputs this run does, cut into shards.
+"""The plan: the inputs of a run, cut into shards.
 
-The planner streams both listings, writes shards into a folder with a nonce of its own, and `plan.json` last and
-exclusively: of two planners one wins and the other uses its plan.
+The planner streams both listings and writes shards into a folder with its own nonce. It creates `plan.json` last and
+exclusively: the loser of a race of two planners uses the winner's plan.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 
 
 class PlannedInput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of a shard.
+    """One input of a shard.
 
     Attributes:
         json: Key of the JSON.
-        image: Key of the image, None when there is none; left out when it was not looked up.
-        prior: Whether the output holds a JSON of this key; left out when it was not looked up.
-        problem: Why the input cannot even be named; it fails with this reason.
-        forced: An older run was interrupted on it: to be done whatever the output holds.
+        image: Key of the image, None if it does not exist; unset if the planner did not check.
+        prior: Whether the output has a JSON of this key; unset if the planner did not check.
+        problem: Reason for which the input fails, when its key is not usable.
+        forced: Whether it must be redone, because an older run was interrupted on it.
     """
 
     json: str
@@ -39,8 +39,8 @@ class PlannedShard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     Attributes:
         name: Its number, six digits.
-        inputs: How many it has.
-        forced: How many of them are to be done whatever the output holds.
+        inputs: Number of its inputs.
+        forced: Number of its inputs that must be redone.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """`plan.json`.
 
     Attributes:
-        nonce: Of the folder that holds the shards.
+        nonce: Nonce of the folder that holds the shards.
         shards: In order.
-        inputs_listed: JSONs in the input.
-        inputs_done: Of these, how many were done before and are not planned.
-        images_without_json: Images that are no input.
-        other_options: Options that change bytes and that earlier runs, whose results are kept, had otherwise.
+        inputs_listed: Number of JSON files in the input.
+        inputs_done: Number of these that were done before and are not planned.
+        images_without_json: Number of images without a JSON file.
+        other_options: Options that change bytes and differ in earlier runs whose results are kept.
     """
 
     nonce: str
@@ -69,12 +69,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def inputs_planned(self) -> int:
-        """Inputs in all shards."""
+        """Number of inputs in all shards."""
         return sum(shard.inputs for shard in self.shards)
 
 
 def read_plan(run: Run) -> Plan | None:
-    """The run's plan, or None while there is none."""
+    """The run's plan, or None before planning ends."""
     raw = read_if_there(run.store, run.key("plan.json"))
     return None if raw is None else msgspec.json.decode(raw, type=Plan)
 

@@ -1,4 +1,4 @@
-"""Who plans, and what the others do until there is a plan."""
+"""Planning: makes the plan of a run, or waits for another process to make it."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, MAX_BACKOFF_S = 1.0, 30.0
 PATIENCE_S, PATIENCE_JITTER_S = 300.0, 60.0
-"""How long a process that does not plan waits for a sign of life of one that does."""
+"""Time for which a waiting process tolerates an unchanged heartbeat of the planner before it plans itself."""
 _PLANNER_SUFFIX = "-00000"
 
 
 def obtain_plan(run: Run, source: Store, options: WorkerOptions, input_list: InputList | None) -> Plan | None:
-    """The run's plan: read, waited for, or made here.
+    """Read the plan of the run, wait for it, or make it.
 
     Returns:
-        The plan, or None when the run has ended meanwhile.
+        The plan, or None if the run has ended.
 
     Raises:
-        RunConflictError: The run was superseded, or an older one is at work.
+        RunConflictError: The run was superseded, or an older one is running.
     """
     plan = read_plan(run)
     if plan is None and not is_planner(options):
@@ -50,10 +50,10 @@ def obtain_plan(run: Run, source: Store, options: WorkerOptions, input_list: Inp
 
 
 def plan_now(run: Run, source: Store, options: WorkerOptions, input_list: InputList | None) -> Plan:
-    """Take the worker_key of older runs, list, and write the plan; raises what `obtain_plan` does."""
+    """Supersede older runs, list, and write the plan; raises the errors of `obtain_plan`."""
     on_progress = options.watchdog.touch
-    forced = supersede_older(run, process_id=options.process_id, sleep=options.clock.sleep, on_progress=on_progress)
-    selection = Selection(run, source, forced, input_list, on_progress)
+    must_redo = supersede_older(run, process_id=options.process_id, sleep=options.clock.sleep, on_progress=on_progress)
+    selection = Selection(run, source, must_redo, input_list, on_progress)
     sharing = options.num_indexes * options.workers
     plan = make_plan(run, selection, Sizing(num_indexes=sharing, shard_size=options.shard_size))
     if plan.other_options:
@@ -72,12 +72,12 @@ def is_planner(options: WorkerOptions) -> bool:
 
 
 def _wait_for_plan(run: Run, options: WorkerOptions) -> Plan | None:
-    """Look for the plan with growing pauses; None when the run has ended, or when nobody seems to be planning."""
+    """Poll for the plan with exponential backoff; None if the run has ended or no planner seems to run."""
     clock, pause_s = options.clock, FIRST_PAUSE_S
     patience_s = PATIENCE_S + random.uniform(0, PATIENCE_JITTER_S)
     seen: object = None
     changed_s = clock.monotonic_s()
-    logger.info("Waiting for the plan of run %s, which index 0 of a pool makes", run.name)
+    logger.info("Waiting for index 0 of a pool to plan run %s", run.name)
     while clock.monotonic_s() - changed_s < patience_s:
         clock.sleep(random.uniform(pause_s / 2, pause_s))
         options.watchdog.touch()
@@ -92,7 +92,7 @@ def _wait_for_plan(run: Run, options: WorkerOptions) -> Plan | None:
         beats = [(beat.key, beat.modified_s) for beat in heartbeats(run) if _is_of_planner(beat)]
         if beats != seen:
             seen, changed_s = beats, clock.monotonic_s()
-    logger.warning("No sign of a planner for %.0f s: planning here", patience_s)
+    logger.warning("No heartbeat of a planner for %.0f s: planning in this process", patience_s)
     return None
 
 
@@ -102,49 +102,43 @@ def _is_of_planner(beat: StoredObject) -> bool:
 
 
 SHARDS_PER_INDEX = 8
-
-
 LARGEST_SHARD = 1000
-
-
 _WRITING_THREADS = 8
-
-
 LARGEST_HELD_PLAN = 1_000_000
-"""Plans up to this many keys are held back until their size is known, so that shards can be cut to fit."""
+"""Plans up to this many keys are held in memory, so that their number determines the size of shards."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizing:
-    """How large shards are.
+    """The size of shards.
 
     Attributes:
-        num_indexes: Processes that share the shards; each gets at least eight where there are enough inputs.
-        shard_size: Inputs in a shard, or None to choose.
+        num_indexes: Processes that share the shards; each gets at least eight if there are enough inputs.
+        shard_size: Inputs in a shard, or None for the default.
     """
 
     num_indexes: int = 1
     shard_size: int | None = None
 
     def size_for(self, count: int) -> int:
-        """Inputs in a shard of a plan of so many."""
+        """Inputs in a shard of a plan with `count` inputs."""
         chosen = min(LARGEST_SHARD, count // (SHARDS_PER_INDEX * self.num_indexes))
         return self.shard_size or max(1, chosen)
 
 
 def make_plan(run: Run, selection: Selection, sizing: Sizing) -> Plan:
-    """List input and output, and write the plan unless another planner was first.
+    """List input and output, and write the plan unless another planner has.
 
     Args:
         run: The run to plan.
-        selection: What is to do; not consumed yet.
-        sizing: How large shards are.
+        selection: The inputs to process; not consumed yet.
+        sizing: The size of shards.
 
     Returns:
-        The plan that counts.
+        The valid plan.
 
     Raises:
-        RunConflictError: The run was superseded while it was planned.
+        RunConflictError: The run was superseded during planning.
     """
     nonce = secrets.token_hex(4)
     shards = tuple(_write_shards(run, nonce, selection.inputs(), sizing))
@@ -163,7 +157,7 @@ def make_plan(run: Run, selection: Selection, sizing: Sizing) -> Plan:
 
 
 def _write_shards(run: Run, nonce: str, inputs: Iterator[PlannedInput], sizing: Sizing) -> Iterator[PlannedShard]:
-    """Keys are held back as lines, which take a third of the memory of objects."""
+    """Write the shards; held inputs are encoded lines, which take a third of the memory of objects."""
     encode = msgspec.json.Encoder().encode
     lines = (encode(planned) for planned in inputs)
     held = list(islice(lines, LARGEST_HELD_PLAN))
@@ -176,13 +170,13 @@ def _write_shards(run: Run, nonce: str, inputs: Iterator[PlannedInput], sizing: 
         run.store.put(run.key(f"plan-{nonce}", f"{shard.name}.jsonl"), b"\n".join(batch) + b"\n")
         return shard
 
-    stream = chain(_emptied(held), lines)
+    stream = chain(_drained(held), lines)
     batches = enumerate(iter(lambda: list(islice(stream, size)), []))
     return iter_in_threads(write, batches, threads=_WRITING_THREADS)
 
 
-def _emptied(held: list[bytes]) -> Iterator[bytes]:
-    """Each line once, forgotten as it is handed out."""
+def _drained(held: list[bytes]) -> Iterator[bytes]:
+    """Yield each line once and free its memory."""
     held.reverse()
     while held:
         yield held.pop()

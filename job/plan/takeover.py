@@ -1,4 +1,4 @@
-"""Taking the place of older runs that have not ended, without two runs writing to one output."""
+"""Takeover: a new run supersedes unfinished runs, so that only one run writes to an output."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ logger = logging.getLogger(__name__)
 Sleep = Callable[[float], None]
 
 _WHOLE_TICK_S, _FINE_TICK_S = 1.0, 0.05
-"""Object stores stamp whole seconds; file systems stamp at least each clock tick of the kernel."""
+"""Resolution of modification times: whole seconds in object stores, clock ticks of the kernel in file systems."""
 
 
 def supersede_older(
     run: Run, *, process_id: str, sleep: Sleep = SYSTEM_CLOCK.sleep, on_progress: OnProgress = lambda: None
 ) -> frozenset[str]:
-    """End older unfinished runs of the same output, and wait until the last puts of all older runs have landed.
+    """End older unfinished runs of the same output, and wait until the last puts of all older runs have completed.
 
     Args:
-        run: The run that takes their place.
-        process_id: Name of this process.
+        run: The new run.
+        process_id: Random ID of this process.
         sleep: Waits, in seconds.
-        on_progress: Told of every step.
+        on_progress: Called on every step.
 
     Returns:
-        Keys to be done whatever the output holds.
+        Keys that must be redone.
 
     Raises:
-        RunConflictError: This run was superseded meanwhile.
+        RunConflictError: This run was superseded.
     """
     _let_tick_pass(run, sleep)
     superseded = superseded_by(run)
     check_not_over(run)
     for other in superseded:
         if other.end is None:
-            logger.info("Run %s is unfinished: run %s takes its place", other.run.name, run.name)
+            logger.info("Run %s is unfinished: run %s supersedes it", other.run.name, run.name)
             other.run.write_end(RunEnd(outcome="superseded", by=process_id, superseded_by=run.name))
     _wait_until_quiet(run, sleep)
     return interrupted_work([other.run for other in superseded], on_progress)
 
 
 def refuse_if_others_work(store: Store, sleep: Sleep = SYSTEM_CLOCK.sleep) -> None:
-    """Before a run is begun: watch the unfinished ones.
+    """Watch the heartbeats of unfinished runs before a new run is created.
 
     Raises:
-        RunConflictError: One is at work.
+        RunConflictError: One of them is still running.
     """
     unfinished = unfinished_runs(store)
     seen = {beat.key: beat.modified_s for run in unfinished for beat in heartbeats(run)}
@@ -68,22 +68,22 @@ def refuse_if_others_work(store: Store, sleep: Sleep = SYSTEM_CLOCK.sleep) -> No
     now_s = store.now_s() if watched else 0.0
     wait_s = max((HEARTBEAT_WATCH_S - (now_s - modified_s) for modified_s in watched), default=0.0)
     if wait_s > 0:
-        logger.info("An older run of this output may be at work: watching it for %.0f s", wait_s)
+        logger.info("An older run of this output may still be running: watching its heartbeats for %.0f s", wait_s)
         sleep(wait_s)
     for run in unfinished:
         has_changed = any(beat.modified_s != seen.get(beat.key) for beat in heartbeats(run))
         if has_changed and not _left_in_order(run):
             raise RunConflictError(
-                f"run {run.name} of {store.url} is at work with other options: "
-                "let it end, or give --supersede to end it"
+                f"run {run.name} of {store.url} is still running with other options: "
+                "wait until it ends, or give --supersede to end it"
             )
 
 
 def _let_tick_pass(run: Run, sleep: Sleep) -> None:
-    """A run that begins in the same tick of the store's clock may sort before this one: look when it is over."""
+    """Wait until the clock tick of this run's start is over: a run of the same tick may sort before it."""
     begun = run.store.stat(run.key("run.json"))
     if begun is None:
-        raise RunConflictError(f"run {run.name} vanished while it was planned: do not delete runs during a run")
+        raise RunConflictError(f"run {run.name} vanished during planning: do not delete runs during a run")
     tick_s = _WHOLE_TICK_S if begun.modified_s.is_integer() else _FINE_TICK_S
     wait_s = tick_s - (run.store.now_s() - begun.modified_s)
     if wait_s > 0:
@@ -91,7 +91,7 @@ def _let_tick_pass(run: Run, sleep: Sleep) -> None:
 
 
 def _left_in_order(run: Run) -> bool:
-    """Whether every process that has worked on a run has ended in order."""
+    """Whether every process of a run has exited in order."""
 
     def has_left(key: str) -> bool:
         return msgspec.json.decode(run.store.read(key), type=Beat).activity == "left"
@@ -100,7 +100,7 @@ def _left_in_order(run: Run) -> bool:
 
 
 def _wait_until_quiet(run: Run, sleep: Sleep) -> None:
-    """Whoever has not left an older run in order may have a put in flight until its end is 60 s old."""
+    """Wait until the ends of older runs are 60 s old: a killed worker of theirs may have a put in flight."""
     older: Sequence[Run] = runs_before(run)
     ends = map_in_threads(lambda other: run.store.stat(other.key("end.json")), older)
     now_s = run.store.now_s() if older else 0.0
@@ -114,24 +114,24 @@ def _wait_until_quiet(run: Run, sleep: Sleep) -> None:
         return
     wait_s = QUIET_AFTER_END_S - (run.store.now_s() - youngest_s)
     if wait_s > 0:
-        logger.info("Waiting %.0f s for the last outputs of the older run", wait_s)
+        logger.info("Waiting %.0f s for the last writes of the older run", wait_s)
         sleep(wait_s)
 
 
 def interrupted_work(older_runs: Iterable[Run], on_progress: OnProgress = lambda: None) -> frozenset[str]:
-    """Keys of unfinished runs that had an earlier JSON in the output, were taken up, and have no stored row.
+    """Keys of unfinished runs that had an earlier JSON, may have been started, and have no stored row.
 
-    Their masks may be new while their JSONs are still old, and no listing shows it.
+    Their masks may be new while their JSON files are old, and no listing shows it.
     """
-    forced: set[str] = set()
+    must_redo: set[str] = set()
     for run in older_runs:
         plan = read_plan(run)
         if plan is None:
             continue
         for keys in iter_in_threads(_KeysAtRisk(run, plan), _shards_at_risk(run, plan)):
             on_progress()
-            forced.update(keys)
-    return frozenset(forced)
+            must_redo.update(keys)
+    return frozenset(must_redo)
 
 
 def _shards_at_risk(run: Run, plan: Plan) -> list[PlannedShard]:
@@ -154,5 +154,5 @@ class _KeysAtRisk:
         ]
 
     def _may_be_torn(self, planned: PlannedInput, history: ShardHistory) -> bool:
-        """An input without an earlier JSON shows by its missing JSON how far it came."""
+        """Whether mask and JSON may differ; an input without an earlier JSON has none until both are written."""
         return bool(history.started) and (self.run.spec.override or planned.prior is not False)

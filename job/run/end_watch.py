@@ -8,35 +8,35 @@ from job.errors import RunOverError
 from job.run.run import Run
 from job.system.clock import SYSTEM_CLOCK, Clock
 
-LOOK_INTERVAL_S = 28.0
-"""A put is tried only when the last look for `end.json` was begun less than 30 s ago."""
+CHECK_INTERVAL_S = 28.0
+"""A put starts only if the last check for `end.json` began less than 30 s ago."""
 
 
 class EndWatch:
-    """Keeps a process whose run is over from putting objects.
+    """Prevents a process from writing objects after the end of its run.
 
-    Time is counted by a clock that goes on while the machine sleeps or the process is stopped.
+    It uses a clock that advances while the machine sleeps or the process is stopped.
     """
 
     def __init__(self, run: Run, clock: Clock = SYSTEM_CLOCK) -> None:
         self._run = run
         self._clock = clock
         self._lock = threading.Lock()
-        self._looked_s: float | None = None
+        self._checked_s: float | None = None
 
     def check(self) -> None:
-        """Look again if the last look is too old.
+        """Check for the end of the run if the last check is too old.
 
         Raises:
             RunConflictError: The run was superseded.
-            RunOverError: It has ended otherwise: others have done what was left.
+            RunOverError: It has ended otherwise: other processes have completed it.
         """
         with self._lock:
             now_s = self._clock.boot_s()
-            if self._looked_s is not None and now_s - self._looked_s < LOOK_INTERVAL_S:
+            if self._checked_s is not None and now_s - self._checked_s < CHECK_INTERVAL_S:
                 return
             end = self._run.end()
             if end is not None:
                 end.check_not_superseded(self._run.name)
-                raise RunOverError(f"run {self._run.name} has ended while this worker was at it")
-            self._looked_s = now_s
+                raise RunOverError(f"run {self._run.name} has ended; other processes have completed it")
+            self._checked_s = now_s

@@ -1,4 +1,4 @@
-"""Signs of life of a worker, and its look for the end of its run."""
+"""Heartbeats of worker processes."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from job.storage.store import StoredObject, first_writes
 BEAT_INTERVAL_S = 30.0
 
 _JOIN_S = 5.0
-"""A beat that an outage holds up does not hold up the end."""
+"""Maximum time that a blocked heartbeat delays the exit."""
 
 Activity = Literal["planning", "loading", "working", "left"]
 
 
 class Beat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """`workers/<pool>-<index>-<attempt>.json`, written again and again by one process.
+    """`workers/<pool>-<index>-<attempt>.json`, rewritten by one process.
 
-    A process that takes another's place has a file of its own, so that neither hides the other.
+    Every process has its own file, so a resumed process cannot overwrite its replacement's heartbeat.
 
     Attributes:
         attempt: Random name of the process.
-        activity: What it is at; `left` after an orderly end.
-        number: Counts up, so that every beat differs from the last.
+        activity: What it does; `left` after an orderly exit.
+        number: Increases, so that every beat differs from the last.
         annotated: Images annotated by this process.
         failed: Inputs failed in this process.
-        images_per_s: Since it began to work.
-        last_error: Message of the last failed input, or of what ended the process.
+        images_per_s: Rate since it started to work.
+        last_error: Message of the last failed input, or of the error that ended the process.
     """
 
     attempt: str
@@ -47,7 +47,7 @@ class Beat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Heartbeat:
-    """Writes the beat of this process every 30 s from a thread of its own, as long as the block lasts."""
+    """Writes the heartbeat of this process every 30 s from its own thread during a block."""
 
     def __init__(self, run: Run, options: WorkerOptions) -> None:
         self.beat = Beat(attempt=options.process_id)
@@ -55,17 +55,17 @@ class Heartbeat:
         self._on_progress = options.watchdog.touch
         self._key = run.key("workers", f"{options.worker_id}-{options.process_id}.json")
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._beat_on, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._beat_until_done, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
-        """Write the first beat and go on."""
+        """Write the first beat and start the thread."""
         with first_writes(self._run.store):
             self._write()
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        """Stop; an end that this project foresees is an orderly one."""
+        """Stop; an exit without an unexpected error is orderly."""
         self._on_progress()
         self._done.set()
         if isinstance(error, AnnotateError):
@@ -80,18 +80,18 @@ class Heartbeat:
                     raise
 
     def add(self, row: ResultRow, images_per_s: float) -> None:
-        """Note a result for the next beat."""
+        """Add a result to the next beat."""
         self.beat.annotated += row.result == ANNOTATED
         self.beat.failed += row.result == FAILED
         self.beat.images_per_s = round(images_per_s, 3)
         self.beat.last_error = row.reason or self.beat.last_error
 
-    def _beat_on(self) -> None:
+    def _beat_until_done(self) -> None:
         while not self._done.wait(BEAT_INTERVAL_S):
             try:
                 self._write()
             except AnnotateError:
-                continue  # storage that fails here fails the workers' puts too, and is told there
+                continue  # puts of the worker fail too, and report it
 
     def _write(self) -> None:
         self.beat.number += 1

@@ -1,4 +1,4 @@
-"""The order of the runs of an output: which came before, which are unfinished, which were superseded."""
+"""Earlier runs of an output: older, unfinished and superseded ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from job.system.threads import map_in_threads
 
 @dataclass(frozen=True)
 class SupersededRun:
-    """An older run whose place a younger one takes, and its end if that has been written."""
+    """An older run that a newer one supersedes, and its end if one is written."""
 
     run: Run
     end: RunEnd | None
@@ -25,7 +25,7 @@ def runs_before(run: Run) -> list[Run]:
 
 
 def options_that_differ(run: Run) -> tuple[str, ...]:
-    """Options that change bytes and that older runs had otherwise, back to one that did everything again."""
+    """Options that change bytes and differ in older runs, back to the last complete override run."""
     found: set[str] = set()
     for older in runs_before(run):
         found.update(name for name in OPTIONS_IN_OUTPUTS if getattr(older.spec, name) != getattr(run.spec, name))
@@ -52,10 +52,10 @@ def unfinished_runs(store: Store) -> list[Run]:
 
 
 def superseded_by(run: Run) -> list[SupersededRun]:
-    """Older runs whose place this one takes, youngest first.
+    """Older runs that this one supersedes, youngest first.
 
-    Those without an end; those that this run has ended (its planner may have died since); and those that were
-    ended by one of these which never had a plan, and so never took over what they left.
+    These are the runs without an end; the runs that this one has ended (its planner may have died since); and the runs
+    that one of these has ended without writing a plan, so that it never took over their unfinished inputs.
     """
     older = runs_before(run)
     ends = map_in_threads(lambda other: other.end(), older)

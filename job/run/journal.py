@@ -1,8 +1,8 @@
-"""What was done, row by row: resume, done-list of an override, statistics, failure table and provenance in one.
+"""The journal: result rows for resume, overrides, statistics, the failure table and provenance.
 
-`journal/<shard>/<attempt>-<n>.jsonl`: parts, each written once and never again. The first part of an attempt on
-a shard holds its start row, the last one its leave row; between them lie result rows of images whose objects
-are stored, and intent rows of images that may end the worker. A line is one row, told apart by `row`.
+`journal/<shard>/<attempt>-<n>.jsonl` is a part; a part is written once. The first part of an attempt on a shard has its
+start row, the last one its leave row. Between them are result rows of images whose objects are stored, and intent rows
+of images that may crash the worker. Each line is one row; the field `row` is its type.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from job.storage.store import StoredObject
 
 
 class StartRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="start"):
-    """An attempt takes up the shard."""
+    """An attempt (a process) opens the shard."""
 
     attempt: str
 
 
 class LeaveRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="leave"):
-    """An attempt leaves the shard in order, complete or not. A start without it is a worker that was killed."""
+    """An attempt closes the shard in order, complete or not. A start row without it means a killed worker."""
 
     attempt: str
 
 
 class IntentRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="intent"):
-    """This image is taken up alone, because the shard has ended workers before."""
+    """This image is processed alone next, because the shard has crashed workers before."""
 
     json: str
     attempt: str
 
 
 class ResultRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="result", omit_defaults=True):
-    """What became of one image.
+    """The result of one image.
 
     Attributes:
         json: Key of its JSON.
-        result: `annotated`: its objects are stored. `failed`: it has none. `reviewed`: left as a person reviewed it.
-            `skipped`: a listed key whose outputs were there already.
-        reason: Why it failed.
+        result: `annotated`: its objects are stored. `failed`: it has none. `reviewed`: kept, a person reviewed it.
+            `skipped`: a listed key whose outputs existed.
+        reason: Reason of a failure.
         scores: Scores of the instances in the output by class, 3 decimals, in their order.
-        dropped: Instances left out, by why: `empty`, `overlap`, `beyond_255`.
-        hidden: Instances whose every pixel a smaller one covers.
+        dropped: Instances left out, by reason: `empty`, `overlap`, `beyond_255`.
+        hidden: Instances that smaller ones cover completely.
         seconds: Seconds spent by stage.
         mask_sha256: Digest of the mask's pixels (row by row, without the NPZ around it).
-        worker: Attempt that did it.
+        worker: Attempt that made it.
         artifact: Digest of the artifact's manifest.
         precision: Of the artifact.
         provider: Execution provider and its threads.
@@ -78,13 +78,13 @@ ANNOTATED, FAILED, REVIEWED, SKIPPED = "annotated", "failed", "reviewed", "skipp
 
 @dataclass
 class ShardHistory:
-    """What attempts did with a shard, part by part.
+    """The journal of a shard as read so far.
 
     Attributes:
-        results: The row that counts of every image that has one: stored beats failed, else the first.
-        parts: Keys of the parts that were read.
-        started: Attempts that have taken it up.
-        left: Attempts that have left in order.
+        results: The valid row of each image: stored has priority over failed, else the first.
+        parts: Keys of the parts read.
+        started: Attempts that have opened the shard.
+        left: Attempts that have closed it in order.
         intents: Intent rows with the store's time of their part.
     """
 
@@ -96,7 +96,7 @@ class ShardHistory:
 
     @property
     def killed_attempts(self) -> set[str]:
-        """Attempts that started and did not leave; one that is at work now looks the same."""
+        """Attempts without a leave row: killed, or still running."""
         return self.started - self.left
 
     def open_intents(self, json: str) -> list[float]:
@@ -106,7 +106,7 @@ class ShardHistory:
         return [s for row, s in self.intents if row.json == json and row.attempt in self.killed_attempts]
 
     def read(self, run: Run, part: StoredObject) -> list[ResultRow]:
-        """Take in a part; returns its result rows."""
+        """Read a part; returns its result rows."""
         self.parts.add(part.key)
         rows = []
         for row in decode_rows(run, part.key):
@@ -126,8 +126,8 @@ def read_history(run: Run, shard: str) -> ShardHistory:
     """Read every part of a shard's journal.
 
     Raises:
-        StorageError: The store is out of reach.
-        RunConflictError: A part is not of this version.
+        StorageError: The store is unreachable.
+        RunConflictError: An incompatible version wrote a part.
     """
     history = ShardHistory()
     for part in run.store.list(run.key("journal", shard)):
@@ -136,14 +136,14 @@ def read_history(run: Run, shard: str) -> ShardHistory:
 
 
 def keep_better(results: dict[str, ResultRow], row: ResultRow) -> None:
-    """Note a row unless a better one is known: stored beats failed, else the first counts."""
+    """Add a row unless a better one exists: stored has priority over failed, else the first."""
     known = results.get(row.json)
     if known is None or (known.result == FAILED and row.result != FAILED):
         results[row.json] = row
 
 
 class ShardJournal:
-    """This attempt's part of a shard's journal: rows are gathered, then written as one part."""
+    """Writes this attempt's parts of a shard's journal; it buffers rows and writes them as one part."""
 
     def __init__(self, run: Run, shard: str, attempt: str) -> None:
         self._run = run
@@ -153,26 +153,26 @@ class ShardJournal:
         self._rows: list[Row] = []
 
     def start(self) -> None:
-        """Say that this attempt is at work on the shard; stored before it returns."""
+        """Write the start row."""
         self._rows.append(StartRow(attempt=self._attempt))
         self.write()
 
     def intend(self, json: str) -> None:
-        """Say that this image comes next; stored before it returns."""
+        """Write the intent row of the next image."""
         self._rows.append(IntentRow(json=json, attempt=self._attempt))
         self.write()
 
     def add(self, row: ResultRow) -> None:
-        """Gather a result; call `write` to store it."""
+        """Buffer a result row; `write` stores it."""
         self._rows.append(row)
 
     def leave(self) -> None:
-        """Store what is gathered and say that this attempt leaves in order."""
+        """Write the buffered rows and the leave row."""
         self._rows.append(LeaveRow(attempt=self._attempt))
         self.write()
 
     def read_others(self, history: ShardHistory) -> list[ResultRow]:
-        """Take parts of other attempts that are new into the history; returns their result rows."""
+        """Read new parts of other attempts into the history; returns their result rows."""
         own = self._run.key("journal", self._shard, f"{self._attempt}-")
         rows = []
         for part in self._run.store.list(self._run.key("journal", self._shard)):
@@ -181,11 +181,11 @@ class ShardJournal:
         return rows
 
     def write(self) -> None:
-        """Store the gathered rows as one part; nothing when there are none."""
+        """Write the buffered rows as one part; do nothing without rows."""
         if not self._rows:
             return
         key = self._run.key("journal", self._shard, f"{self._attempt}-{self._parts}.jsonl")
-        self._parts += 1  # before the put: one whose answer is lost may be there, and a part never changes
+        self._parts += 1  # before the put: it may be stored although its response is lost, and a part never changes
         self._run.store.flush()
         self._run.store.put(key, encode_lines(self._rows))
         self._rows = []
@@ -206,11 +206,11 @@ def decode_rows(run: Run, key: str) -> list[Row]:
     """The rows of a part.
 
     Raises:
-        RunConflictError: It is not of this version.
+        RunConflictError: An incompatible version wrote it.
     """
     try:
         return msgspec.json.Decoder(Row).decode_lines(run.store.read(key))
     except msgspec.DecodeError as exc:
         raise RunConflictError(
-            f"{run.store.url}/{key} is not of this version: {exc}. Choose another --run name"
+            f"{run.store.url}/{key} was written by an incompatible version: {exc}. Choose another --run name"
         ) from exc

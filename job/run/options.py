@@ -1,6 +1,6 @@
-"""Options of a worker that change how fast, where and how it is told, but never a byte of the output.
+"""Operational options of a worker; they never change a byte of the output.
 
-What changes bytes or selection is `job.run.spec.RunSpec`.
+Options that change bytes or the selection are in `job.run.spec.RunSpec`.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ Order = Literal["forward", "backward"]
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
-    """How this process works.
+    """Operational options of one process; the processes of a run may differ in them.
 
     Attributes:
         pool: Name of the pool that this process belongs to.
         index: Its index in the pool, 0 to num_indexes - 1.
-        num_indexes: Processes in the pool.
-        part: Number of this process among those that share the index on one machine, or None.
-        workers: Processes that share the index on this machine.
-        order: `backward` mirrors everything: the last block belongs to index 0, and is walked from its end.
-        shard_size: Inputs in a shard, where this process plans; None to choose.
-        device: What the model runs on.
-        runtime: Which library runs it.
-        batch_size: Images in one call of the model on an accelerator, images in flight on a CPU; None to choose.
-        threads: Threads of the model on a CPU; None for all processors of the cgroup.
-        memory_budget: Bytes for images between the stages; None for 60 % of what the model leaves.
-        memory_limit: Bytes that this process may take; None for all that is available.
+        num_indexes: Number of indexes in the pool.
+        part: Number of this worker process among those of the index, or None for a single process.
+        workers: Number of worker processes of the index.
+        order: `backward` mirrors the order: index 0 owns the last block and starts at its end.
+        shard_size: Inputs in a shard if this process plans; None for the default.
+        device: Device of the model.
+        runtime: Library that runs the model.
+        batch_size: GPU: images in one call of the model. CPU: images in flight. None for the default.
+        threads: Threads of the model on a CPU; None for all processors that the cgroup allows.
+        memory_budget: Bytes for images between the stages; None for 60 % of the memory that the model leaves.
+        memory_limit: Bytes that this process may use; None for all available memory.
         journal_interval_s: Seconds between two parts of the journal.
-        self_check: When the answers of the model are compared with its reference; see `job.model.self_check`.
-        model_cache: Folder of fetched models and remembered self-checks; None for the default.
-        device_retry_s: How long a device that does not answer is tried.
-        image_timeout_s: Longest time for one stage of one image.
-        max_failed_fraction: Failed inputs, as a fraction of all inputs listed, that still are a success.
-        supersede: Whether to end an older run that is still at work.
+        self_check: When to compare the model's answers with its reference; see `job.model.self_check`.
+        model_cache: Folder of fetched models and of passed self-checks; None for the default.
+        device_retry_s: Seconds for which a device that does not respond is retried.
+        image_timeout_s: Maximum seconds for one stage of one image.
+        max_failed_fraction: Maximum failed inputs of a successful run, as a fraction of all inputs listed.
+        supersede: Whether to end an older run that is still running.
         visualize: Whether to draw overlays.
-        process_id: Random name of this process.
-        clock: Its time.
-        watchdog: Told of every step forward.
+        process_id: Random ID of this process.
+        clock: Clock of this process.
+        watchdog: Touched on every progress.
     """
 
     device: Device
@@ -76,6 +76,6 @@ class WorkerOptions:
 
     @property
     def worker_id(self) -> str:
-        """What a process of the run is known by, whoever has it at the time: `gpu-00003`, `local-00000.2`."""
+        """ID of this worker, which a replacement process keeps: `gpu-00003`, `local-00000.2`."""
         part = "" if self.part is None else f".{self.part}"
         return f"{self.pool}-{self.index:05d}{part}"

@@ -1,6 +1,6 @@
-"""A run: its name, what it is, and its end. See docs/concepts/architecture.md for the folder it lives in.
+"""A run: its name, its options and its end. docs/concepts/runs.md describes its folder.
 
-`run.json` and `end.json` are created exclusively, once: whoever comes second reads what is there. Nothing else
+`run.json` and `end.json` are created exclusively, once: the loser of the race reads the winner's object. Nothing else
 coordinates the processes of a run.
 """
 
@@ -19,9 +19,9 @@ from job.system.threads import map_in_threads
 
 RUNS_FOLDER = f"{PRIVATE_FOLDER}/runs"
 HEARTBEAT_WATCH_S = 70.0
-"""A worker beats every 30 s; one whose beat has not changed for this long is not at work."""
+"""Workers write a heartbeat every 30 s; one that is unchanged for this long is not running."""
 QUIET_AFTER_END_S = 60.0
-"""How old the end of a superseded run must be before its output is listed: its last puts have landed."""
+"""Age of the end of a superseded run at which its last puts have completed and the output may be listed."""
 OPTIONS_IN_OUTPUTS = ("prompts", "confidence_threshold", "image_mode", "model_id", "checkpoint_sha256")
 """Options that change the bytes of an output. The annotation date is not among them: each run has its own."""
 
@@ -57,58 +57,58 @@ class Run(RunTarget):
         return "/".join((RUNS_FOLDER, self.name, *parts))
 
     def end(self) -> RunEnd | None:
-        """How it ended, or None while it has not."""
+        """Its end, or None while it has not ended."""
         return read_end(self.store, self.name)
 
     def write_end(self, end: RunEnd) -> RunEnd:
-        """End it, unless somebody has; returns the end that counts."""
+        """End the run unless another process has; returns the valid end."""
         self.store.flush()
         self.store.create(self.key("end.json"), _encode(end))
         return read_end(self.store, self.name) or end
 
 
 def open_run(store: Store, spec: RunSpec, *, name: str | None, is_date_given: bool, process_id: str) -> Run:
-    """Find the run to continue, or begin one.
+    """Find the run to resume, or create one.
 
     Args:
         store: The output.
-        spec: What is wanted.
-        name: Name of the run; None to continue the newest unfinished run if it is this one, else begin another.
-        is_date_given: Whether the user asked for `spec.annotation_date`; if not, any date fits.
-        process_id: Name of this process.
+        spec: The options.
+        name: Name of the run; None to resume the newest unfinished run if its options match, else create one.
+        is_date_given: Whether the user set `spec.annotation_date`; if not, any date matches.
+        process_id: Random ID of this process.
 
     Raises:
-        RunConflictError: The named run has other options, or is over and followed by another.
-        TooManyFailedError: The named run has ended so.
+        RunConflictError: The named run has other options, or has ended and a newer run exists.
+        TooManyFailedError: The named run has ended with too many failures.
     """
     found = find_run(store, spec, name=name, is_date_given=is_date_given)
-    return found or _begin(store, name or _time_name(process_id), spec, is_date_given)
+    return found or _create(store, name or _time_name(process_id), spec, is_date_given)
 
 
 def find_run(store: Store, spec: RunSpec, *, name: str | None, is_date_given: bool) -> Run | None:
-    """The run that `open_run` would continue, or None when it would begin one; changes nothing.
+    """The run that `open_run` would resume, or None when it would create one; changes nothing.
 
     Raises:
-        RunConflictError: The named run has other options, or is over and followed by another.
-        TooManyFailedError: The named run has ended so.
+        RunConflictError: The named run has other options, or has ended and a newer run exists.
+        TooManyFailedError: The named run has ended with too many failures.
     """
     if name is None:
         return _newest_unfinished(store, spec, is_date_given)
     existing = read_spec(store, name)
     if existing is None:
         return None
-    _check_same(name, existing, spec, is_date_given)
+    _check_same_options(name, existing, spec, is_date_given)
     run = Run(store, name, existing)
     check_not_over(run)
     return run
 
 
 def check_not_over(run: Run) -> None:
-    """Refuse a run that is over; the newest, if it has succeeded, is no error but has nothing to do.
+    """Refuse a run that has ended, unless it is the newest and has succeeded.
 
     Raises:
-        RunConflictError: It was superseded, or has ended and was followed by another.
-        TooManyFailedError: It has ended so.
+        RunConflictError: It was superseded, or has ended and a newer run exists.
+        TooManyFailedError: It has ended with too many failures.
     """
     end = run.end()
     if end is None:
@@ -138,7 +138,7 @@ def find_named(store: Store, name: str) -> Run:
     """The run of that name.
 
     Raises:
-        UsageError: There is none.
+        UsageError: No such run exists.
     """
     spec = read_spec(store, name)
     if spec is None:
@@ -148,10 +148,10 @@ def find_named(store: Store, name: str) -> Run:
 
 
 def newest_run(store: Store) -> Run:
-    """The youngest run of an output.
+    """The newest run of an output.
 
     Raises:
-        UsageError: There is none.
+        UsageError: The output has no run.
     """
     for name in reversed(list_runs(store)):
         spec = read_spec(store, name)
@@ -171,23 +171,23 @@ def _newest_unfinished(store: Store, spec: RunSpec, is_date_given: bool) -> Run 
     return None
 
 
-def _begin(store: Store, name: str, spec: RunSpec, is_date_given: bool) -> Run:
+def _create(store: Store, name: str, spec: RunSpec, is_date_given: bool) -> Run:
     run = Run(store, name, spec)
     if store.create(run.key("run.json"), _encode(spec)):
         return run
     existing = read_spec(store, name)
     if existing is None:
-        raise RunConflictError(f"run {name} vanished while it was begun: do not delete {RUNS_FOLDER} during a run")
-    _check_same(name, existing, spec, is_date_given)
+        raise RunConflictError(f"run {name} vanished while it was created: do not delete {RUNS_FOLDER} during a run")
+    _check_same_options(name, existing, spec, is_date_given)
     return Run(store, name, existing)
 
 
 def _time_name(process_id: str) -> str:
-    """`20261123-201501-3f2a`: sorts by time, and two that begin in one second differ."""
+    """`20261123-201501-3f2a`: sorts by time; two runs of one second have different names."""
     return datetime.fromtimestamp(time.time(), UTC).strftime("%Y%m%d-%H%M%S-") + process_id[:4]
 
 
-def _check_same(name: str, existing: RunSpec, wanted: RunSpec, is_date_given: bool) -> None:
+def _check_same_options(name: str, existing: RunSpec, wanted: RunSpec, is_date_given: bool) -> None:
     differences = _differences(existing, wanted, is_date_given)
     if differences:
         listed = "; ".join(f"{field}: the run has {old!r}, asked for is {new!r}" for field, old, new in differences)
@@ -222,4 +222,6 @@ def _decode(raw: bytes | None, kind: type[_T], origin: str) -> _T | None:
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.DecodeError as exc:
-        raise RunConflictError(f"{origin} is not of this version: {exc}. Choose another --run name") from exc
+        raise RunConflictError(
+            f"{origin} was written by an incompatible version: {exc}. Choose another --run name"
+        ) from exc

@@ -1,4 +1,4 @@
-"""What a run is and how it ended: `run.json` and `end.json`."""
+"""The options and the end of a run: `run.json` and `end.json`."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         prompts: Prompts in order.
         confidence_threshold: Scores above it are kept, 0 to 1.
         annotation_date: Date in every annotation, `YYYY-MM-DD`.
-        image_mode: Whether the image goes into the output.
-        override: Whether inputs that are done are done again.
-        override_reviewed: Whether annotations that a person has reviewed are replaced too.
-        max_image_pixels: Larger images are failed inputs.
-        include: Globs; only JSON keys that fit one of them, or all without any. `*` matches `/` too.
-        exclude: Globs; JSON keys that fit one of them are left out.
-        input_list_sha256: Digest of the list of keys that takes the place of a listing, or empty.
-        limit: Only the first so many inputs of what is to do, or None.
+        image_mode: Whether the image is copied to the output.
+        override: Whether annotated inputs are annotated again.
+        override_reviewed: Whether annotations that a person has reviewed are replaced.
+        max_image_pixels: Inputs with larger images fail.
+        include: Globs; JSON keys must match one of them, if there are any. `*` matches `/` too.
+        exclude: Globs; JSON keys that match one of them are left out.
+        input_list_sha256: Digest of the list of keys that replaces the listing, or empty.
+        limit: Maximum number of inputs to process, or None.
         model_id: Name of the model in annotations.
         checkpoint_sha256: Digest of the weights, whatever the precision of the artifact.
-        format_version: Of this file.
+        format_version: Version of this file.
     """
 
     input_url: str
@@ -58,13 +58,13 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How a run ended.
 
     Attributes:
-        outcome: How.
-        by: The attempt that wrote this; makes the file its author's own.
-        superseded_by: Name of the run that took its place, or empty.
-        inputs_listed: Inputs that the planner saw, done or not.
+        outcome: The outcome.
+        by: The process that wrote this; makes the file unique.
+        superseded_by: Name of the run that superseded it, or empty.
+        inputs_listed: Inputs in the listing, done or not.
         annotated: Inputs annotated by this run.
         failed: Inputs that failed in this run.
-        reviewed: Inputs left alone because a person has reviewed them.
+        reviewed: Inputs kept because a person has reviewed them.
     """
 
     outcome: Outcome

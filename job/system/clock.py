@@ -1,4 +1,4 @@
-"""Time as the rules of a run use it, so that tests can let hours pass at once."""
+"""The clocks that a run uses; tests replace them to skip waits."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What a process knows of time; no two processes' clocks need to agree."""
+    """The clocks of one process; the clocks of two processes may differ."""
 
     def monotonic_s(self) -> float:
-        """Seconds since some moment, the time asleep not counted."""
+        """Seconds since a fixed moment, without the time that the machine sleeps."""
         ...
 
     def boot_s(self) -> float:
-        """Seconds since some moment, counted on while the machine sleeps or the process is stopped."""
+        """Seconds since a fixed moment, with the time that the machine sleeps or the process is stopped."""
         ...
 
     def sleep(self, seconds: float) -> None:
@@ -30,7 +30,7 @@ class SystemClock:
         return time.monotonic()
 
     def boot_s(self) -> float:
-        """See `Clock`; CLOCK_BOOTTIME, where CLOCK_MONOTONIC stands still during a suspend."""
+        """See `Clock`; CLOCK_BOOTTIME, because CLOCK_MONOTONIC stops during a suspend."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def sleep(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What the machine grants this process: processors and memory, by cgroup where there is one (v1 and v2)."""
+"""Processors and memory that this process may use, by machine and cgroups (v1 and v2)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _HEAPS = 2
 
 
 def usable_cpus(cgroup_root: Path = _CGROUP_ROOT, proc: Path = _PROC) -> int:
-    """Processors this process may use: its affinity, cut to the quota of its cgroups, at least 1."""
+    """Processors that this process may use: its affinity, limited by the quota of its cgroups, at least 1."""
     granted = len(os.sched_getaffinity(0))
     quota = _cpu_quota(cgroup_root, proc)
     return max(1, granted if quota is None else min(granted, int(quota)))
 
 
 def visible_gpus(proc: Path = _PROC) -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs of this machine, as CUDA_VISIBLE_DEVICES takes them; what it says already counts."""
+    """Names of the NVIDIA GPUs of this machine, as in CUDA_VISIBLE_DEVICES; its value has priority."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return tuple(name.strip() for name in chosen.split(",") if name.strip())
@@ -31,7 +31,7 @@ def visible_gpus(proc: Path = _PROC) -> tuple[str, ...]:
 
 
 def available_memory(cgroup_root: Path = _CGROUP_ROOT, proc: Path = _PROC) -> int:
-    """Bytes that this process may still take: the machine's free memory, cut to what its cgroups leave."""
+    """Bytes that this process can still allocate: free memory, limited by its cgroups."""
     free = _meminfo(proc, "MemAvailable")
     for folder, limit_name, usage_name in _memory_files(cgroup_root, proc):
         limit, usage = _read_int(folder / limit_name), _read_int(folder / usage_name)
@@ -41,13 +41,13 @@ def available_memory(cgroup_root: Path = _CGROUP_ROOT, proc: Path = _PROC) -> in
 
 
 def memory_limit(cgroup_root: Path = _CGROUP_ROOT, proc: Path = _PROC) -> int:
-    """Bytes that this process may take at most: the machine's memory, cut to the limits of its cgroups."""
+    """Maximum bytes of this process: the machine's memory, limited by its cgroups."""
     limits = [_read_int(folder / limit_name) for folder, limit_name, _ in _memory_files(cgroup_root, proc)]
     return min([_meminfo(proc, "MemTotal"), *(limit for limit in limits if limit is not None)])
 
 
 def _own_cgroup(controller: str, cgroup_root: Path, proc: Path) -> Path:
-    """Folder of this process's cgroup; the mount's root inside a container with a namespace of its own."""
+    """Folder of this process's cgroup; the root of the mount in a container with its own namespace."""
     for line in _read_text(proc / "self" / "cgroup").splitlines():
         _, names, path = line.split(":", 2)
         if controller in names.split(",") or (names == "" and not (cgroup_root / controller).is_dir()):
@@ -58,14 +58,14 @@ def _own_cgroup(controller: str, cgroup_root: Path, proc: Path) -> Path:
 
 
 def _cpu_quota(cgroup_root: Path, proc: Path) -> float | None:
-    """Processors by the tightest quota of this process's cgroup and those it lies in."""
+    """Processors by the smallest quota of this process's cgroup and its parents."""
     folder = _own_cgroup("cpu", cgroup_root, proc)
     quotas = []
-    for level in _up_to(folder, cgroup_root):
-        fields = _read_text(level / "cpu.max").split()
+    for ancestor in _up_to(folder, cgroup_root):
+        fields = _read_text(ancestor / "cpu.max").split()
         if len(fields) == 2 and fields[0].isdigit():
             quotas.append(int(fields[0]) / int(fields[1]))
-        quota, period = _read_int(level / "cpu.cfs_quota_us"), _read_int(level / "cpu.cfs_period_us")
+        quota, period = _read_int(ancestor / "cpu.cfs_quota_us"), _read_int(ancestor / "cpu.cfs_period_us")
         if quota is not None and period and quota > 0:
             quotas.append(quota / period)
     return min(quotas, default=None)
@@ -74,7 +74,7 @@ def _cpu_quota(cgroup_root: Path, proc: Path) -> float | None:
 def _memory_files(cgroup_root: Path, proc: Path) -> list[tuple[Path, str, str]]:
     folder = _own_cgroup("memory", cgroup_root, proc)
     names = [("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")]
-    return [(level, limit, usage) for level in _up_to(folder, cgroup_root) for limit, usage in names]
+    return [(ancestor, limit, usage) for ancestor in _up_to(folder, cgroup_root) for limit, usage in names]
 
 
 def _up_to(folder: Path, root: Path) -> list[Path]:
@@ -83,7 +83,7 @@ def _up_to(folder: Path, root: Path) -> list[Path]:
 
 
 def _reclaimable(folder: Path) -> int:
-    """Page cache that the kernel gives back when asked."""
+    """Page cache that the kernel can reclaim."""
     for line in _read_text(folder / "memory.stat").splitlines():
         name, _, value = line.partition(" ")
         if name in {"inactive_file", "total_inactive_file"}:
@@ -111,10 +111,10 @@ def _read_int(path: Path) -> int | None:
 
 
 def return_freed_memory() -> None:
-    """Have glibc give large buffers back to the system when they are freed, instead of keeping them for later.
+    """Make glibc return large freed buffers to the system at once.
 
-    By default it raises the size from which it does so with every large buffer, and keeps a heap a thread: rasters
-    of 24 megapixels then cost twice what is in use (mallopt(3)). Another C library is left as it is.
+    By default glibc raises its mmap threshold with every large buffer and keeps one heap for each thread: rasters of
+    24 megapixels then take twice the memory in use (mallopt(3)). Other C libraries are not changed.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

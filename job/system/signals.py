@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: stop in order where there is an order to keep, else at once; never lose what is stored."""
+"""Handling of SIGTERM and Ctrl-C: an orderly stop during work, else an immediate exit."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """End the block with an error at the first signal.
+    """Raise an error in the block at the first signal.
 
     Raises:
-        InterruptedRunError: SIGTERM or SIGINT came.
+        InterruptedRunError: SIGTERM or SIGINT arrived.
     """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -30,10 +30,10 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """End the block with an error at SIGTERM, which the first process of a container would not even notice.
+    """Raise an error in the block at SIGTERM, which the first process of a container ignores by default.
 
     Raises:
-        InterruptedRunError: SIGTERM came.
+        InterruptedRunError: SIGTERM arrived.
     """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -60,7 +60,7 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 def _handled(
     handler: Callable[[int, FrameType | None], None], signals: tuple[signal.Signals, ...] = _SIGNALS
 ) -> Iterator[None]:
-    """Only the main thread may handle signals; elsewhere (a run inside another program) nothing changes."""
+    """Install a handler in the main thread; other threads cannot handle signals, so nothing changes there."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

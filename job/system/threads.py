@@ -1,4 +1,4 @@
-"""Many requests at once, where none depends on another."""
+"""Concurrent calls in threads."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _R = TypeVar("_R")
 
 
 def call_aside(function: Callable[[], _R], timeout_s: float | None = None) -> _R:
-    """Call foreign code that no signal interrupts in a thread of its own; a signal ends the wait for it.
+    """Call foreign code that no signal interrupts in its own thread; a signal interrupts the wait for it.
 
     Raises:
-        TimeoutError: No result after `timeout_s`; the thread goes on and does not keep the process alive.
+        TimeoutError: No result after `timeout_s`; the thread continues and does not keep the process alive.
     """
     answer: Future[_R] = Future()
 
     def call() -> None:
         try:
             answer.set_result(function())
-        except BaseException as exc:  # noqa: BLE001 - raised again where it is waited for
+        except BaseException as exc:  # noqa: BLE001 - `result` raises it
             answer.set_exception(exc)
 
     threading.Thread(target=call, name="aside", daemon=True).start()
@@ -33,12 +33,12 @@ def call_aside(function: Callable[[], _R], timeout_s: float | None = None) -> _R
 
 
 def map_in_threads(function: Callable[[_T], _R], items: Iterable[_T], threads: int = THREADS) -> list[_R]:
-    """Results in order; the first error is raised once the calls under way are over."""
+    """Results in order; raises the first error after the started calls have ended."""
     return list(iter_in_threads(function, items, threads))
 
 
 def iter_in_threads(function: Callable[[_T], _R], items: Iterable[_T], threads: int = THREADS) -> Iterator[_R]:
-    """Results in order, as they come; at most twice `threads` items are taken before their result is used."""
+    """Yield results in order; reads at most twice `threads` items ahead."""
     source = iter(items)
     first = list(islice(source, 2))
     if len(first) < 2:

@@ -6,20 +6,20 @@ import time
 from collections.abc import Callable
 
 OnProgress = Callable[[], None]
-"""Tells that something has moved."""
+"""Called on every progress."""
 
 
 class Watchdog:
-    """When something has moved last: a page listed, a part of the model fetched, a stage of an image done."""
+    """Time of the last progress: a listed page, a fetched part of the model, a finished stage of an image."""
 
     def __init__(self) -> None:
         self._touched_s = time.monotonic()
 
     def touch(self) -> None:
-        """Something has moved; from any thread."""
+        """Record progress; any thread may call it."""
         self._touched_s = time.monotonic()
 
     @property
     def idle_s(self) -> float:
-        """Seconds since then."""
+        """Seconds since the last progress."""
         return time.monotonic() - self._touched_s

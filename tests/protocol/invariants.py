@@ -139,9 +139,9 @@ def _ended(rest: Rest) -> Iterator[str]:
 
 
 def _is_refused(rest: Rest, run: str) -> bool:
-    """All its processes were told that an older run is at work."""
+    """Whether all its processes were refused because an older run is running."""
     last = [seat.actors[-1] for seat in rest.outcome.seats if rest.run_of(seat.actors[-1].number) == run]
-    return all("at work" in actor.message for actor in last)
+    return all("still running" in actor.message for actor in last)
 
 
 def _counted(rest: Rest) -> Iterator[str]:

@@ -172,7 +172,7 @@ PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
         "two runs 2 s apart, override 11, supersede 1",
     ),
     "nobody looks for the end": (
-        lambda patch: patch.setattr(job.run.end_watch, "LOOK_INTERVAL_S", 1e9),
+        lambda patch: patch.setattr(job.run.end_watch, "CHECK_INTERVAL_S", 1e9),
         "two runs 2 s apart, override 11, supersede 1",
     ),
     "rows of earlier attempts are forgotten": (

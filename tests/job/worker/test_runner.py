@@ -243,7 +243,7 @@ def test_an_older_run_whose_heart_beats_is_not_ended_without_force(source: Path,
         beat.number += 1
         old.store.put(key, msgspec.json.encode(beat))
 
-    with pytest.raises(RunConflictError, match=r"run r of .* is at work"):
+    with pytest.raises(RunConflictError, match=r"run r of .* is still running"):
         refuse_if_others_work(old.store, sleep)
     assert 60 < watched[0] <= 70
     assert old.end() is None
@@ -262,7 +262,7 @@ def test_a_run_that_would_be_refused_is_not_begun(source: Path, target: Path, mo
 
     monkeypatch.setattr(clock, "sleep", sleep)
     request = request_of(source, target, limit=3, options=WorkerOptions(device="cpu", clock=clock))
-    with pytest.raises(RunConflictError, match="is at work"):
+    with pytest.raises(RunConflictError, match="is still running"):
         annotate(request, Tally())
     assert list_runs(old.store) == ["r"]
 

@@ -1,4 +1,4 @@
-"""Objects of the Kubernetes API (1.31 to 1.34), with the fields that are looked at here and no other."""
+"""Objects of the Kubernetes API (1.31 to 1.34), with the fields that this package reads and no other."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
 class _Object(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Unknown fields are passed over: the API grows."""
+    """Unknown fields are ignored, because the API gains fields."""
 
 
 class Metadata(_Object, frozen=True):
-    """Of any object."""
+    """Metadata of any object."""
 
     name: str
     namespace: str = ""
@@ -31,7 +31,7 @@ class Metadata(_Object, frozen=True):
 
 
 class Condition(_Object, frozen=True):
-    """Of a Job, a pod or a node."""
+    """A condition of a Job, a pod or a node."""
 
     type: str
     status: str
@@ -40,14 +40,14 @@ class Condition(_Object, frozen=True):
 
 
 class EnvVar(_Object, frozen=True):
-    """A variable; one that comes from elsewhere has no value here."""
+    """An environment variable; `value` is empty for one with `valueFrom`."""
 
     name: str
     value: str = ""
 
 
 class Container(_Object, frozen=True):
-    """What a pod runs."""
+    """A container of a pod."""
 
     name: str
     image: str = ""
@@ -56,20 +56,20 @@ class Container(_Object, frozen=True):
 
 
 class PodSpec(_Object, frozen=True):
-    """Of a pod, or of a Job's template."""
+    """Spec of a pod, or of a Job's pod template."""
 
     containers: list[Container]
     node_name: str = ""
 
 
 class Template(_Object, frozen=True):
-    """Of a Job's pods."""
+    """Pod template of a Job."""
 
     spec: PodSpec
 
 
 class JobSpec(_Object, frozen=True):
-    """Of an Indexed Job."""
+    """Spec of an Indexed Job."""
 
     template: Template
     parallelism: int = 1
@@ -78,7 +78,7 @@ class JobSpec(_Object, frozen=True):
 
 
 class JobStatus(_Object, frozen=True):
-    """`completed_indexes` and `failed_indexes` are ranges, as in `0-3,7`."""
+    """Status of a Job; `completed_indexes` and `failed_indexes` are ranges, as in `0-3,7`."""
 
     active: int = 0
     ready: int = 0
@@ -90,7 +90,7 @@ class JobStatus(_Object, frozen=True):
 
 
 class Job(_Object, frozen=True):
-    """batch/v1."""
+    """A Job of batch/v1."""
 
     metadata: Metadata
     spec: JobSpec
@@ -98,30 +98,30 @@ class Job(_Object, frozen=True):
 
     @property
     def has_ended(self) -> bool:
-        """Whether it will start no pod any more."""
+        """Whether it starts no more pods."""
         return has_condition(self.status.conditions, "Complete") or has_condition(self.status.conditions, "Failed")
 
     @property
     def queue(self) -> str:
-        """Queue of Kueue that it is in, or empty; Kueue owns `suspend` then."""
+        """Its LocalQueue of Kueue, which then owns `suspend`; else empty."""
         return self.metadata.labels.get(QUEUE_LABEL, "")
 
     @property
     def lacks_pods(self) -> bool:
-        """Whether it would start more pods if it could."""
+        """Whether fewer pods run than it asks for."""
         left = self.spec.completions - self.status.succeeded - count_of(self.status.failed_indexes)
         return not self.spec.suspend and not self.has_ended and self.status.active < min(self.spec.parallelism, left)
 
 
 class Waiting(_Object, frozen=True):
-    """Why a container has not started."""
+    """Reason why a container has not started."""
 
     reason: str = ""
     message: str = ""
 
 
 class Terminated(_Object, frozen=True):
-    """How a container has ended."""
+    """How a container ended."""
 
     exit_code: int
     reason: str = ""
@@ -130,21 +130,21 @@ class Terminated(_Object, frozen=True):
 
 
 class ContainerState(_Object, frozen=True):
-    """One of them, or neither while it runs."""
+    """State of a container; both are None while it runs."""
 
     waiting: Waiting | None = None
     terminated: Terminated | None = None
 
 
 class ContainerStatus(_Object, frozen=True):
-    """Of one container."""
+    """Status of one container."""
 
     name: str
     state: ContainerState = ContainerState()
 
 
 class PodStatus(_Object, frozen=True):
-    """`phase` is Pending, Running, Succeeded, Failed or Unknown."""
+    """Status of a pod; `phase` is Pending, Running, Succeeded, Failed or Unknown."""
 
     phase: str = "Pending"
     reason: str = ""
@@ -162,28 +162,28 @@ class Pod(_Object, frozen=True):
 
     @property
     def pool(self) -> str:
-        """Name of its pool, empty for pods that are not workers."""
+        """Name of its pool; empty for pods that are not workers."""
         return self.metadata.labels.get(POOL_LABEL, "")
 
     @property
     def index(self) -> int | None:
-        """Its index, None for pods of Jobs without indexes."""
+        """Its completion index; None for pods of Jobs without indexes."""
         text = self.metadata.labels.get(INDEX_LABEL)
         return None if text is None else int(text)
 
     @property
     def terminated(self) -> Terminated | None:
-        """How its container has ended."""
+        """How its container ended, or None."""
         return next((one.state.terminated for one in self.status.container_statuses if one.state.terminated), None)
 
     @property
     def waiting(self) -> Waiting | None:
-        """Why its container has not started."""
+        """Why its container has not started, or None."""
         return next((one.state.waiting for one in self.status.container_statuses if one.state.waiting), None)
 
 
 class Reference(_Object, frozen=True):
-    """Whom an event is about."""
+    """The object that an event is about."""
 
     kind: str = ""
     name: str = ""
@@ -199,7 +199,7 @@ class Event(_Object, frozen=True):
 
 
 class NodeStatus(_Object, frozen=True):
-    """Of a node."""
+    """Status of a node."""
 
     conditions: list[Condition] = []
 
@@ -212,7 +212,7 @@ class Node(_Object, frozen=True):
 
     @property
     def is_ready(self) -> bool:
-        """Whether its kubelet reports."""
+        """Whether its kubelet reports it as ready."""
         return has_condition(self.status.conditions, "Ready")
 
 
@@ -231,5 +231,5 @@ def indexes_of(ranges: str) -> list[int]:
 
 
 def count_of(ranges: str) -> int:
-    """How many indexes `0-3,7` names."""
+    """Number of indexes in `0-3,7`."""
     return len(indexes_of(ranges))

@@ -1,4 +1,4 @@
-"""The border to the Kubernetes API: what is read and changed there, with errors of ours."""
+"""Client of the Kubernetes API: reads and changes objects, and maps foreign errors to those of job.errors."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from job.errors import ConfigurationError, InterruptedRunError
 from k8s.api_objects import Event, Job, Node, Pod
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where a pod finds who it is."""
+"""Folder of a pod's service account."""
 REQUEST_TIMEOUT_S = (10.0, 60.0)
-"""To connect, and to read."""
+"""To connect, and to read, in seconds."""
 _PAGE = 500
 
 _Item = TypeVar("_Item")
 
 
 class ClusterError(InterruptedRunError):
-    """The API server cannot be reached, or has failed; the same command may succeed later."""
+    """The API server is unreachable or failed; rerunning the same command may succeed."""
 
 
 class _List(msgspec.Struct):
@@ -40,11 +40,11 @@ class Cluster:
     """One namespace of a cluster."""
 
     def __init__(self, namespace: str | None = None, context: str | None = None) -> None:
-        """Find the cluster as helm does: by kubeconfig, and by the pod's service account where there is none.
+        """Find the cluster as helm does: by kubeconfig, else by the service account of this pod.
 
         Args:
-            namespace: Default: that of the context.
-            context: Of the kubeconfig. Default: its current one.
+            namespace: Default: the namespace of the context.
+            context: Context of the kubeconfig. Default: its current context.
 
         Raises:
             ConfigurationError: No cluster is configured.
@@ -72,7 +72,7 @@ class Cluster:
             return msgspec.json.decode(answer.data, type=Job)
 
     def suspend(self, name: str) -> None:
-        """Suspend a Job; one that is gone is none."""
+        """Suspend a Job; a Job that does not exist is no error."""
         with self._mapped("patch jobs"):
             try:
                 self._batch.patch_namespaced_job(
@@ -83,7 +83,7 @@ class Cluster:
                     raise
 
     def pods(self, selector: str) -> Iterator[Pod]:
-        """Pods with these labels, page by page."""
+        """Pods with these labels, listed in pages."""
         return self._list(self._core.list_namespaced_pod, Pod, "pods", label_selector=selector)
 
     def warnings(self) -> Iterator[Event]:
@@ -92,7 +92,7 @@ class Cluster:
         return self._list(self._core.list_namespaced_event, Event, "events", field_selector=selector)
 
     def node(self, name: str) -> Node | None:
-        """A node; None when there is none."""
+        """A node, or None when there is none."""
         with self._mapped("get nodes"):
             try:
                 answer = self._core.read_node(name, _preload_content=False, _request_timeout=REQUEST_TIMEOUT_S)
@@ -103,7 +103,7 @@ class Cluster:
             return msgspec.json.decode(answer.data, type=Node)
 
     def log(self, pod: str, *, follow: bool, tail: int | None) -> Iterator[str]:
-        """Lines of a pod's log, as they come; none of a pod that is gone or has not started."""
+        """Lines of a pod's log as they arrive; none if the pod is gone or has not started."""
         timeout_s = (REQUEST_TIMEOUT_S[0], None) if follow else REQUEST_TIMEOUT_S
         with self._mapped("get pods/log"):
             try:
@@ -147,30 +147,34 @@ class Cluster:
 
     @contextmanager
     def _mapped(self, permission: str) -> Iterator[None]:
-        """Foreign errors to ours."""
+        """Map foreign errors to ours."""
         try:
             yield
         except ApiException as exc:
             raise self._error(exc, permission) from exc
         except HTTPError as exc:
             raise ClusterError(
-                f"the API server {_host()} is out of reach: {exc}. Try again, or look at kubectl"
+                f"the API server {_host()} is unreachable: {exc}. Retry, and check it with `kubectl version`"
             ) from exc
         except msgspec.DecodeError as exc:
-            raise ClusterError(f"the answer of {_host()} is not that of an API server: {exc}. Look at kubectl") from exc
+            raise ClusterError(
+                f"{_host()} did not answer like an API server: {exc}. Check the connection with `kubectl version`"
+            ) from exc
 
     def _error(self, exc: ApiException, permission: str) -> Exception:
-        told = _message(exc)
+        message = _message(exc)
         if exc.status in {401, 403}:
             return ConfigurationError(
-                f"the cluster refuses to {permission} in namespace {self.namespace}: {told}. Log in, or have a Role "
-                "grant it"
+                f"the cluster refuses to {permission} in namespace {self.namespace}: {message}. Log in, or ask for a "
+                "Role that grants it"
             )
-        return ClusterError(f"the API server failed to {permission} in namespace {self.namespace}: {told}")
+        return ClusterError(
+            f"the API server failed to {permission} in namespace {self.namespace}: {message}. Retry later"
+        )
 
 
 def _load(context: str | None) -> str:
-    """Read the configuration; returns its namespace."""
+    """Load the configuration; return its namespace."""
     files = os.environ.get("KUBECONFIG") or None  # the package reads it when it is imported, once
     is_in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
     home = Path(os.environ.get("HOME", "/")) / ".kube" / "config"
@@ -181,7 +185,7 @@ def _load(context: str | None) -> str:
         config.load_kube_config(files, context)
         contexts, active = config.list_kube_config_contexts(files)
     except (ConfigException, OSError, YAMLError) as exc:
-        raise ConfigurationError(f"no cluster: {exc}. Set KUBECONFIG, or give --kube_context") from exc
+        raise ConfigurationError(f"no cluster is configured: {exc}. Set KUBECONFIG, or give --kube_context") from exc
     chosen = next((one for one in contexts if one["name"] == context), active)
     return str(chosen["context"].get("namespace") or "default")
 

@@ -1,4 +1,4 @@
-"""What keeps pods from working, as sentences that say what to do."""
+"""Diagnostics: reasons why pods of a release do not run, each as one sentence with what to do."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from datetime import datetime, timedelta
 
 from k8s.api_objects import Event, Node, Pod, has_condition
 
-LATE = timedelta(seconds=15)
-"""A pod that is still there so long after its grace period is on a node that does not answer."""
+DELETION_GRACE = timedelta(seconds=15)
+"""A pod that still exists so long after its grace period is on a node that is not responding."""
 _IMAGE_REASONS = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"}
 _START_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-_LONGEST = 300
+_MAX_LENGTH = 300
 
 
-def find_hindrances(
+def find_diagnostics(
     pods: Iterable[Pod],
     events: Iterable[Event],
     jobs: frozenset[str],
     node_of: Callable[[str], Node | None],
     now: datetime,
 ) -> Iterator[str]:
-    """Look for what is in the way.
+    """Find scheduling, start, node and creation failures.
 
     Args:
-        pods: Workers of a release.
-        events: Warnings about Jobs of the namespace.
-        jobs: Names of the Jobs of the release that lack pods.
-        node_of: Gives a node by name.
-        now: The time.
+        pods: Worker pods of a release.
+        events: Warning events about Jobs of the namespace.
+        jobs: Names of the Jobs of the release that run fewer pods than they ask for.
+        node_of: Returns a node by name.
+        now: Current time.
     """
     seen = list(pods)
     yield from _unschedulable(seen)
     yield from _not_started(seen)
-    yield from _on_dead_nodes(seen, node_of, now)
+    yield from _on_unresponsive_nodes(seen, node_of, now)
     yield from _not_created(events, jobs)
 
 
@@ -45,7 +45,7 @@ def _unschedulable(pods: Iterable[Pod]) -> Iterator[str]:
             if pod.status.phase == "Pending" and one.type == "PodScheduled" and one.reason == "Unschedulable":
                 found[pod.pool, one.message] += 1
     for (pool, message), count in found.items():
-        yield f"{_pods(count)} of pool {pool} wait for a node: {_cut(message)}"
+        yield f"{_pods(count)} of pool {pool} cannot be scheduled: {_cut(message)}"
 
 
 def _not_started(pods: Iterable[Pod]) -> Iterator[str]:
@@ -61,31 +61,32 @@ def _not_started(pods: Iterable[Pod]) -> Iterator[str]:
         yield f"{_pods(counts[pool, reason])} of pool {pool} cannot start, {reason}: {what}{_cut(message)}"
 
 
-def _on_dead_nodes(pods: Iterable[Pod], node_of: Callable[[str], Node | None], now: datetime) -> Iterator[str]:
+def _on_unresponsive_nodes(pods: Iterable[Pod], node_of: Callable[[str], Node | None], now: datetime) -> Iterator[str]:
     late: Counter[str] = Counter()
     for pod in pods:
-        # The deletion's time is the one at which the grace period ends.
+        # deletionTimestamp is the end of the grace period.
         deleted = pod.metadata.deletion_timestamp
-        if deleted is not None and pod.spec.node_name and now - deleted > LATE:
+        if deleted is not None and pod.spec.node_name and now - deleted > DELETION_GRACE:
             late[pod.spec.node_name] += 1
     for name, count in late.items():
         node = node_of(name)
         if node is None or not node.is_ready:
+            held = "holds its index" if count == 1 else "hold their indexes"
             yield (
-                f"node {name} looks dead, and {_pods(count)} on it hold their indexes: `kubectl delete node {name}` "
-                f"if it is gone for good, or `kubectl taint node {name} "
-                "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute` once it is off"
+                f"node {name} is not responding; {_pods(count)} on it still {held}: "
+                f"run `kubectl delete node {name}` if the node is gone for good, or `kubectl taint node {name} "
+                "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute` after it is shut down"
             )
     cut_off: Counter[str] = Counter()
     for pod in pods:
         if pod.status.phase == "Running" and pod.metadata.deletion_timestamp is None and _is_lost(pod):
             cut_off[pod.spec.node_name] += 1
     for name, count in cut_off.items():
-        yield f"node {name} does not report; {_pods(count)} on it may be at work all the same"
+        yield f"node {name} does not report its status; {_pods(count)} on it may still be running"
 
 
 def _is_lost(pod: Pod) -> bool:
-    """What the node controller tells of pods of a node that is silent."""
+    """Whether the node controller has marked the pod because its node does not report."""
     return pod.status.reason == "NodeLost" or (
         any(one.type == "Ready" and one.status == "False" and one.reason == "" for one in pod.status.conditions)
         and has_condition(pod.status.conditions, "ContainersReady")
@@ -105,4 +106,4 @@ def _pods(count: int) -> str:
 
 def _cut(text: str) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH - 1]}…"

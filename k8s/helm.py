@@ -1,4 +1,4 @@
-"""The border to Helm: the chart is the one definition of the Jobs, so whatever changes them goes through it."""
+"""Client of Helm. The chart is the only definition of the Jobs, so every change of them goes through Helm."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ logger = logging.getLogger(__name__)
 
 CHECKOUT_CHART = Path(__file__).parents[1] / "charts" / "sam3-annotate"
 _TIMEOUT_S = 300.0
-_FOR_THE_USER = (
+_USER_ERRORS = (
     "not found", "schema", "execution error", "failed to parse", "cannot be", "forbidden", "no such file", "invalid",
 )  # fmt: skip
 
 
 class HelmError(InterruptedRunError):
-    """Helm has failed; it says why."""
+    """Helm failed; the message holds its reason."""
 
 
 class ReleaseMissingError(UsageError):
@@ -31,60 +31,60 @@ class ReleaseMissingError(UsageError):
 
 
 def find_chart(given: str | None) -> str:
-    """The chart to use: the one given (a folder, an archive, `oci://…`), else that of this checkout.
+    """The chart to use: the given one (a folder, an archive, `oci://…`), else the chart of this checkout.
 
     Raises:
-        UsageError: None was given, and this is no checkout.
+        UsageError: None was given, and this is not a checkout.
     """
     if given is not None:
         return given
     if (CHECKOUT_CHART / "Chart.yaml").is_file():
         return str(CHECKOUT_CHART)
-    raise UsageError("the chart is not beside this installation: give --chart, a folder, an archive or oci://…")
+    raise UsageError("this installation has no chart: give --chart with a folder, an archive or oci://…")
 
 
 @dataclass(frozen=True)
 class Helm:
-    """The program, for one namespace of a cluster.
+    """The helm program, for one namespace of a cluster.
 
     Attributes:
-        namespace: Where releases are.
-        context: Of the kubeconfig, or None for its current one.
+        namespace: Namespace of the releases.
+        context: Context of the kubeconfig, or None for its current one.
     """
 
     namespace: str
     context: str | None = None
 
     def values(self, release: str) -> dict[str, Any]:
-        """Values of a release, those of the chart included."""
+        """Values of a release, including the chart's defaults."""
         return dict(msgspec.json.decode(self._run("get", "values", release, "--all", "--output", "json")))
 
     def given_values(self, release: str) -> dict[str, Any] | None:
-        """Values that the user of a release has given; None if it is not installed."""
+        """Values that the user gave for a release; None if it is not installed."""
         try:
             return msgspec.json.decode(self._run("get", "values", release, "--output", "json")) or {}
         except ReleaseMissingError:
             return None
 
     def installed_version(self, release: str) -> str:
-        """Version of the chart that a release was installed from."""
+        """Chart version that a release was installed from."""
         return str(msgspec.json.decode(self._run("get", "metadata", release, "--output", "json"))["version"])
 
     def version_of(self, chart: str) -> str:
-        """Version of a chart, wherever it is."""
-        told = self._run("show", "chart", chart)
-        return next((line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("version:")), "")
+        """Version of a chart."""
+        text = self._run("show", "chart", chart)
+        return next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("version:")), "")
 
     def set(self, release: str, chart: str, changes: Mapping[str, object]) -> None:
-        """Change values of a release and keep the others."""
+        """Change these values of a release and keep all others."""
         self._run("upgrade", release, chart, "--reuse-values", *set_flags(changes))
 
     def install(self, release: str, chart: str, arguments: Sequence[str]) -> str:
-        """Install a release, or upgrade it; returns the chart's notes."""
+        """Install or upgrade a release; return the chart's notes."""
         return self._run("upgrade", release, chart, "--install", *arguments)
 
     def render(self, release: str, chart: str, arguments: Sequence[str]) -> str:
-        """Manifests as YAML, without a cluster."""
+        """Rendered manifests as YAML; contacts no cluster."""
         return self._run("template", release, chart, *arguments)
 
     def uninstall(self, release: str) -> None:
@@ -98,10 +98,10 @@ class Helm:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
         except (FileNotFoundError, PermissionError) as exc:
-            raise ConfigurationError("this needs the program helm, which is not on the PATH: install Helm 4") from exc
+            raise ConfigurationError("the program helm is not on the PATH: install Helm 4") from exc
         except subprocess.TimeoutExpired as exc:
             raise HelmError(
-                f"helm {arguments[0]} took longer than {_TIMEOUT_S:.0f} s; look with `helm history`"
+                f"helm {arguments[0]} timed out after {_TIMEOUT_S:.0f} s: check the release with `helm history`"
             ) from exc
         if done.returncode != 0:
             raise _error(arguments[0], done.stderr)
@@ -109,7 +109,7 @@ class Helm:
 
 
 def set_flags(changes: Mapping[str, object]) -> list[str]:
-    """Arguments of helm that set these values, by their paths; text stays text."""
+    """Arguments of helm that set these values by path; strings stay strings."""
     return [
         flag
         for key, value in changes.items()
@@ -117,13 +117,13 @@ def set_flags(changes: Mapping[str, object]) -> list[str]:
     ]
 
 
-def _error(command: str, told: str) -> Exception:
-    """What helm says, and whether it is for the user to mend."""
-    sentence = " ".join(told.replace("Error: ", "").split())
+def _error(command: str, stderr: str) -> Exception:
+    """Map a message of helm to an error by what the user can correct."""
+    sentence = " ".join(stderr.replace("Error: ", "").split())
     if "release: not found" in sentence:
         return ReleaseMissingError(f"helm {command}: {sentence}")
     if "want string" in sentence:
-        sentence += ". A text that looks like a number is given by --set_string KEY=VALUE, or in quotes in a file"
-    if any(word in sentence for word in _FOR_THE_USER):
+        sentence += ". Give a string that looks like a number by --set_string KEY=VALUE, or in quotes in a file"
+    if any(word in sentence for word in _USER_ERRORS):
         return UsageError(f"helm {command}: {sentence}")
     return HelmError(f"helm {command}: {sentence}")

@@ -1,4 +1,4 @@
-"""Suspends what is left of a run's Jobs once the storage says that the run has ended."""
+"""Janitor: suspends the unfinished Jobs of a run after the run has ended in storage."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 15.0
 GRACE_S = 60.0
-"""Pods that run see the end themselves; a look for it is at most 30 s old."""
+"""Running pods check for the end of the run every 30 s and exit by themselves."""
 
 
 def wait_for_end(store: Store, run_name: str, clock: Clock = SYSTEM_CLOCK) -> None:
-    """Wait until the run has ended, however long storage is out of reach.
+    """Wait until the run has ended; retries for as long as storage is unreachable.
 
     Raises:
-        CredentialsRefusedError: Storage has refused this user since the start.
-        RunConflictError: The run is of another version.
+        CredentialsRefusedError: Storage has rejected the credentials since the start.
+        RunConflictError: The run was written by an incompatible version.
     """
     while not _has_ended(store, run_name):
         clock.sleep(POLL_S)
@@ -33,27 +33,27 @@ def _has_ended(store: Store, run_name: str) -> bool:
     try:
         end = find_named(store, run_name).end()
     except UsageError:
-        return False  # nobody has begun it
+        return False  # the run has not begun
     except CredentialsRefusedError:
         raise
     except (StorageError, ObjectError) as exc:
-        logger.warning("%s; will look again", exc)
+        logger.warning("%s; retrying", exc)
         return False
     if end is not None:
         logger.info("Run %s has ended: %s", run_name, end.outcome)
     return end is not None
 
 
-def suspend_what_is_left(cluster: Cluster, jobs: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> list[str]:
-    """Suspend the Jobs that have not finished, after a while in which they may finish by themselves.
+def suspend_unfinished(cluster: Cluster, jobs: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> list[str]:
+    """Suspend the Jobs that have not finished `GRACE_S` after the end of the run.
 
     Args:
-        cluster: Where they are.
-        jobs: Their names.
-        clock: To wait by.
+        cluster: Cluster of the Jobs.
+        jobs: Names of the Jobs.
+        clock: For waiting.
 
     Returns:
-        Names of those that were suspended.
+        Names of the suspended Jobs.
     """
     clock.sleep(GRACE_S)
     return [name for name in jobs if _suspend(cluster, name, clock)]
@@ -67,8 +67,8 @@ def _suspend(cluster: Cluster, name: str, clock: Clock) -> bool:
                 return False
             cluster.suspend(name)
         except ClusterError as exc:
-            logger.warning("%s; will try again", exc)
+            logger.warning("%s; retrying", exc)
             clock.sleep(POLL_S)
         else:
-            logger.info("Job %s is suspended: others have done its work", name)
+            logger.info("Suspended Job %s: the run has ended", name)
             return True

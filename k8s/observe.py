@@ -1,4 +1,4 @@
-"""Everything about a release in a few requests: its Jobs, one paged list of pods, warnings, and the storage."""
+"""Observe a release: reads its Jobs, pods and warning events, and the progress in storage."""
 
 from __future__ import annotations
 
@@ -10,38 +10,42 @@ from job.storage.open import new_process_id
 from job.tools.progress import RunProgress, read_progress
 from k8s.api_objects import Event, Node
 from k8s.cluster import Cluster
-from k8s.diagnostics import find_hindrances
+from k8s.diagnostics import find_diagnostics
 from k8s.release import Release, find_release, labels_of
-from k8s.status import ReleaseStatus, judge
+from k8s.status import ReleaseStatus, release_status
 from k8s.storage_access import call_with_timeout, output_address
 
 
-def look(cluster: Cluster, name: str, storage_options: Mapping[str, object]) -> ReleaseStatus:
-    """How a release does.
+def observe(cluster: Cluster, name: str, storage_options: Mapping[str, object]) -> ReleaseStatus:
+    """Status of a release.
 
     Args:
-        cluster: Where it is.
-        name: Of the release.
-        storage_options: Of fsspec, for the output.
+        cluster: Cluster of the release.
+        name: Name of the release.
+        storage_options: fsspec options for the output.
 
     Raises:
         UsageError: There is no such release.
-        ClusterError: The API server is out of reach.
-        ConfigurationError: It refuses to show the release.
+        ClusterError: The API server is unreachable.
+        ConfigurationError: The API server refuses to show the release.
     """
     release = find_release(cluster, name)
     pods = list(cluster.pods(labels_of(name)))
-    progress, trouble = _ask_storage(release, storage_options)
-    # An event is kept for an hour: it is news only where there still are pods missing.
+    progress, problems = _progress_in_storage(release, storage_options)
+    # Events are kept for an hour, so they count only for Jobs that still lack pods.
     lacking = frozenset(job.metadata.name for job in release.jobs.values() if job.lacks_pods)
-    diagnostics = find_hindrances(pods, _events(cluster), lacking, lambda node: _node(cluster, node), datetime.now(UTC))
-    return judge(release, pods, progress, [*trouble, *diagnostics])
+    diagnostics = find_diagnostics(
+        pods, _events(cluster), lacking, lambda node: _node(cluster, node), datetime.now(UTC)
+    )
+    return release_status(release, pods, progress, [*problems, *diagnostics])
 
 
-def _ask_storage(release: Release, options: Mapping[str, object]) -> tuple[RunProgress | None, list[str]]:
+def _progress_in_storage(release: Release, options: Mapping[str, object]) -> tuple[RunProgress | None, list[str]]:
     if release.has_output_on_volume:
-        what = f"the output is a volume ({release.output_url}), which only pods can read: progress is that of the Jobs"
-        return None, [what]
+        problem = (
+            f"the output is a volume ({release.output_url}), which only pods can read: progress is that of the Jobs"
+        )
+        return None, [problem]
     try:
         return call_with_timeout(lambda: _read_progress(release, options)), []
     except AnnotateError as exc:
@@ -60,7 +64,7 @@ def _read_progress(release: Release, options: Mapping[str, object]) -> RunProgre
 
 
 def _events(cluster: Cluster) -> list[Event]:
-    """Who may not see events goes without."""
+    """Warning events; none where this user may not list them."""
     try:
         return list(cluster.warnings())
     except ConfigurationError:
@@ -68,6 +72,7 @@ def _events(cluster: Cluster) -> list[Event]:
 
 
 def _node(cluster: Cluster, name: str) -> Node | None:
+    """A node; None where this user may not read it."""
     try:
         return cluster.node(name)
     except ConfigurationError:

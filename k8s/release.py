@@ -1,4 +1,4 @@
-"""A release of the chart as the cluster shows it: the Jobs of its pools, and what they were told."""
+"""A release of the chart: the Jobs of its pools, and the arguments of their pods."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from job.errors import UsageError
 from k8s.api_objects import COMPONENT_LABEL, INSTANCE_LABEL, POOL_LABEL, Job
 from k8s.cluster import Cluster
 
-_WHERE_STORAGE_IS = {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"}
+_STORAGE_VARIABLES = {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"}
 
 
 @dataclass(frozen=True)
 class Release:
-    """What a release does.
+    """A release.
 
     Attributes:
-        name: Of the release.
-        namespace: Where it is.
-        jobs: By pool.
+        name: Name of the release.
+        namespace: Namespace of the release.
+        jobs: Jobs by pool.
     """
 
     name: str
@@ -33,17 +33,17 @@ class Release:
 
     @property
     def output_url(self) -> str:
-        """Where the results go: a URL, or a path in a volume."""
+        """Folder of the results: a URL, or a path in a volume."""
         return self._argument("out_top_dir")
 
     @property
     def input_url(self) -> str:
-        """Where the inputs are: a URL, or a path in a volume."""
+        """Folder of the inputs: a URL, or a path in a volume."""
         return self._argument("input_top_dir")
 
     @property
     def has_output_on_volume(self) -> bool:
-        """Whether the results can only be read by pods."""
+        """Whether only pods can read the results."""
         return self.output_url.startswith("/")
 
     @property
@@ -53,17 +53,17 @@ class Release:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables of the workers that tell where their storage is; no secrets."""
-        container = self._a_job.spec.template.spec.containers[0]
-        return {one.name: one.value for one in container.env if one.value and one.name in _WHERE_STORAGE_IS}
+        """Environment variables of the workers with endpoint and region of their storage; no secrets."""
+        container = self._any_job.spec.template.spec.containers[0]
+        return {one.name: one.value for one in container.env if one.value and one.name in _STORAGE_VARIABLES}
 
     @property
     def arguments(self) -> list[str]:
-        """Flags of `sam3-annotate annotate` in the pods of one of the pools; Kubernetes reads `$$(` as `$(`."""
-        return [one.replace("$$(", "$(") for one in self._a_job.spec.template.spec.containers[0].args[1:]]
+        """Flags of `sam3-annotate annotate` in the pods of one pool; Kubernetes reads `$$(` as `$(`."""
+        return [one.replace("$$(", "$(") for one in self._any_job.spec.template.spec.containers[0].args[1:]]
 
     @property
-    def _a_job(self) -> Job:
+    def _any_job(self) -> Job:
         return next(iter(self.jobs.values()))
 
     def _argument(self, flag: str) -> str:
@@ -72,12 +72,12 @@ class Release:
 
 
 def labels_of(release: str, component: str = "worker", *more: str) -> str:
-    """Selector of what a release owns."""
+    """Label selector of a release's objects."""
     return ",".join((f"{INSTANCE_LABEL}={release}", f"{COMPONENT_LABEL}={component}", *more))
 
 
 def find_release(cluster: Cluster, name: str) -> Release:
-    """Look at a release.
+    """Find a release by name.
 
     Raises:
         UsageError: It has no Jobs in this namespace.
@@ -92,6 +92,6 @@ def find_release(cluster: Cluster, name: str) -> Release:
 
 
 def _newest_by_pool(jobs: Sequence[Job]) -> dict[str, Job]:
-    """For a moment of an upgrade a pool has two."""
+    """The newest Job of each pool; during an upgrade a pool briefly has two."""
     oldest_first = sorted(jobs, key=lambda job: job.metadata.creation_timestamp)
     return {job.metadata.labels.get(POOL_LABEL, ""): job for job in oldest_first}

@@ -1,11 +1,11 @@
-"""How many indexes and pods a pool gets, how long they work, and what that costs; nothing but arithmetic.
+"""Sizes pools: indexes, pods, hours and cost; pure arithmetic.
 
 With n images left and pools of p pods that do r images/s each and cost c an hour:
 
-    hours      = n / 3600 / sum(p r)        both pools work until nothing is left
-    pod-hours  = p hours                    of a pool
+    hours      = n / 3600 / sum(p r)        both pools work until the end
+    pod-hours  = p hours                    for each pool
     cost       = sum(c pod-hours)
-    indexes    = pod-hours / 0.5            at least p, at most 5,000; those of its Job, for a pool that has one
+    indexes    = pod-hours / 0.5            at least p, at most 5,000; a pool that has a Job keeps its indexes
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ import msgspec
 
 from job.errors import UsageError
 
-LEAST_INDEX_HOURS = 0.5
-"""So that pulling the image and loading the model stay below 5 % of an index."""
-MOST_INDEXES = 5_000
-"""A stock Job controller makes about ten pods a second."""
+MIN_INDEX_HOURS = 0.5
+"""Pulling the image and loading the model then take less than 5 % of an index."""
+MAX_INDEXES = 5_000
+"""A stock Job controller creates about ten pods a second."""
 
 
 @dataclass(frozen=True)
 class PoolRate:
-    """What is known of a pool.
+    """Rate and price of a pool.
 
     Attributes:
         parallelism: Pods at a time.
         completions: Indexes, for a pool without a rate or with a Job.
-        images_per_s: Of one pod, measured; None if it is not known.
-        price_per_hour: Of one pod, in any currency; None if it is not known.
-        has_job: Whether it is at work on these images: another number of indexes would throw its pods away.
+        images_per_s: Measured rate of one pod; None if unknown.
+        price_per_hour: Price of one pod, in any currency; None if unknown.
+        has_job: Whether its Job runs already: another number of indexes would replace all its pods.
     """
 
     parallelism: int
@@ -44,14 +44,14 @@ class PoolRate:
 
 
 class PoolSize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a pool gets.
+    """Size of a pool.
 
     Attributes:
         completions: Indexes.
         parallelism: Pods at a time.
-        images: Its share of the images, by its part of the rate; None where a rate is not known.
-        pod_hours: Hours that its pods work, all together.
-        cost: Of these, in the currency of the price.
+        images: Its share of the images, in proportion to its rate; None if a rate is unknown.
+        pod_hours: Working hours of all its pods together.
+        cost: Cost of the pod-hours, in the currency of the price.
     """
 
     completions: int
@@ -62,12 +62,12 @@ class PoolSize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a release gets.
+    """Sizes of all pools of a release.
 
     Attributes:
-        pools: By name.
-        hours: From the first image to the last; None where a rate is not known.
-        cost: Of all pools; None where a rate or a price is not known.
+        pools: Sizes by pool.
+        hours: From the first image to the last; None if a rate is unknown.
+        cost: Cost of all pools; None if a rate or a price is unknown.
     """
 
     pools: dict[str, PoolSize]
@@ -79,19 +79,19 @@ def size(images: int, rates: Mapping[str, PoolRate], hours: float | None = None)
     """Size the pools.
 
     Args:
-        images: That are left to do.
-        rates: Of each pool, the one to grow for `hours` first.
-        hours: Grow or shrink the first pool so that the work ends in so many hours, as far as its Job has indexes.
+        images: Images to do.
+        rates: Rates by pool; `hours` changes the first pool.
+        hours: Time limit: the first pool gets the pods for it, at most the indexes of its Job.
 
     Raises:
-        UsageError: `hours` without all rates, or no time at all; no pool has a pod.
+        UsageError: `hours` without all rates, or not above 0; no pool has a pod.
     """
     if hours is not None and not 0 < hours < math.inf:
-        raise UsageError(f"--hours {hours} is no time: give a number above 0")
+        raise UsageError(f"--hours {hours} is not a valid time: give a number above 0")
     if not all(rate.images_per_s for rate in rates.values()):
         if hours is not None:
             missing = ", ".join(name for name, rate in rates.items() if not rate.images_per_s)
-            raise UsageError(f"--hours needs what a pod of {missing} does: give --images_per_s POOL=N")
+            raise UsageError(f"--hours needs the rate of a pod of {missing}: give --images_per_s POOL=N")
         return Sizes(pools={name: _unmeasured(rate) for name, rate in rates.items()})
     pods = {name: rate.parallelism for name, rate in rates.items()}
     if hours is not None:
@@ -99,7 +99,7 @@ def size(images: int, rates: Mapping[str, PoolRate], hours: float | None = None)
     speeds = {name: pods[name] * (rate.images_per_s or 0) for name, rate in rates.items()}
     total = sum(speeds.values())
     if not total:
-        raise UsageError("no pool has a pod: give a pools.POOL.parallelism above 0, or --hours")
+        raise UsageError("no pool has a pod: set a pools.POOL.parallelism above 0, or give --hours")
     lasts_h = images / total / 3600
     sized = {name: _pool_size(rate, pods[name], lasts_h, images * speeds[name] / total) for name, rate in rates.items()}
     costs = [one.cost for one in sized.values()]
@@ -111,7 +111,7 @@ def _unmeasured(rate: PoolRate) -> PoolSize:
 
 
 def _grown(images: int, rates: Mapping[str, PoolRate], hours: float) -> dict[str, int]:
-    """Pods of the first pool, so that all end in time."""
+    """Pods of the first pool with which the work ends in time."""
     first, *others = rates
     done_by_others = sum(rates[name].parallelism * (rates[name].images_per_s or 0) for name in others)
     wanted = images / hours / 3600 - done_by_others
@@ -121,7 +121,7 @@ def _grown(images: int, rates: Mapping[str, PoolRate], hours: float) -> dict[str
 
 def _pool_size(rate: PoolRate, pods: int, hours: float, images: float) -> PoolSize:
     pod_hours = pods * hours
-    by_work = min(MOST_INDEXES, math.floor(pod_hours / LEAST_INDEX_HOURS))
+    by_work = min(MAX_INDEXES, math.floor(pod_hours / MIN_INDEX_HOURS))
     return PoolSize(
         completions=rate.completions if rate.has_job else max(1, pods, by_work),
         parallelism=pods,

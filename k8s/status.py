@@ -1,4 +1,4 @@
-"""How a release does, as one value: what the storage says, what the Jobs say, and what is in the way."""
+"""Status of a release as one value: progress in storage, state of the Jobs, failed pods, diagnostics."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ SHOWN_FAILURES = 20
 
 
 class PoolStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The Job of a pool.
+    """Status of a pool's Job.
 
     Attributes:
-        job: Its name.
-        state: `waiting`: no pod of it runs. `queued`: Kueue has not let it in.
-        parallelism: Pods at a time, as asked for.
-        pods: That run or wait.
+        job: Name of the Job.
+        state: `waiting`: none of its pods runs. `queued`: Kueue has not admitted it.
+        parallelism: Desired pods at a time.
+        pods: Running and pending pods.
         completions: Indexes.
-        indexes_done: Of these, how many have succeeded.
-        indexes_failed: How many have failed for good.
-        pods_failed: That count as failed; evictions and drains do not.
-        reason: Why the Job has failed.
+        indexes_done: Succeeded indexes.
+        indexes_failed: Permanently failed indexes.
+        pods_failed: Failed pods; evictions and drains do not count.
+        reason: Why the Job failed.
     """
 
     job: str
@@ -46,15 +46,15 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class PodFailure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A pod that has failed.
+    """A failed pod.
 
     Attributes:
         pool: Its pool.
         index: Its index.
         pod: Its name.
-        exit_code: Of its container, None if it had none.
-        is_final: Whether its index, or its Job, has failed with it.
-        last_words: Its termination message, else what the kubelet says.
+        exit_code: Exit code of its container, or None.
+        is_final: Whether its index, or its Job, has failed permanently.
+        last_words: Its termination message, else the reason of the kubelet.
     """
 
     pool: str
@@ -66,19 +66,19 @@ class PodFailure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class ReleaseStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a release does.
+    """Status of a release.
 
     Attributes:
-        release: Its name.
-        namespace: Where it is.
+        release: Name of the release.
+        namespace: Namespace of the release.
         run: Name of the run.
-        output: Where the results go.
-        state: What the storage says, where it is known to have ended; else what is going on. `ended_unseen`: a Job
-            is complete, so that all is done, and the storage could not be asked.
-        progress: What the storage says, None if it could not be asked.
-        pools: By name.
-        failures: Pods that have failed: final ones first, then the newest; at most 20.
-        warnings: What is in the way, a sentence each.
+        output: Folder of the results.
+        state: State in storage if the run has ended there, else the state of the Jobs. `ended_unseen`: a Job is
+            complete, so all work is done, and storage could not be read.
+        progress: Progress in storage; None if it could not be read.
+        pools: Status by pool.
+        failures: Failed pods: final ones first, then the newest; at most 20.
+        warnings: Diagnostics, one sentence each.
     """
 
     release: str
@@ -92,16 +92,16 @@ class ReleaseStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     warnings: tuple[str, ...]
 
 
-def judge(
+def release_status(
     release: Release, pods: Sequence[Pod], progress: RunProgress | None, warnings: Iterable[str]
 ) -> ReleaseStatus:
-    """Put together what was seen.
+    """Combine all observations of a release.
 
     Args:
-        release: Its Jobs.
-        pods: Of its workers.
-        progress: What the storage says, None if it could not be asked or has no such run yet.
-        warnings: What was found to be in the way.
+        release: The release with its Jobs.
+        pods: Its worker pods.
+        progress: Progress in storage; None if it could not be read or the run has not begun.
+        warnings: Diagnostics.
     """
     pools = {pool: _pool_status(job) for pool, job in sorted(release.jobs.items())}
     return ReleaseStatus(
@@ -148,7 +148,7 @@ def _state(pools: dict[str, PoolStatus], progress: RunProgress | None) -> State:
         return "complete" if progress.state == "succeeded" else progress.state
     states = {pool.state for pool in pools.values()}
     if progress is None and "complete" in states:
-        return "ended_unseen"  # a pool that has gone through the whole list leaves nothing to the other
+        return "ended_unseen"  # one pool completes only when no shard is left for the other
     if states <= {"failed", "complete"}:
         if "failed" in states:
             return "failed"
@@ -190,13 +190,13 @@ def _failure(pod: Pod, final: frozenset[int] | None) -> PodFailure:
 
 
 def last_words(pod: Pod) -> str:
-    """What a pod that has ended left as the reason, on one line."""
+    """Reason why a pod ended, on one line."""
     ended = pod.terminated
     disruption = next((one.message for one in pod.status.conditions if one.type == "DisruptionTarget"), "")
-    told = [disruption, pod.status.reason, pod.status.message]
+    parts = [disruption, pod.status.reason, pod.status.message]
     if ended is not None and ended.message.strip():
-        told = [disruption, ended.message.strip().splitlines()[-1]]
+        parts = [disruption, ended.message.strip().splitlines()[-1]]
     elif ended is not None:
-        told.append(f"{ended.reason or 'ended'}, exit {ended.exit_code}")
-    # An eviction is told twice in the same words, by the condition and by the pod.
-    return ": ".join(dict.fromkeys(" ".join(part.split()) for part in told if part))
+        parts.append(f"{ended.reason or 'ended'}, exit {ended.exit_code}")
+    # The condition and the pod report an eviction in the same words.
+    return ": ".join(dict.fromkeys(" ".join(part.split()) for part in parts if part))

@@ -1,4 +1,4 @@
-"""What `submit` finds out before anything is changed: the release as the chart renders it, its run, and its work."""
+"""What `submit` reads before it changes anything: the rendered release, its run and the work left."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from k8s.storage_access import call_with_timeout, output_address, storage_option
 logger = logging.getLogger(__name__)
 
 PLAN_FIRST_INPUTS = 1_000_000
-"""A listing of more takes minutes, in which index 0 of the `gpu` pool would hold a GPU."""
-_PLACES = ("input_top_dir", "out_top_dir", "model", "input_list")
+"""Listing more inputs takes minutes, in which index 0 of the `gpu` pool would hold an idle GPU."""
+_LOCATION_FLAGS = ("input_top_dir", "out_top_dir", "model", "input_list")
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A release that is to be.
+    """A chart with the values for a release.
 
     Attributes:
-        release: Its name.
-        location: Of the chart.
-        arguments: Of helm: files of values and single ones.
-        installed: Those of the arguments that are the values of the installed release; none if there is none.
+        release: Name of the release.
+        location: Location of the chart.
+        arguments: Arguments of helm: files of values and single values.
+        installed: The arguments that hold the values of the installed release; empty if it is not installed.
     """
 
     release: str
@@ -54,13 +54,13 @@ class Chart:
     installed: tuple[str, ...] = ()
 
     def with_values(self, values: Mapping[str, object]) -> Chart:
-        """The same with these values too."""
+        """A copy with these values added."""
         return replace(self, arguments=(*self.arguments, *set_flags(values)))
 
 
 @dataclass(frozen=True)
 class StorageOptions:
-    """Files of fsspec options, as storage is reached from here."""
+    """JSON files of fsspec options for this machine."""
 
     source: str | None = None
     target: str | None = None
@@ -68,12 +68,12 @@ class StorageOptions:
 
 @dataclass(frozen=True)
 class Work:
-    """What is left of a run.
+    """Work left in a run.
 
     Attributes:
         images: Inputs to do.
-        is_planned: Whether the run has its plan.
-        follows_end: Whether it is another pass, after one that has ended.
+        is_planned: Whether the run has a plan.
+        follows_end: Whether it is another pass after a run that has ended.
         is_empty: Whether the selection has no input at all, done or not.
     """
 
@@ -84,12 +84,12 @@ class Work:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether another pass would only find that nothing is left."""
+        """Whether another pass would have nothing to do."""
         return self.follows_end and not self.is_planned and self.images == 0
 
 
 def render(helm: Helm, chart: Chart) -> Release:
-    """The release as it would be.
+    """Render the release.
 
     Raises:
         UsageError: The chart refuses the values, or both pools are off.
@@ -100,52 +100,54 @@ def render(helm: Helm, chart: Chart) -> Release:
         job.metadata.labels[POOL_LABEL]: job for job in jobs if job.metadata.labels.get(COMPONENT_LABEL) == "worker"
     }
     if not pools:
-        raise UsageError(f"release {chart.release} would have no pool: turn pools.gpu or pools.cpu on")
+        raise UsageError(f"release {chart.release} has no pool: set pools.gpu.enabled or pools.cpu.enabled")
     return Release(chart.release, helm.namespace, pools)
 
 
-def run_at_work(helm: Helm, chart: Chart) -> str | None:
-    """Name of the run that the installed release works on; None if there is none."""
+def installed_run(helm: Helm, chart: Chart) -> str | None:
+    """Name of the run of the installed release, or None."""
     if not chart.installed:
         return None
     try:
         return render(helm, replace(chart, arguments=chart.installed)).run
-    except UsageError:  # an export, or of another version of the chart
+    except UsageError:  # an export, or values of another chart version
         return None
 
 
-def is_reachable(release: Release) -> bool:
-    """Whether all that a plan needs can be read from here: a path leads into a volume, which only pods can read."""
-    return not any(argument.startswith(tuple(f"--{place}=/" for place in _PLACES)) for argument in release.arguments)
+def has_no_volumes(release: Release) -> bool:
+    """Whether planning can read everything from here: a path leads into a volume, which only pods can read."""
+    return not any(
+        argument.startswith(tuple(f"--{place}=/" for place in _LOCATION_FLAGS)) for argument in release.arguments
+    )
 
 
 def next_pass(release: Release, options: StorageOptions, *, is_patient: bool = True) -> str | None:
-    """First part of the run's name for another pass, if this run has ended; None to go on with it.
+    """First part of the run's name for another pass if this run has ended; None to resume this run.
 
-    Where the output is a volume nobody can tell from here; see `check_jobs_can_go_on`.
+    An output on a volume cannot be read from here; see `check_jobs_can_resume`.
 
     Args:
-        release: Whose run.
-        options: As storage is reached from here.
-        is_patient: Whether to try for minutes; else for half of one.
+        release: Release of the run.
+        options: Storage options of this machine.
+        is_patient: Whether to retry for minutes; else for `STORAGE_TIMEOUT_S`.
 
     Raises:
-        StorageError: The output is out of reach.
+        StorageError: The output is unreachable.
     """
     if release.has_output_on_volume:
         return None
     if is_patient:
-        return _following(release, options)
-    return call_with_timeout(lambda: _following(release, options))
+        return _next_name(release, options)
+    return call_with_timeout(lambda: _next_name(release, options))
 
 
-def _following(release: Release, options: StorageOptions) -> str | None:
+def _next_name(release: Release, options: StorageOptions) -> str | None:
     base, _, pinned = release.run.rpartition("-")
     store = output_address(release, read_storage_options(options.target)).open(new_process_id())
     try:
         if not _has_ended(store, release.run):
             return None
-        stem, number = _counted(base, list_runs(store))
+        stem, number = _numbered(base, list_runs(store))
         while _has_ended(store, f"{stem}-{number}-{pinned}"):
             number += 1
         return f"{stem}-{number}"
@@ -153,8 +155,8 @@ def _following(release: Release, options: StorageOptions) -> str | None:
         store.close()
 
 
-def _counted(base: str, runs: Iterable[str]) -> tuple[str, int]:
-    """`night` to (night, 2); `night-2` to (night, 3) if there was a `night`, else it is a name of its own."""
+def _numbered(base: str, runs: Iterable[str]) -> tuple[str, int]:
+    """`night` to (night, 2); `night-2` to (night, 3) if a run `night` exists, else to (night-2, 2)."""
     stem, _, number = base.rpartition("-")
     is_later = stem and number.isdecimal() and any(run.rpartition("-")[0] == stem for run in runs)
     return (stem, int(number) + 1) if is_later else (base, 2)
@@ -164,11 +166,11 @@ def _has_ended(store: Store, run: str) -> bool:
     return read_end(store, run) is not None
 
 
-def check_jobs_can_go_on(cluster: Cluster, release: Release) -> None:
-    """A Job that has ended starts nothing any more, however often it is installed.
+def check_jobs_can_resume(cluster: Cluster, release: Release) -> None:
+    """Check that installing the release would start pods: a Job that has ended never starts any.
 
     Raises:
-        UsageError: The Jobs of these values have ended, or one of them has gone through all of the run.
+        UsageError: The Jobs of these values have ended, or one of them has completed the run.
     """
     found = [cluster.job(job.metadata.name) for job in release.jobs.values()]
     jobs = [job for job in found if job is not None]
@@ -178,17 +180,17 @@ def check_jobs_can_go_on(cluster: Cluster, release: Release) -> None:
     names = ", ".join(job.metadata.name for job in jobs)
     if is_done and release.has_output_on_volume:
         raise UsageError(
-            f"run {release.run} has been gone through ({names}): for another pass give another name, --set run.name=…"
+            f"run {release.run} is complete ({names}): for another pass give another name, --set run.name=…"
         )
     raise UsageError(
-        f"{names} {'has' if len(jobs) == 1 else 'have'} ended, and run {release.run} has not: nothing would start. See "
-        f"`sam3-annotate status {release.name}`, mend it, then `sam3-annotate cancel {release.name}` and submit again: "
-        "the run keeps its place"
+        f"{names} {'has' if len(jobs) == 1 else 'have'} ended, and run {release.run} has not: nothing would start. "
+        f"Correct what `sam3-annotate status {release.name}` shows, run `sam3-annotate cancel {release.name}`, then "
+        "submit again to resume the run"
     )
 
 
 def find_work(release: Release, options: StorageOptions) -> Work:
-    """Count what is to do; nothing is written."""
+    """Count the inputs to do; write nothing."""
     with _request(release, options) as request:
         run = Run(request.target, release.run, request.spec)
         if (plan := read_plan(run)) is not None:
@@ -204,9 +206,9 @@ def make_plan(release: Release, options: StorageOptions, num_indexes: int) -> No
     """Write the plan of the run.
 
     Args:
-        release: Whose run.
-        options: As storage is reached from here.
-        num_indexes: Of its largest pool.
+        release: Release of the run.
+        options: Storage options of this machine.
+        num_indexes: Indexes of its largest pool.
     """
     with _request(release, options, num_indexes) as request:
         run = begin_run(request)
@@ -218,7 +220,7 @@ def make_plan(release: Release, options: StorageOptions, num_indexes: int) -> No
 
 @contextmanager
 def _request(release: Release, options: StorageOptions, num_indexes: int = 1) -> Iterator[AnnotateRequest]:
-    """What a pod of the release would do."""
+    """The request that a pod of the release would make."""
     with refusals_are_configuration(is_planner=True):
         flags: dict[str, Any] = annotate.make_context("annotate", release.arguments).params
         flags |= {"num_indexes": num_indexes, "model_cache": None}

@@ -1,4 +1,4 @@
-"""Flags that several commands have."""
+"""Flags that several commands share."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _RELEASE = re.compile(r"(?=.{1,53}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a
 def _check_release(context: click.Context, parameter: click.Parameter, name: str) -> str:
     if not _RELEASE.fullmatch(name):
         raise UsageError(
-            f"{name!r} is no name of a release: give one of at most 53 lower-case letters, digits, '-' and '.', with "
+            f"{name!r} is not a valid release name: give at most 53 lower-case letters, digits, '-' and '.', with "
             "a letter or a digit at both ends"
         )
     return name
 
 
 def release_flags(command: Command) -> Command:
-    """Which release, and where."""
+    """Flags that select a release."""
     options = (
         click.argument("release", callback=_check_release),
         click.option("-n", "--namespace", help="Namespace of the release. Default: that of the kubeconfig's context."),
@@ -39,13 +39,13 @@ def release_flags(command: Command) -> Command:
 
 
 def chart_flag(command: Command) -> Command:
-    """Which chart, for what goes through Helm."""
+    """Flag that selects the chart."""
     return click.option(
         "--chart", type=FILE, help="Folder, archive or oci:// URL of the chart. Default: the checkout's."
     )(command)
 
 
 def pool_flag(command: Command) -> Command:
-    """Which pool."""
+    """Flag that selects pools."""
     pools = click.Choice(["gpu", "cpu"])
     return click.option("--pool", "pools", type=pools, multiple=True, help="Only this pool; repeatable.")(command)

@@ -12,7 +12,7 @@ from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import refusals_are_configuration
 from job.telemetry.logs import set_up_logging
 from k8s.cluster import Cluster
-from k8s.janitor import suspend_what_is_left, wait_for_end
+from k8s.janitor import suspend_unfinished, wait_for_end
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 @click.option("--run", "run_name", required=True, help="Name of the run.")
 @log_flags
 def janitor(**flags: Any) -> None:
-    """Wait for the end of a run, then suspend the Jobs of it that cannot end by themselves.
+    """Wait for the end of a run, then suspend its unfinished Jobs.
 
-    The chart has a pod for this; it may get and patch just these Jobs.
+    The chart runs this command in a pod that may get and patch these Jobs only.
     """
     set_up_logging(flags["log_level"], flags["log_format"])
     options = read_storage_options(flags["output_storage_options"])
@@ -36,5 +36,5 @@ def janitor(**flags: Any) -> None:
         store = Address(flags["out_top_dir"], options).open(new_process_id())
         logger.info("Waiting for the end of run %s in %s", flags["run_name"], store.url)
         wait_for_end(store, flags["run_name"])
-    if not suspend_what_is_left(cluster, flags["jobs"]):
-        logger.info("Nothing is left of %s", ", ".join(flags["jobs"]))
+    if not suspend_unfinished(cluster, flags["jobs"]):
+        logger.info("No unfinished Job among %s", ", ".join(flags["jobs"]))

@@ -1,4 +1,4 @@
-"""`sam3-annotate suspend`, `resume`, `scale` and `cancel`: through Helm, which owns these fields."""
+"""`sam3-annotate suspend`, `resume`, `scale` and `cancel`; all of them go through Helm, which owns these fields."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from k8s.release import Release, find_release
 @chart_flag
 @pool_flag
 def suspend(release: str, namespace: str | None, kube_context: str | None, **flags: Any) -> None:
-    """Stop RELEASE, keeping its place: its pods end in order, and `resume` goes on with what is left."""
+    """Suspend RELEASE: its pods stop gracefully, and `resume` continues with the work left."""
     found, helm = _find(release, namespace, kube_context)
     chosen = _chosen(found, flags["pools"])
     _refuse_if_queued(found, chosen)
@@ -34,7 +34,7 @@ def suspend(release: str, namespace: str | None, kube_context: str | None, **fla
 @chart_flag
 @pool_flag
 def resume(release: str, namespace: str | None, kube_context: str | None, **flags: Any) -> None:
-    """Go on with RELEASE after `suspend`."""
+    """Resume RELEASE after `suspend`."""
     found, helm = _find(release, namespace, kube_context)
     chosen = _chosen(found, flags["pools"])
     _refuse_if_queued(found, chosen)
@@ -44,7 +44,7 @@ def resume(release: str, namespace: str | None, kube_context: str | None, **flag
     ]
     if by_janitor:
         raise UsageError(
-            f"{', '.join(by_janitor)} of {release} was not suspended by a person: the janitor does it when run "
+            f"{', '.join(by_janitor)} of {release} was suspended by the janitor, because run "
             f"{found.run} has ended. For another pass: sam3-annotate submit, or helm upgrade with another run.name"
         )
     helm.set(release, _chart(helm, release, flags["chart"]), {f"pools.{pool}.suspend": False for pool in chosen})
@@ -59,14 +59,14 @@ def resume(release: str, namespace: str | None, kube_context: str | None, **flag
     "--parallelism", type=click.IntRange(0), required=True, help="Pods at a time, at most as many as indexes."
 )
 def scale(release: str, namespace: str | None, kube_context: str | None, **flags: Any) -> None:
-    """Give RELEASE more pods at a time, or fewer; those that go end in order."""
+    """Change the number of pods of RELEASE at a time; removed pods stop gracefully."""
     found, helm = _find(release, namespace, kube_context)
     chosen = _chosen(found, flags["pools"])
     parallelism = flags["parallelism"]
     for pool in chosen:
         most = found.jobs[pool].spec.completions
         if parallelism > most:
-            raise UsageError(f"{parallelism} pods for the {most} indexes of pool {pool}: give at most {most}")
+            raise UsageError(f"pool {pool} has {most} indexes, --parallelism is {parallelism}: give at most {most}")
     changes = {f"pools.{pool}.parallelism": parallelism for pool in chosen}
     helm.set(release, _chart(helm, release, flags["chart"]), changes)
     click.echo(f"{parallelism} pods at a time: {', '.join(chosen)} of {release}")
@@ -76,18 +76,18 @@ def scale(release: str, namespace: str | None, kube_context: str | None, **flags
 @release_flags
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def cancel(release: str, namespace: str | None, kube_context: str | None, yes: bool) -> None:
-    """Remove RELEASE with its Jobs and pods; what is annotated stays, and so does the run's place."""
+    """Remove RELEASE with its Jobs and pods; keep the results and the state of the run."""
     found, helm = _find(release, namespace, kube_context)
     for pool, job in found.jobs.items():
         click.echo(f"{pool}: Job {job.metadata.name} with {job.status.active} pods")
     if not yes and not sys.stdin.isatty():
-        raise UsageError("nothing was removed: give --yes to remove without being asked")
+        raise UsageError("nothing was removed, because there is no terminal for the confirmation: give --yes")
     if not yes and not click.confirm(f"Remove release {release} from namespace {found.namespace}?"):
         click.echo("Nothing was removed")
         return
     helm.uninstall(release)
     click.echo(
-        f"Removed. The results stay in {found.output_url}; the same values, installed again, go on with run {found.run}"
+        f"Removed. The results stay in {found.output_url}; submit the same values again to resume run {found.run}"
     )
 
 
@@ -98,13 +98,13 @@ def _find(release: str, namespace: str | None, context: str | None) -> tuple[Rel
 
 
 def _chart(helm: Helm, release: str, given: str | None) -> str:
-    """The chart that the release was installed from; another would change more than was asked for."""
+    """The chart, in the version that the release was installed from; another version would change more fields."""
     chart = find_chart(given)
     installed, here = helm.installed_version(release), helm.version_of(chart)
     if installed != here:
         raise UsageError(
-            f"release {release} was installed from version {installed} of the chart, {chart} is {here}: give that one "
-            "by --chart, or have the release go on with this one by `sam3-annotate submit`"
+            f"release {release} was installed from version {installed} of the chart, {chart} is {here}: give that "
+            "version by --chart, or upgrade the release by `sam3-annotate submit`"
         )
     return chart
 
@@ -113,13 +113,13 @@ def _refuse_if_queued(found: Release, chosen: Iterable[str]) -> None:
     queues = sorted({found.jobs[pool].queue for pool in chosen} - {""})
     if queues:
         raise UsageError(
-            f"release {found.name} is in queue {', '.join(queues)} of Kueue, which stops and starts its Jobs: stop its "
-            "workloads there (spec.active: false), or `sam3-annotate cancel`, which keeps its place too"
+            f"release {found.name} is in queue {', '.join(queues)} of Kueue, which owns `suspend` of its Jobs: "
+            "deactivate its workloads (spec.active: false), or run `sam3-annotate cancel`, which keeps the run too"
         )
 
 
 def _chosen(found: Release, pools: Iterable[str]) -> list[str]:
-    """The pools asked for, or all that have work left."""
+    """The given pools, or all that have work left."""
     missing = sorted(set(pools) - set(found.jobs))
     if missing:
         raise UsageError(f"release {found.name} has no pool {', '.join(missing)}: it has {', '.join(found.jobs)}")

@@ -20,7 +20,7 @@ from job.telemetry.logs import set_up_logging
 from job.tools.progress import RunProgress
 from k8s.cli.flags import release_flags
 from k8s.cluster import Cluster, ClusterError
-from k8s.observe import look
+from k8s.observe import observe
 from k8s.status import PodFailure, PoolStatus, ReleaseStatus
 
 _INTERVAL_S = 5.0
@@ -28,7 +28,7 @@ _REPAINT = "\x1b[H\x1b[2J"
 _CONFIGURATION_EXIT_CODES = {UsageError.exit_code, ConfigurationError.exit_code}
 _FAILED_BY_POLICY = "PodFailurePolicy:"
 """Reason of a Job that the FailJob rule of the chart ended: a pod exited with one of these codes."""
-_OVER = {"complete", "too_many_failed", "superseded", "failed", "stalled", "ended_unseen"}
+_TERMINAL_STATES = {"complete", "too_many_failed", "superseded", "failed", "stalled", "ended_unseen"}
 
 
 @click.command()
@@ -37,36 +37,38 @@ _OVER = {"complete", "too_many_failed", "superseded", "failed", "stalled", "ende
     "--output_storage_options", type=FILE, help="JSON file of fsspec options for the output, as seen from here."
 )
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
-@click.option("--watch", is_flag=True, help="Show it again and again, until the end or Ctrl-C.")
-@click.option("--wait", is_flag=True, help="Wait for the end; the exit code tells how it was.")
+@click.option("--watch", is_flag=True, help="Show it repeatedly until the end or Ctrl-C.")
+@click.option("--wait", is_flag=True, help="Wait for the end; the exit code is its outcome.")
 def status(release: str, namespace: str | None, kube_context: str | None, **flags: Any) -> None:
-    """Show how RELEASE does: progress from storage, pools, failures with the pods' last words, what is in the way.
+    """Show the status of RELEASE: progress in storage, pools, failed pods with their reasons, diagnostics.
 
-    Complete is what the storage says, whatever becomes of a Job. With --wait the exit code is 0 for complete, 65 for
-    too many failed inputs, 78 or 70 for Jobs that have failed.
+    The storage decides whether a run is complete, not the state of a Job. With --wait the exit code is 0 for complete,
+    65 for too many failed inputs, 78 or 70 for failed Jobs.
     """
     set_up_logging("ERROR", "text")
     options, is_waiting = read_storage_options(flags["output_storage_options"]), flags["watch"] or flags["wait"]
     cluster = Cluster(namespace, kube_context)
     shown = None
-    # Who waits for the end must not take Ctrl-C for it.
+    # With --wait Ctrl-C must not look like the end of the run.
     with nullcontext() if flags["wait"] else suppress(KeyboardInterrupt):
         while True:
-            found = _look(cluster, release, options, is_patient=shown is not None)
-            if found is not None and (flags["watch"] or shown is None or found.state in _OVER):
+            found = _observe(cluster, release, options, is_patient=shown is not None)
+            if found is not None and (flags["watch"] or shown is None or found.state in _TERMINAL_STATES):
                 _show(found, flags["output"], is_repainted=flags["watch"] and sys.stdout.isatty())
             shown = found or shown
-            if not is_waiting or (found is not None and found.state in _OVER):
+            if not is_waiting or (found is not None and found.state in _TERMINAL_STATES):
                 break
             time.sleep(_INTERVAL_S)
     if flags["wait"] and shown is not None:
-        _raise_if_bad(shown)
+        _raise_on_failure(shown)
 
 
-def _look(cluster: Cluster, release: str, options: Mapping[str, object], *, is_patient: bool) -> ReleaseStatus | None:
-    """None while the API server is out of reach of one who waits."""
+def _observe(
+    cluster: Cluster, release: str, options: Mapping[str, object], *, is_patient: bool
+) -> ReleaseStatus | None:
+    """The status; None if the API server is unreachable after a first success."""
     try:
-        return look(cluster, release, options)
+        return observe(cluster, release, options)
     except ClusterError as exc:
         if not is_patient:
             raise
@@ -81,25 +83,25 @@ def _show(found: ReleaseStatus, output: str, *, is_repainted: bool) -> None:
         click.echo((_REPAINT if is_repainted else "") + "\n".join(one_line(line) for line in lines_of(found)))
 
 
-def _raise_if_bad(found: ReleaseStatus) -> None:
-    """The exit code of a release that has ended.
+def _raise_on_failure(found: ReleaseStatus) -> None:
+    """Raise the error of a release that has ended without success.
 
     Raises:
         TooManyFailedError: More inputs failed than allowed.
-        ConfigurationError: Another run has taken its place, or its Jobs have failed on what no retry mends.
-        WorkerError: Its Jobs have failed otherwise, or ended with work left.
+        ConfigurationError: The run was superseded, or its Jobs failed with an error that no retry corrects.
+        WorkerError: Its Jobs failed otherwise, or ended with work left.
     """
     if found.state in {"complete", "ended_unseen"}:
         return
     if found.state == "too_many_failed":
         raise TooManyFailedError(f"run {found.run} has ended with too many failed inputs")
     if found.state == "superseded":
-        raise ConfigurationError(f"run {found.run} has ended: another one has taken its place")
+        raise ConfigurationError(f"run {found.run} was superseded by another run: see `sam3-annotate progress`")
     raise _error_of(found)
 
 
 def _error_of(found: ReleaseStatus) -> AnnotateError:
-    """By the exit codes of the pods whose indexes have failed, and by the Jobs where those pods are gone."""
+    """Error by the exit codes of the finally failed pods, else by the reasons of the Jobs, whose pods may be gone."""
     final = [one for one in found.failures if one.is_final]
     refused = [one for one in final if one.exit_code in _CONFIGURATION_EXIT_CODES]
     words = next((one.last_words for one in refused or final), "")
@@ -113,20 +115,20 @@ def _error_of(found: ReleaseStatus) -> AnnotateError:
 
 
 _STATES = {
-    "complete": "complete: every input is annotated, or has failed with a reason",
+    "complete": "complete: every input is annotated, or failed with a recorded reason",
     "too_many_failed": "ended: more inputs failed than allowed",
-    "superseded": "ended: another run has taken its place",
-    "failed": "FAILED: no Job is left to go on",
-    "suspended": "suspended: `sam3-annotate resume` goes on",
-    "queued": "queued: Kueue has not let it in yet",
-    "starting": "starting: no pod is at work yet",
-    "stalled": "STALLED: the Jobs have ended, the run has not; install it again to go on",
-    "ended_unseen": "a Job is complete, so everything is done; whether inputs have failed, the output tells",
+    "superseded": "ended: superseded by another run",
+    "failed": "FAILED: no Job can continue",
+    "suspended": "suspended: run `sam3-annotate resume` to continue",
+    "queued": "queued: Kueue has not admitted it yet",
+    "starting": "starting: no pod is working yet",
+    "stalled": "STALLED: all Jobs finished but the run is incomplete; rerun `submit` to continue",
+    "ended_unseen": "a Job is complete, so all work is done; see the output for failed inputs",
 }
 
 
 def lines_of(status: ReleaseStatus) -> Iterator[str]:
-    """The screen, line by line."""
+    """The lines that `status` prints."""
     yield f"Release {status.release} in namespace {status.namespace}: {_STATES.get(status.state, status.state)}"
     yield f"Run     {status.run}, into {status.output}"
     if status.progress is not None:
@@ -137,7 +139,7 @@ def lines_of(status: ReleaseStatus) -> Iterator[str]:
         yield _pool_line(name, pool)
     for name, pool in status.pools.items():
         if pool.reason:
-            yield f"Pool {name} has failed: {pool.reason}"
+            yield f"Pool {name} failed: {pool.reason}"
     if status.failures:
         yield ""
     for failure in status.failures:
@@ -153,9 +155,9 @@ def _progress_lines(progress: RunProgress) -> Iterator[str]:
     before = f"; {progress.inputs_done_before} were done before" if progress.inputs_done_before else ""
     yield f"Done    {progress.done} of {progress.planned}{share}, {progress.failed} failed{before}"
     if progress.other_options:
-        yield f"Kept    what was done before, with another {' and '.join(progress.other_options)}"
+        yield f"Kept    results of earlier runs, with another {' and '.join(progress.other_options)}"
     if progress.left and not progress.images_per_s:
-        yield "Rate    not known yet: workers tell it every 30 s"
+        yield "Rate    not known yet: workers report it every 30 s"
     elif progress.left:
         eta = "" if progress.eta_s is None else f", {timedelta(seconds=round(progress.eta_s))} to go"
         yield f"Rate    {progress.images_per_s:.2f} images/s{eta}"
@@ -168,6 +170,6 @@ def _pool_line(name: str, pool: PoolStatus) -> str:
 
 
 def _failure_line(failure: PodFailure) -> str:
-    # Another pod may be at the index by now, or have done it.
-    final = "failed for good" if failure.is_final else "failed, not for good"
+    # Another pod may have retried the index, or completed it.
+    final = "failed permanently" if failure.is_final else "failed, not final"
     return f"Index {failure.index} of {failure.pool} {final}: {failure.last_words} ({failure.pod})"

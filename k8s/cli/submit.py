@@ -27,27 +27,27 @@ from k8s.submission import (
     Chart,
     StorageOptions,
     Work,
-    check_jobs_can_go_on,
+    check_jobs_can_resume,
     find_work,
-    is_reachable,
+    has_no_volumes,
+    installed_run,
     make_plan,
     next_pass,
     render,
-    run_at_work,
 )
 
 logger = logging.getLogger(__name__)
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `submit` does, or would do.
+    """What `submit` installs, or would install.
 
     Attributes:
-        release: Its name.
-        namespace: Where it goes.
+        release: Name of the release.
+        namespace: Namespace of the release.
         run: Name of the run.
         images: Inputs to do; None if they were not counted.
-        sizes: Of the pools, with hours and cost.
+        sizes: Sizes of the pools, with hours and cost.
     """
 
     release: str
@@ -58,7 +58,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class PerPool(click.ParamType[tuple[str, float]]):
-    """`gpu=60`."""
+    """A number for a pool, such as `gpu=60`."""
 
     name = "pool=number"
 
@@ -81,12 +81,12 @@ class PerPool(click.ParamType[tuple[str, float]]):
     "-f", "--values", "files", type=FILE, multiple=True, help="File of chart values; repeatable, the last one wins."
 )
 @click.option("--set", "single", multiple=True, metavar="KEY=VALUE", help="One chart value; repeatable.")
-@click.option("--set_string", "texts", multiple=True, metavar="KEY=VALUE", help="One that is text, as in run.name=1.")
-@click.option("--images_per_s", type=PerPool(), multiple=True, help="What one pod does, as measured: gpu=60.")
-@click.option("--price_per_hour", type=PerPool(), multiple=True, help="What one pod costs, in any currency: gpu=4.")
-@click.option("--hours", type=click.FloatRange(0, min_open=True), help="Give the first pool the pods for this time.")
-@click.option("--max_cost", type=click.FloatRange(0), help="Refuse beyond.")
-@click.option("--images", type=click.IntRange(0), help="Inputs to do, where they cannot be counted from here.")
+@click.option("--set_string", "texts", multiple=True, metavar="KEY=VALUE", help="One string value, as in run.name=1.")
+@click.option("--images_per_s", type=PerPool(), multiple=True, help="Measured rate of one pod: gpu=60.")
+@click.option("--price_per_hour", type=PerPool(), multiple=True, help="Price of one pod, in any currency: gpu=4.")
+@click.option("--hours", type=click.FloatRange(0, min_open=True), help="Size the first pool for this time.")
+@click.option("--max_cost", type=click.FloatRange(0), help="Refuse a higher cost.")
+@click.option("--images", type=click.IntRange(0), help="Inputs to do, if they cannot be counted from here.")
 @click.option(
     "--input_storage_options", type=FILE, help="JSON file of fsspec options for the input, as seen from here."
 )
@@ -96,10 +96,10 @@ class PerPool(click.ParamType[tuple[str, float]]):
 @click.option("--dry_run", is_flag=True, help="Show sizes, hours and cost; change nothing.")
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
 def submit(release: str, namespace: str | None, kube_context: str | None, **flags: Any) -> None:
-    """Install RELEASE, or have it go on with other values.
+    """Install RELEASE, or upgrade it to other values.
 
-    It counts what is to do, sizes the pools by what their pods do, plans before a GPU is asked for where the listing
-    is long, and calls helm. A run that has ended is followed by another pass.
+    Counts the inputs to do, sizes the pools by the rates of their pods, plans a long listing before any GPU is
+    requested, and calls helm. After a run that has ended it starts another pass.
     """
     set_up_logging("WARNING", "text")
     cluster = Cluster(namespace, kube_context)
@@ -113,7 +113,7 @@ def submit(release: str, namespace: str | None, kube_context: str | None, **flag
         if work is not None and work.is_nothing:
             click.echo("Nothing to do: every input is annotated. Nothing was installed", err=True)
         else:
-            check_jobs_can_go_on(cluster, render(helm, final))
+            check_jobs_can_resume(cluster, render(helm, final))
             if not flags["dry_run"]:
                 _install(helm, final, work, _options(flags), flags["output"])
         if flags["output"] == "json":
@@ -121,7 +121,7 @@ def submit(release: str, namespace: str | None, kube_context: str | None, **flag
 
 
 def _prepare(helm: Helm, chart: Chart, flags: Mapping[str, Any]) -> tuple[Submission, Chart, Work | None]:
-    """Look at everything, and size the pools; changes nothing."""
+    """Read everything and size the pools; change nothing."""
     rendered, options = render(helm, chart), _options(flags)
     following = _next_pass(rendered, options, is_needed=flags["images"] is None)
     if following is not None:
@@ -129,10 +129,10 @@ def _prepare(helm: Helm, chart: Chart, flags: Mapping[str, Any]) -> tuple[Submis
         rendered = render(helm, chart)
         _check_pass(rendered, following)
     work = None
-    if flags["images"] is None and is_reachable(rendered):
+    if flags["images"] is None and has_no_volumes(rendered):
         work = replace(find_work(rendered, options), follows_end=following is not None)
     images = flags["images"] if work is None else work.images
-    sizes = _sizes(rendered, images, flags, has_jobs=run_at_work(helm, chart) == rendered.run)
+    sizes = _sizes(rendered, images, flags, has_jobs=installed_run(helm, chart) == rendered.run)
     computed = {
         f"pools.{name}.{what}": getattr(pool, what)
         for name, pool in sizes.pools.items()
@@ -147,31 +147,31 @@ def _prepare(helm: Helm, chart: Chart, flags: Mapping[str, Any]) -> tuple[Submis
 
 
 def _next_pass(rendered: Release, options: StorageOptions, *, is_needed: bool) -> str | None:
-    """Who gives the number of inputs may be where storage is out of reach."""
+    """With --images given, an unreachable storage is only a warning."""
     if is_needed:
         return next_pass(rendered, options)
     try:
         return next_pass(rendered, options, is_patient=False)
     except AnnotateError as exc:
-        logger.warning("The output cannot be read from here (%s): going on with run %s", exc, rendered.run)
+        logger.warning("The output cannot be read from here (%s): continuing with run %s", exc, rendered.run)
         return None
 
 
 def _sizes(rendered: Release, images: int | None, flags: Mapping[str, Any], *, has_jobs: bool) -> Sizes:
     speeds, prices = dict(flags["images_per_s"]), dict(flags["price_per_hour"])
-    strangers = sorted((set(speeds) | set(prices)) - set(rendered.jobs))
-    if strangers:
-        raise UsageError(f"pool {', '.join(strangers)} is off in these values: leave it out, or turn it on")
+    unknown = sorted((set(speeds) | set(prices)) - set(rendered.jobs))
+    if unknown:
+        raise UsageError(f"pool {', '.join(unknown)} is disabled in these values: leave it out, or enable it")
     missing = [name for name in rendered.jobs if not speeds.get(name)]
     if speeds and missing:
         raise UsageError(
-            f"--images_per_s does not tell what a pod of {', '.join(missing)} does: give it for each pool, such as "
-            f"{missing[0]}=0.8, or turn the pool off (--set pools.{missing[0]}.enabled=false)"
+            f"--images_per_s lacks the rate of a pod of {', '.join(missing)}: give it for each pool, such as "
+            f"{missing[0]}=0.8, or disable the pool (--set pools.{missing[0]}.enabled=false)"
         )
     is_counted = images is not None
     if not is_counted and (speeds or flags["hours"] is not None or flags["max_cost"] is not None):
         raise UsageError(
-            "inputs, results or model lie on a volume, which only pods can read: give the number of inputs, --images"
+            "inputs, results or model are on a volume, which only pods can read: give the number of inputs by --images"
         )
     rates = {
         name: PoolRate(
@@ -188,21 +188,21 @@ def _sizes(rendered: Release, images: int | None, flags: Mapping[str, Any], *, h
 
 
 def _check_pass(rendered: Release, following: str) -> None:
-    """A name given by --set goes before the one that was counted up."""
+    """A name given by --set takes precedence over the numbered one."""
     if not rendered.run.startswith(f"{following}-"):
         raise UsageError(
-            f"run {rendered.run} has ended: give another --set run.name, or leave it out to have it counted up"
+            f"run {rendered.run} has ended: give another --set run.name, or leave it out for the next number"
         )
 
 
 def _check_sizes(rendered: Release, sizes: Sizes) -> None:
-    """What was given by --set goes before what is computed."""
+    """Sizes given by --set take precedence over computed ones."""
     for name, pool in sizes.pools.items():
         spec = rendered.jobs[name].spec
         if (spec.completions, spec.parallelism) != (pool.completions, pool.parallelism):
             raise UsageError(
                 f"pools.{name} was set to {spec.completions} completions and {spec.parallelism} pods, --images_per_s "
-                f"and --hours make it {pool.completions} and {pool.parallelism}: leave one of them out"
+                f"and --hours give {pool.completions} and {pool.parallelism}: leave one of them out"
             )
 
 
@@ -220,19 +220,19 @@ def _check_not_empty(rendered: Release, work: Work | None) -> None:
 
 
 def _check_cost(shown: Submission, most: float | None) -> None:
-    """Raise where it costs too much, or nobody knows."""
+    """Refuse a cost that is too high or unknown."""
     if most is None:
         return
     cost = shown.sizes.cost
     if cost is None:
         raise UsageError(
-            "--max_cost needs to know what a pod of each pool does and costs: give --images_per_s and "
+            "--max_cost needs the rate and price of a pod of each pool: give --images_per_s and "
             f"--price_per_hour for {', '.join(shown.sizes.pools)}"
         )
-    if not cost <= most:  # nor where that is no number
+    if not cost <= most:  # also refuses NaN
         raise UsageError(
             f"{shown.images:,} images cost {_money(cost)}, --max_cost is {_money(most)}: nothing was changed. Allow "
-            "more, choose fewer images (--set selection.limit), or cheaper pods"
+            "more, select fewer images (--set selection.limit), or use cheaper pods"
         )
 
 
@@ -249,11 +249,11 @@ def _install(helm: Helm, chart: Chart, work: Work | None, options: StorageOption
 
 @contextmanager
 def _chart(helm: Helm, release: str, flags: Mapping[str, Any]) -> Iterator[Chart]:
-    """The values of the release, if it is installed, then those given now."""
+    """The chart with the values of the installed release, overlaid by those of the flags."""
     files: Sequence[str] = flags["files"]
     missing = [file for file in files if "://" not in file and not Path(file).is_file()]
     if missing:
-        raise UsageError(f"no such file of values: {', '.join(missing)}")
+        raise UsageError(f"no such values file: {', '.join(missing)}")
     with tempfile.TemporaryDirectory(prefix="sam3-annotate-") as folder:
         given = helm.given_values(release)
         if given:
@@ -271,7 +271,7 @@ def _options(flags: Mapping[str, Any]) -> StorageOptions:
 
 
 def _lines(shown: Submission) -> Iterator[str]:
-    """The table."""
+    """The table that `submit` prints."""
     work = "inputs to do: not counted" if shown.images is None else f"inputs to do: {shown.images:,}"
     yield f"Release {shown.release} in namespace {shown.namespace}, run {shown.run}; {work}"
     yield f"{'POOL':<6}{'INDEXES':>9}{'PODS':>7}{'IMAGES':>16}{'POD-HOURS':>13}{'COST':>13}"
@@ -280,11 +280,11 @@ def _lines(shown: Submission) -> Iterator[str]:
         cost = "-" if pool.cost is None else _money(pool.cost)
         yield f"{name:<6}{pool.completions:>9,}{pool.parallelism:>7,}{images:>16}{hours:>13}{cost:>13}"
     if shown.sizes.hours is None:
-        yield "No hours and no cost: give what a pod does and costs, --images_per_s POOL=N and --price_per_hour POOL=N"
+        yield "Hours and cost are unknown: give rates and prices by --images_per_s POOL=N and --price_per_hour POOL=N"
         return
     lasts = timedelta(seconds=round(shown.sizes.hours * 3600))
-    cost = "" if shown.sizes.cost is None else f", {_money(shown.sizes.cost)} without what the storage costs"
-    yield f"At work for {lasts}{cost}"
+    cost = "" if shown.sizes.cost is None else f", {_money(shown.sizes.cost)} without storage"
+    yield f"Estimated time {lasts}{cost}"
 
 
 def _money(value: float) -> str:

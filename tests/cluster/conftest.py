@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     if "IMAGE" not in os.environ:
-        pytest.skip("no cluster: run `make test-cluster`")
+        pytest.skip("no cluster is configured: run `make test-cluster`")
     return open_cluster()
 
 

@@ -98,7 +98,7 @@ def test_power_cut_of_a_node(kit: Cluster, release: Release, quiet: dict[str, by
         kit.break_or_mend("kill-node", node)
         release.wait_for(lambda: all_deleted(release, lost), 90, "the node's pods given up")
         assert len(release.pods()) == len(lost), "no replacement while nobody says that the node is gone"
-        release.wait_for(lambda: is_warned(release, f"node {node} looks dead"), 90, "status names the node")
+        release.wait_for(lambda: is_warned(release, f"node {node} is not responding"), 90, "status names the node")
         kit.taint(node, OUT_OF_SERVICE)
         release.wait_for(lambda: all(is_gone(release, pod) for pod in lost), 60, "the node's pods gone")
         kit.break_or_mend("start-node", node)

@@ -19,7 +19,7 @@ def test_without_a_gpu_node_the_cpu_pool_does_it_and_the_janitor_suspends_the_ot
     cluster: Cluster, release: Release, quiet: dict[str, bytes]
 ) -> None:
     release.install(merged(base_values(cluster, release.place), NO_SUCH_GPU))
-    release.wait_for(lambda: any("wait for a node" in one for one in release.status()["warnings"]), 60, "a warning")
+    release.wait_for(lambda: any("cannot be scheduled" in one for one in release.status()["warnings"]), 60, "a warning")
     release.wait_for_end()
     check_complete(release.place, release.run, quiet)
 

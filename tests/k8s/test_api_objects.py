@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from k8s.api_objects import Condition, Event, Job, Node, Pod, count_of, has_condition, indexes_of
 from k8s.release import Release
-from k8s.status import judge, last_words
+from k8s.status import last_words, release_status
 from tests.k8s import recorded
 
 
@@ -25,7 +25,7 @@ def test_a_job() -> None:
     assert (job.spec.completions, job.spec.parallelism, job.spec.suspend) == (8, 2, False)
     assert (job.status.succeeded, job.status.failed, job.status.active) == (4, 3, 0)
     assert job.has_ended
-    pool = judge(Release("night", "garage", {"gpu": job}), [], None, []).pools["gpu"]
+    pool = release_status(Release("night", "garage", {"gpu": job}), [], None, []).pools["gpu"]
     assert (pool.state, pool.indexes_done, pool.indexes_failed, pool.pods_failed) == ("failed", 4, 1, 3)
     assert pool.reason.startswith("PodFailurePolicy: Container annotate for pod garage/night-sam3-annotate-gpu")
 

@@ -57,13 +57,17 @@ def test_a_job_is_suspended_and_one_that_is_gone_is_none(api: Api) -> None:
 
 REFUSALS: dict[str, tuple[tuple[int, bytes], type[AnnotateError], str]] = {
     "who are you": (failure(401, "Unauthorized"), ConfigurationError, "refuses to .* garage: Unauthorized. Log in"),
-    "you may not": (failure(403, "pods is forbidden"), ConfigurationError, "pods is forbidden. Log in, or have a Role"),
+    "you may not": (
+        failure(403, "pods is forbidden"),
+        ConfigurationError,
+        "pods is forbidden. Log in, or ask for a Role",
+    ),
     "a list that is too old": (failure(410, "continue is too old"), ClusterError, "failed to .*: continue is too old"),
     "too many requests": (failure(429, "later"), ClusterError, "failed to .*: later"),
     "broken": (failure(500, "etcdserver: no leader"), ClusterError, "failed to .*: etcdserver: no leader"),
     "no words": ((503, b""), ClusterError, "503 Service Unavailable"),
     "words of a proxy": ((502, b"<html>Bad Gateway</html>"), ClusterError, "502 Bad Gateway"),
-    "a page of a proxy": ((200, b"<html>Log in</html>"), ClusterError, "is not that of an API server"),
+    "a page of a proxy": ((200, b"<html>Log in</html>"), ClusterError, "did not answer like an API server"),
 }
 
 
@@ -111,7 +115,7 @@ def test_lines_are_whole_where_blocks_are_not(api: Api) -> None:
 
 def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path, "http://127.0.0.1:1")))
-    with pytest.raises(ClusterError, match=r"API server http://127\.0\.0\.1:1 is out of reach"):
+    with pytest.raises(ClusterError, match=r"API server http://127\.0\.0\.1:1 is unreachable"):
         Cluster().job("x")
 
 
@@ -158,7 +162,7 @@ def test_in_a_pod_a_kubeconfig_goes_first_as_it_does_for_helm(
 @pytest.mark.usefixtures("in_a_pod")
 def test_a_pod_without_a_service_account(tmp_path: Path) -> None:
     (tmp_path / "token").unlink()
-    with pytest.raises(ConfigurationError, match="no cluster: Service token file does not exist"):
+    with pytest.raises(ConfigurationError, match="no cluster is configured: Service token file does not exist"):
         Cluster()
 
 
@@ -176,7 +180,9 @@ def test_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     if text is not None:
         path.write_text(text)
     monkeypatch.setenv("KUBECONFIG", str(path))
-    with pytest.raises(ConfigurationError, match=r"(?s)no cluster: .*Set KUBECONFIG, or give --kube_context"):
+    with pytest.raises(
+        ConfigurationError, match=r"(?s)no cluster is configured: .*Set KUBECONFIG, or give --kube_context"
+    ):
         Cluster()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from k8s.api_objects import Event, Node, Pod, Reference
-from k8s.diagnostics import find_hindrances
+from k8s.diagnostics import find_diagnostics
 from tests.k8s.objects import NOW, condition, pod, time, waiting
 
 OURS = frozenset({"night-gpu-0a1b2c3d"})
@@ -19,7 +19,7 @@ def node(name: str, *, ready: str) -> Node:
 
 
 def found(pods: Iterable[Pod], *, events: Iterable[Event] = (), ready: str = "True") -> list[str]:
-    return list(find_hindrances(pods, events, OURS, lambda name: node(name, ready=ready), NOW))
+    return list(find_diagnostics(pods, events, OURS, lambda name: node(name, ready=ready), NOW))
 
 
 def test_pods_that_fit_nowhere_are_counted_by_reason() -> None:
@@ -28,7 +28,7 @@ def test_pods_that_fit_nowhere_are_counted_by_reason() -> None:
     )
     pods = [pod(index, "Pending", node="", conditions=[reason]) for index in range(3)]
     assert found(pods) == [
-        "3 pods of pool gpu wait for a node: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+        "3 pods of pool gpu cannot be scheduled: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
     ]
 
 
@@ -76,20 +76,24 @@ def test_a_secret_that_is_not_there() -> None:
 def test_pods_that_do_not_go_name_their_dead_node() -> None:
     stuck = [pod(index, deleted=time(120)) for index in range(2)]
     (told,) = found(stuck, ready="Unknown")
-    assert told.startswith("node gpu-0 looks dead, and 2 pods on it hold their indexes: `kubectl delete node gpu-0`")
+    assert told.startswith(
+        "node gpu-0 is not responding; 2 pods on it still hold their indexes: run `kubectl delete node gpu-0`"
+    )
     assert found(stuck, ready="True") == [], "its kubelet is at it"
     assert found([pod(0, deleted=time(1))], ready="Unknown") == [], "it may still answer"
 
 
 def test_a_node_that_is_gone_or_may_not_be_seen_looks_dead() -> None:
     stuck = [pod(0, deleted=time(120)), pod(1, node="", deleted=time(120))]
-    (told,) = find_hindrances(stuck, [], OURS, lambda name: None, NOW)
-    assert told.startswith("node gpu-0 looks dead, and 1 pod on it")
+    (told,) = find_diagnostics(stuck, [], OURS, lambda name: None, NOW)
+    assert told.startswith("node gpu-0 is not responding; 1 pod on it")
 
 
 def test_a_silent_node_whose_pods_may_be_at_work() -> None:
     silent = [condition("Ready", "False"), condition("ContainersReady")]
-    assert found([pod(0, conditions=silent)]) == ["node gpu-0 does not report; 1 pod on it may be at work all the same"]
+    assert found([pod(0, conditions=silent)]) == [
+        "node gpu-0 does not report its status; 1 pod on it may still be running"
+    ]
     assert found([pod(0, reason="NodeLost")]) == found([pod(0, conditions=silent)])
     assert found([pod(0, conditions=silent, deleted=time(0))]) == [], "it is told of when it is late"
     busy = [condition("Ready", "False", "ContainersNotReady"), condition("ContainersReady", "False")]

@@ -15,7 +15,7 @@ from job.run.run import Run, open_run
 from job.run.spec import RunEnd
 from job.storage.local import LocalStore
 from k8s.cluster import Cluster
-from k8s.observe import look
+from k8s.observe import observe
 from tests.fakes import spec_of, write_inputs
 from tests.k8s.api import Api
 from tests.k8s.objects import condition, job, pod, time
@@ -53,22 +53,22 @@ def run(tmp_path: Path) -> Run:
 
 def test_progress_is_what_the_storage_says(api: Api, run: Run) -> None:
     api.jobs = [job("gpu", args=told(f"file://{run.store.url}"), ready=1, active=2)]
-    found = look(Cluster(), "night", {})
+    found = observe(Cluster(), "night", {})
     assert found.progress is not None
     assert (found.state, found.progress.planned, found.progress.left, found.warnings) == ("working", 6, 6, ())
     run.write_end(RunEnd(outcome="succeeded", by="x", inputs_listed=6, annotated=6))
-    assert look(Cluster(), "night", {}).state == "complete"
+    assert observe(Cluster(), "night", {}).state == "complete"
 
 
 def test_before_the_run_has_begun_nothing_is_wrong(api: Api, tmp_path: Path) -> None:
     api.jobs = [job("gpu", args=told(f"file://{tmp_path}/out"), active=2)]
-    found = look(Cluster(), "night", {})
+    found = observe(Cluster(), "night", {})
     assert (found.state, found.progress, found.warnings) == ("starting", None, ())
 
 
 def test_an_output_on_a_volume_is_not_asked_for(api: Api) -> None:
     api.jobs = [job("gpu", args=told("/volumes/results/out"), ready=1, active=2)]
-    found = look(Cluster(), "night", {})
+    found = observe(Cluster(), "night", {})
     assert (found.state, found.progress, found.output) == ("working", None, "/volumes/results/out")
     assert found.warnings == (
         "the output is a volume (/volumes/results/out), which only pods can read: progress is that of the Jobs",
@@ -77,7 +77,7 @@ def test_an_output_on_a_volume_is_not_asked_for(api: Api) -> None:
 
 def test_an_output_that_cannot_be_read_is_a_warning(api: Api) -> None:
     api.jobs = [job("gpu", args=told("s3://pictures/out"), ready=1)]
-    (warning,) = look(Cluster(), "night", {"no_such_option": 1}).warnings
+    (warning,) = observe(Cluster(), "night", {"no_such_option": 1}).warnings
     assert warning.startswith("the output s3://pictures/out cannot be read from here: ")
 
 
@@ -86,8 +86,8 @@ def test_what_is_in_the_way_is_asked_of_the_cluster(api: Api) -> None:
     api.pods = [LATE_POD]
     api.nodes = {"gpu-0": {"metadata": {"name": "gpu-0"}, "status": {"conditions": [condition("Ready", "Unknown")]}}}
     api.events = [event("night-gpu-0a1b2c3d"), event("another")]
-    _, dead, quota = look(Cluster(), "night", {}).warnings
-    assert dead.startswith("node gpu-0 looks dead, and 1 pod on it")
+    _, dead, quota = observe(Cluster(), "night", {}).warnings
+    assert dead.startswith("node gpu-0 is not responding; 1 pod on it")
     assert quota == "Job night-gpu-0a1b2c3d cannot create pods: exceeded quota"
 
 
@@ -95,31 +95,31 @@ def test_an_old_event_is_no_news_once_the_pods_are_there(api: Api) -> None:
     api.events = [event("night-gpu-0a1b2c3d")]
     for changes in ({"active": 2}, {"active": 1, "succeeded": 6, "failedIndexes": "7"}, {"conditions": (DONE,)}):
         api.jobs = [job("gpu", args=told("/volumes/results"), **changes)]
-        assert len(look(Cluster(), "night", {}).warnings) == 1
+        assert len(observe(Cluster(), "night", {}).warnings) == 1
     api.jobs = [job("gpu", args=told("/volumes/results"), suspend=True)]
-    assert len(look(Cluster(), "night", {}).warnings) == 1
+    assert len(observe(Cluster(), "night", {}).warnings) == 1
 
 
 def test_who_may_not_see_events_and_nodes_goes_without(api: Api) -> None:
     api.jobs = [job("gpu", args=told("/volumes/results"), active=1)]
     api.pods = [LATE_POD]
     api.refused = {"events", "nodes"}
-    _, dead = look(Cluster(), "night", {}).warnings
-    assert dead.startswith("node gpu-0 looks dead")
+    _, dead = observe(Cluster(), "night", {}).warnings
+    assert dead.startswith("node gpu-0 is not responding")
 
 
 def test_who_may_not_see_pods_is_told(api: Api) -> None:
     api.jobs = [job("gpu")]
     api.refused = {"pods"}
     with pytest.raises(ConfigurationError, match="refuses to list pods in namespace garage"):
-        look(Cluster(), "night", {})
+        observe(Cluster(), "night", {})
 
 
 def test_of_two_jobs_of_a_pool_the_newer_counts(api: Api) -> None:
     older, newer = job("gpu", args=told("/volumes/old")), job("gpu", args=told("/volumes/new"))
     for order in ([older, newer], [newer, older]):
         api.jobs = [_created(one, "2026-01-31T10:00:00Z" if one is older else "2026-01-31T11:00:00Z") for one in order]
-        assert look(Cluster(), "night", {}).output == "/volumes/new"
+        assert observe(Cluster(), "night", {}).output == "/volumes/new"
 
 
 def _created(one: Any, when: str) -> dict[str, Any]:
@@ -131,4 +131,4 @@ def _created(one: Any, when: str) -> dict[str, Any]:
 def test_a_release_that_is_not_there(api: Api) -> None:
     api.jobs = [job("gpu")]
     with pytest.raises(UsageError, match="namespace garage has no Jobs of a release other"):
-        look(Cluster(), "other", {})
+        observe(Cluster(), "other", {})

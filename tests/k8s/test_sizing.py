@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from job.errors import UsageError
 from k8s.cli.submit import Submission, _check_cost
-from k8s.sizing import LEAST_INDEX_HOURS, MOST_INDEXES, PoolRate, size
+from k8s.sizing import MAX_INDEXES, MIN_INDEX_HOURS, PoolRate, size
 
 rates = st.builds(
     PoolRate,
@@ -27,10 +27,10 @@ def test_every_image_is_somebodys_and_the_money_adds_up(images: int, pools: dict
     assert found.cost == pytest.approx(sum(pool.cost or 0 for pool in found.pools.values()))
     for name, pool in found.pools.items():
         assert pool.parallelism == pools[name].parallelism
-        assert pool.parallelism <= pool.completions <= max(MOST_INDEXES, pool.parallelism)
+        assert pool.parallelism <= pool.completions <= max(MAX_INDEXES, pool.parallelism)
         assert pool.pod_hours == pytest.approx(pool.parallelism * found.hours)
         if pool.completions > pool.parallelism:
-            assert (pool.pod_hours or 0) / pool.completions >= LEAST_INDEX_HOURS
+            assert (pool.pod_hours or 0) / pool.completions >= MIN_INDEX_HOURS
 
 
 @given(st.integers(1, 10**9), rates, rates, st.floats(0.1, 1000))
@@ -63,7 +63,7 @@ def test_without_a_rate_the_values_stay() -> None:
     found = size(1000, {"gpu": PoolRate(2, 8, 60.0), "cpu": PoolRate(3, 9)})
     assert (found.hours, found.cost) == (None, None)
     assert [(pool.parallelism, pool.completions) for pool in found.pools.values()] == [(2, 8), (3, 9)]
-    with pytest.raises(UsageError, match="what a pod of cpu does"):
+    with pytest.raises(UsageError, match="the rate of a pod of cpu"):
         size(1000, {"gpu": PoolRate(2, 8, 60.0), "cpu": PoolRate(3, 9)}, hours=1)
 
 

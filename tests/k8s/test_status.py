@@ -9,8 +9,8 @@ import pytest
 from job.errors import ConfigurationError, TooManyFailedError, WorkerError
 from job.tools.progress import RunProgress, State
 from k8s.api_objects import Job, count_of, indexes_of
-from k8s.cli.status import _raise_if_bad
-from k8s.status import SHOWN_FAILURES, judge, last_words
+from k8s.cli.status import _raise_on_failure
+from k8s.status import SHOWN_FAILURES, last_words, release_status
 from tests.k8s.objects import condition, ended, job, pod, release
 
 COMPLETE, FAILED = (condition("Complete"),), (condition("Failed", "True", "PodFailurePolicy", "exit code 78"),)
@@ -40,7 +40,7 @@ def test_what_the_storage_says_goes_before_what_jobs_say(
     state: str, seen: tuple[dict[str, Job], RunProgress | None]
 ) -> None:
     jobs, told = seen
-    assert judge(release(**jobs), [], told, []).state == state
+    assert release_status(release(**jobs), [], told, []).state == state
 
 
 UNSEEN = {
@@ -52,9 +52,9 @@ UNSEEN = {
 
 @pytest.mark.parametrize("other", UNSEEN.values(), ids=UNSEEN)
 def test_one_pool_that_is_complete_is_the_end_of_both(other: Job) -> None:
-    found = judge(release(cpu=job("cpu", conditions=COMPLETE), gpu=other), [], None, [])
+    found = release_status(release(cpu=job("cpu", conditions=COMPLETE), gpu=other), [], None, [])
     assert found.state == "ended_unseen"
-    _raise_if_bad(found)
+    _raise_on_failure(found)
 
 
 EXITS: dict[str, type[Exception] | None] = {
@@ -70,25 +70,25 @@ EXITS: dict[str, type[Exception] | None] = {
 @pytest.mark.parametrize(("state", "error"), EXITS.items(), ids=EXITS)
 def test_the_exit_code_tells_how_it_ended(state: str, error: type[Exception] | None) -> None:
     jobs, told = STATES[state]
-    found = judge(release(**jobs), [], told, [])
+    found = release_status(release(**jobs), [], told, [])
     if error is None:
-        _raise_if_bad(found)
+        _raise_on_failure(found)
         return
     with pytest.raises(error):
-        _raise_if_bad(found)
+        _raise_on_failure(found)
 
 
 def test_failed_otherwise_is_no_configuration() -> None:
     jobs = {"cpu": job("cpu", conditions=(condition("Failed", "True", "MaxFailedIndexesExceeded", "too many"),))}
     dead = pod(0, "Failed", pool="cpu", containerStatuses=ended(70, message="DeviceError, exit 70: no GPU\n"))
     with pytest.raises(WorkerError, match="DeviceError, exit 70: no GPU"):
-        _raise_if_bad(judge(release(**jobs), [dead], None, []))
+        _raise_on_failure(release_status(release(**jobs), [dead], None, []))
 
 
 def test_failures_final_ones_first_then_the_newest() -> None:
     jobs = {"gpu": job("gpu", failedIndexes="3", ready=1)}
     dead = [pod(index, "Failed", containerStatuses=ended(137, "OOMKilled")) for index in range(30)]
-    shown = judge(release(**jobs), dead, None, []).failures
+    shown = release_status(release(**jobs), dead, None, []).failures
     assert len(shown) == SHOWN_FAILURES
     assert (shown[0].index, shown[0].is_final) == (3, True)
     assert [one.index for one in shown[1:4]] == [29, 28, 27]
@@ -98,7 +98,7 @@ def test_failures_final_ones_first_then_the_newest() -> None:
 def test_nothing_is_tried_again_once_the_job_has_failed() -> None:
     jobs = {"gpu": job("gpu", conditions=FAILED), "cpu": job("cpu", ready=1, failedIndexes="1-2")}
     dead = [pod(index, "Failed", pool=pool, reason="Evicted") for pool in ("gpu", "cpu") for index in range(3)]
-    shown = judge(release(**jobs), dead, None, []).failures
+    shown = release_status(release(**jobs), dead, None, []).failures
     assert {(one.pool, one.index) for one in shown if one.is_final} == {
         ("gpu", 0), ("gpu", 1), ("gpu", 2), ("cpu", 1), ("cpu", 2),
     }  # fmt: skip
@@ -107,7 +107,7 @@ def test_nothing_is_tried_again_once_the_job_has_failed() -> None:
 
 def test_only_failed_workers_are_failures() -> None:
     pods = [pod(0), pod(1, "Succeeded"), pod(2, "Pending"), pod(3, "Unknown"), pod(4, "Failed", pool="cpu")]
-    assert judge(release(gpu=job("gpu")), pods, None, []).failures == ()
+    assert release_status(release(gpu=job("gpu")), pods, None, []).failures == ()
 
 
 POOL_STATES: dict[str, Job] = {
@@ -122,11 +122,11 @@ POOL_STATES: dict[str, Job] = {
 
 @pytest.mark.parametrize(("state", "seen"), POOL_STATES.items(), ids=POOL_STATES)
 def test_the_state_of_a_pool(state: str, seen: Job) -> None:
-    assert judge(release(gpu=seen), [], None, []).pools["gpu"].state == state
+    assert release_status(release(gpu=seen), [], None, []).pools["gpu"].state == state
 
 
 def test_pools_in_order_and_what_was_found_to_be_in_the_way() -> None:
-    found = judge(release(gpu=job("gpu"), cpu=job("cpu", conditions=FAILED)), [], None, iter(["one", "two"]))
+    found = release_status(release(gpu=job("gpu"), cpu=job("cpu", conditions=FAILED)), [], None, iter(["one", "two"]))
     assert list(found.pools) == ["cpu", "gpu"]
     assert found.pools["cpu"].reason == "PodFailurePolicy: exit code 78"
     assert found.warnings == ("one", "two")

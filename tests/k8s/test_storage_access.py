@@ -16,7 +16,7 @@ from job.model.artifact import MANIFEST_NAME
 from k8s import storage_access
 from k8s.api_objects import Job
 from k8s.cluster import Cluster
-from k8s.observe import look
+from k8s.observe import observe
 from k8s.release import Release
 from k8s.storage_access import call_with_timeout, storage_options
 from k8s.submission import StorageOptions, find_work
@@ -130,7 +130,7 @@ def test_status_leaves_the_environment_alone(
         args = ["annotate", f"--out_top_dir={S3_URL}", "--run=night-1a2b3c4d"]
         api.jobs = [with_environment(job("gpu", args=args), environment)]
         environment_writes.clear()
-        assert look(Cluster(), "night", {}).warnings == (
+        assert observe(Cluster(), "night", {}).warnings == (
             f"the output {S3_URL} cannot be read from here: no answer for 1 s",
         )
     assert environment_writes == []

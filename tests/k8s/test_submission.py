@@ -13,7 +13,7 @@ from job.run.run import find_named
 from job.run.spec import RunEnd
 from job.storage.local import LocalStore
 from k8s.release import Release
-from k8s.submission import Chart, StorageOptions, find_work, is_reachable, make_plan, next_pass
+from k8s.submission import Chart, StorageOptions, find_work, has_no_volumes, make_plan, next_pass
 from tests.fakes import write_ended_run, write_inputs
 from tests.k8s.objects import job, release
 
@@ -76,7 +76,7 @@ REACHABLE = ["--input_top_dir=s3://pictures/in", "--out_top_dir=s3://pictures/ou
 
 def test_urls_can_be_read_from_here() -> None:
     secrets = ["--input_storage_options=/secrets/input/storage_options.json", "--include=/volumes/*"]
-    assert is_reachable(release(cpu=job("cpu", args=["annotate", *REACHABLE, *secrets, "--model=s3://models/sam3"])))
+    assert has_no_volumes(release(cpu=job("cpu", args=["annotate", *REACHABLE, *secrets, "--model=s3://models/sam3"])))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_urls_can_be_read_from_here() -> None:
     ],
 )
 def test_paths_lead_into_volumes_that_only_pods_can_read(place: str) -> None:
-    assert not is_reachable(release(cpu=job("cpu", args=["annotate", *REACHABLE, place])))
+    assert not has_no_volumes(release(cpu=job("cpu", args=["annotate", *REACHABLE, place])))
 
 
 def test_computed_values_come_after_those_given() -> None:

@@ -14,7 +14,7 @@ from job.run.run import Run, open_run
 from job.run.spec import RunEnd
 from job.storage.local import LocalStore
 from k8s.cluster import Cluster
-from k8s.janitor import GRACE_S, POLL_S, suspend_what_is_left, wait_for_end
+from k8s.janitor import GRACE_S, POLL_S, suspend_unfinished, wait_for_end
 from tests.fakes import JumpingClock, spec_of
 from tests.k8s.api import Api
 from tests.k8s.objects import condition, job
@@ -81,7 +81,7 @@ def test_jobs_may_end_by_themselves_first(api: Api) -> None:
     api.jobs = [job("gpu"), job("cpu")]
     done = job("gpu", conditions=(condition("Complete"),))
     clock = EventfulClock(events=[lambda: api.jobs.__setitem__(0, done)])
-    assert suspend_what_is_left(Cluster(), [GPU, CPU, "gone"], clock) == [CPU]
+    assert suspend_unfinished(Cluster(), [GPU, CPU, "gone"], clock) == [CPU]
     assert clock.waits == [GRACE_S]
     assert api.patched == [(CPU, {"spec": {"suspend": True}})]
 
@@ -89,7 +89,7 @@ def test_jobs_may_end_by_themselves_first(api: Api) -> None:
 @pytest.mark.parametrize("status", [{"suspend": True}, {"conditions": (condition("Failed"),)}])
 def test_what_needs_no_suspension_is_left_alone(api: Api, status: dict[str, object]) -> None:
     api.jobs = [job("gpu", **status)]
-    assert suspend_what_is_left(Cluster(), [GPU], JumpingClock()) == []
+    assert suspend_unfinished(Cluster(), [GPU], JumpingClock()) == []
     assert api.patched == []
 
 
@@ -103,7 +103,7 @@ def test_it_outlives_outages_of_the_api_server(api: Api) -> None:
         api.answer = None
 
     clock = EventfulClock(events=[fail, lambda: None, mend])
-    assert suspend_what_is_left(Cluster(), [GPU], clock) == [GPU]
+    assert suspend_unfinished(Cluster(), [GPU], clock) == [GPU]
     assert clock.waits == [GRACE_S, POLL_S, POLL_S]
 
 

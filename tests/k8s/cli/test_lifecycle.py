@@ -15,7 +15,7 @@ from tests.k8s.api import Api
 from tests.k8s.objects import condition, job, release
 
 DONE = (condition("Complete"),)
-NO_HELM = "Error: this needs the program helm, which is not on the PATH: install Helm"
+NO_HELM = "Error: the program helm is not on the PATH: install Helm"
 
 
 class Terminal(io.StringIO):
@@ -38,17 +38,20 @@ def running(api: Api) -> None:
 REFUSED: dict[str, tuple[list[str], str]] = {
     "more pods than indexes": (
         ["scale", "night", "--parallelism=9"],
-        "9 pods for the 8 indexes of pool gpu: give at most 8",
+        "pool gpu has 8 indexes, --parallelism is 9: give at most 8",
     ),
     "no number of pods": (["scale", "night", "--parallelism=-1"], "-1 is not in the range"),
     "a pool of another chart": (["suspend", "night", "--pool=tpu"], "'tpu' is not one of 'gpu', 'cpu'"),
     "no release to suspend": (["suspend", "day"], "namespace garage has no Jobs of a release day"),
     "no release to resume": (["resume", "day", "-n", "garage"], "namespace garage has no Jobs of a release day"),
     "no release to cancel": (["cancel", "day", "--yes"], "namespace garage has no Jobs of a release day"),
-    "no name": (["suspend", "Night!"], "'Night!' is no name of a release: give one of at most 53 lower-case letters"),
-    "too long a name": (["cancel", "n" * 54, "--yes"], "is no name of a release"),
-    "a dot at the end": (["scale", "night.", "--parallelism=1"], "is no name of a release"),
-    "nobody to ask": (["cancel", "night"], "nothing was removed: give --yes to remove without being asked"),
+    "no name": (["suspend", "Night!"], "'Night!' is not a valid release name: give at most 53 lower-case letters"),
+    "too long a name": (["cancel", "n" * 54, "--yes"], "is not a valid release name"),
+    "a dot at the end": (["scale", "night.", "--parallelism=1"], "is not a valid release name"),
+    "nobody to ask": (
+        ["cancel", "night"],
+        "nothing was removed, because there is no terminal for the confirmation: give --yes",
+    ),
 }
 
 
@@ -78,7 +81,7 @@ def test_only_the_chart_that_was_installed_changes_a_release(
     command = [arguments[0], "night", *arguments[1:], "--chart=./mine"]
     assert run_cli(command) == 2
     told = capsys.readouterr().err
-    assert "release night was installed from version 0.0.9 of the chart, ./mine is 0.1.0: give that one by" in told
+    assert "release night was installed from version 0.0.9 of the chart, ./mine is 0.1.0: give that version by" in told
     helm.write_text(HELM_OF.format(installed="0.1.0"))
     assert run_cli(command) == 0
     called = (tmp_path / "helm.called").read_text().splitlines()
@@ -90,7 +93,7 @@ def test_only_the_chart_that_was_installed_changes_a_release(
 def test_what_kueue_owns_is_left_to_it(api: Api, capsys: pytest.CaptureFixture[str], command: str) -> None:
     api.jobs = [job("gpu", suspend=True, queue="night-shift"), job("cpu", queue="night-shift")]
     assert run_cli([command, "night", "--pool=gpu"]) == 2
-    assert "release night is in queue night-shift of Kueue, which stops and starts" in capsys.readouterr().err
+    assert "release night is in queue night-shift of Kueue, which owns `suspend`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from job.cli.main import run as run_cli
-from k8s.cli.logs import MOST_FOLLOWED
+from k8s.cli.logs import MAX_FOLLOWED
 from tests.k8s.api import Api
 from tests.k8s.objects import job, pod, time
 
@@ -65,18 +65,18 @@ def test_a_pod_that_cannot_be_followed_does_not_end_the_others(pods: Api, capsys
 
 
 def test_too_many_to_follow(pods: Api, capsys: pytest.CaptureFixture[str]) -> None:
-    pods.pods = [pod(index) for index in range(MOST_FOLLOWED + 1)]
+    pods.pods = [pod(index) for index in range(MAX_FOLLOWED + 1)]
     assert run_cli(["logs", "night", "-f"]) == 2
-    assert "51 pods cannot be followed, at most 50 can: give --index or --pool" in capsys.readouterr().err
+    assert "51 pods match, --follow takes at most 50: give --index or --pool" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [["--index", "7"], ["--pool", "cpu", "--index", "1"]])
 def test_no_such_pod(pods: Api, capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
     assert run_cli(["logs", "night", *flags]) == 2
-    assert "release night has no such pods now: `sam3-annotate status night`" in capsys.readouterr().err
+    assert "release night has no such pods: see `sam3-annotate status night`" in capsys.readouterr().err
 
 
 def test_who_may_not_read_logs(pods: Api, capsys: pytest.CaptureFixture[str]) -> None:
     pods.refused = {"pods"}
     assert run_cli(["logs", "night"]) == 78
-    assert "have a Role grant it" in capsys.readouterr().err
+    assert "ask for a Role that grants it" in capsys.readouterr().err

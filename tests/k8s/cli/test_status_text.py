@@ -9,7 +9,7 @@ import pytest
 from job.tools.progress import RunProgress
 from k8s.api_objects import Job
 from k8s.cli.status import lines_of
-from k8s.status import judge
+from k8s.status import release_status
 from tests.k8s.objects import condition, ended, job, pod, release
 
 
@@ -18,14 +18,14 @@ def progress(**fields: Any) -> RunProgress:
 
 
 def shown(*warnings: str, told: RunProgress | None = None, pods: Any = (), **jobs: Job) -> list[str]:
-    return list(lines_of(judge(release(**jobs), pods, told, warnings)))
+    return list(lines_of(release_status(release(**jobs), pods, told, warnings)))
 
 
 def test_the_screen() -> None:
     jobs = {"cpu": job("cpu", ready=2, active=2, completedIndexes="0-2", failed=1), "gpu": job("gpu", active=2)}
     told = progress(planned=1000, done=250, failed=2, left=750, images_per_s=2.5, eta_s=300.0)
     dead = pod(4, "Failed", pool="cpu", containerStatuses=ended(75, message="InterruptedRunError, exit 75: stopped"))
-    assert shown("2 pods of pool gpu wait for a node: none has one", told=told, pods=[dead], **jobs) == [
+    assert shown("2 pods of pool gpu cannot be scheduled: none has one", told=told, pods=[dead], **jobs) == [
         "Release night in namespace garage: working",
         "Run     night-1a2b3c4d, into s3://pictures/$(odd)",
         "Done    250 of 1000 (25.0 %), 2 failed",
@@ -35,9 +35,9 @@ def test_the_screen() -> None:
         "cpu   working    2 of 2     3 of 8         0       1            night-cpu-0a1b2c3d",
         "gpu   waiting    2 of 2     0 of 8         0       0            night-gpu-0a1b2c3d",
         "",
-        "Index 4 of cpu failed, not for good: InterruptedRunError, exit 75: stopped (night-cpu-4)",
+        "Index 4 of cpu failed, not final: InterruptedRunError, exit 75: stopped (night-cpu-4)",
         "",
-        "Warning: 2 pods of pool gpu wait for a node: none has one",
+        "Warning: 2 pods of pool gpu cannot be scheduled: none has one",
     ]
 
 
@@ -45,14 +45,14 @@ def test_the_screen_of_a_release_that_has_failed() -> None:
     reason = condition("Failed", "True", "PodFailurePolicy", "failed with exit code 78")
     dead = pod(0, "Failed", containerStatuses=ended(78, message="ArtifactError, exit 78: no model"))
     assert shown(pods=[dead], gpu=job("gpu", conditions=(reason,), failed=1)) == [
-        "Release night in namespace garage: FAILED: no Job is left to go on",
+        "Release night in namespace garage: FAILED: no Job can continue",
         "Run     night-1a2b3c4d, into s3://pictures/$(odd)",
         "",
         "POOL  STATE      PODS       INDEXES DONE   FAILED  PODS FAILED  JOB",
         "gpu   failed     0 of 2     0 of 8         0       1            night-gpu-0a1b2c3d",
-        "Pool gpu has failed: PodFailurePolicy: failed with exit code 78",
+        "Pool gpu failed: PodFailurePolicy: failed with exit code 78",
         "",
-        "Index 0 of gpu failed for good: ArtifactError, exit 78: no model (night-gpu-0)",
+        "Index 0 of gpu failed permanently: ArtifactError, exit 78: no model (night-gpu-0)",
     ]
 
 
@@ -60,7 +60,10 @@ PROGRESS: dict[str, tuple[RunProgress, list[str]]] = {
     "no plan yet": (progress(state="planning"), ["Done    0 of 0, 0 failed"]),
     "at work, no rate yet": (
         progress(planned=10, left=10, inputs_done_before=5),
-        ["Done    0 of 10 (0.0 %), 0 failed; 5 were done before", "Rate    not known yet: workers tell it every 30 s"],
+        [
+            "Done    0 of 10 (0.0 %), 0 failed; 5 were done before",
+            "Rate    not known yet: workers report it every 30 s",
+        ],
     ),
     "more than a day": (
         progress(planned=10**6, left=10**6, images_per_s=4.0, eta_s=250000.4),
@@ -70,7 +73,7 @@ PROGRESS: dict[str, tuple[RunProgress, list[str]]] = {
         progress(planned=3, inputs_done_before=5, other_options=("prompts", "model_id")),
         [
             "Done    0 of 3 (0.0 %), 0 failed; 5 were done before",
-            "Kept    what was done before, with another prompts and model_id",
+            "Kept    results of earlier runs, with another prompts and model_id",
         ],
     ),
     "all done": (progress(planned=3, done=3, images_per_s=1.0), ["Done    3 of 3 (100.0 %), 0 failed"]),

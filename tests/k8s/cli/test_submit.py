@@ -20,7 +20,7 @@ from k8s.cluster import Cluster
 from k8s.helm import CHECKOUT_CHART
 from k8s.release import Release
 from k8s.sizing import PoolSize, Sizes
-from k8s.submission import Chart, Work, check_jobs_can_go_on, render
+from k8s.submission import Chart, Work, check_jobs_can_resume, render
 from tests.chart.rendering import EXPORT, Values, merged
 from tests.fakes import write_ended_run, write_inputs
 from tests.k8s.api import Api
@@ -158,7 +158,7 @@ def test_who_gives_the_number_of_inputs_needs_no_storage(
     finally:
         released.set()
     assert (shown.run, shown.images, work) == (first, 5, None)
-    assert f"cannot be read from here (no answer for 0 s): going on with run {first}" in caplog.text
+    assert f"cannot be read from here (no answer for 0 s): continuing with run {first}" in caplog.text
 
 
 def test_other_options_are_another_run(places: dict[str, str]) -> None:
@@ -171,15 +171,19 @@ def test_other_options_are_another_run(places: dict[str, str]) -> None:
 
 
 REFUSED: dict[str, tuple[list[str], dict[str, Any], str]] = {
-    "a rate of a pool that is off": (["pools.gpu.enabled=false"], {"images_per_s": RATES}, "pool gpu is off in these"),
-    "a rate of one pool of two": ([], {"images_per_s": RATES[:1]}, "what a pod of cpu does: give it for each pool"),
-    "a rate of nothing": ([], {"images_per_s": (("gpu", 60.0), ("cpu", 0.0))}, "what a pod of cpu does: give it"),
+    "a rate of a pool that is off": (
+        ["pools.gpu.enabled=false"],
+        {"images_per_s": RATES},
+        "pool gpu is disabled in these",
+    ),
+    "a rate of one pool of two": ([], {"images_per_s": RATES[:1]}, "the rate of a pod of cpu: give it for each pool"),
+    "a rate of nothing": ([], {"images_per_s": (("gpu", 60.0), ("cpu", 0.0))}, "the rate of a pod of cpu: give it"),
     "a price of a pool that is off": (["pools.cpu.enabled=false"], {"price_per_hour": (("cpu", 1.0),)}, "pool cpu is"),
-    "hours without a rate": ([], {"hours": 1.0, "images_per_s": RATES[:1]}, "what a pod of cpu does"),
+    "hours without a rate": ([], {"hours": 1.0, "images_per_s": RATES[:1]}, "the rate of a pod of cpu"),
     "indexes given and computed": (
         ["pools.gpu.completions=9"],
         {"images_per_s": RATES},
-        "pools.gpu was set to 9 completions and 2 pods, --images_per_s and --hours make it 2 and 2: leave one of them",
+        "pools.gpu was set to 9 completions and 2 pods, --images_per_s and --hours give 2 and 2: leave one of them",
     ),
 }
 
@@ -193,7 +197,7 @@ def test_what_cannot_be_meant(places: dict[str, str], single: list[str], flags: 
 def test_a_release_without_pools_is_not_submitted(tmp_path: Path) -> None:
     file = tmp_path / "values.yaml"
     file.write_bytes(msgspec.json.encode(EXPORT))
-    with pytest.raises(UsageError, match="release night would have no pool: turn"):
+    with pytest.raises(UsageError, match="release night has no pool: set"):
         _prepare(HELM, Chart("night", str(CHECKOUT_CHART), (f"--values={file}",)), NOTHING_GIVEN)
 
 
@@ -209,7 +213,7 @@ def test_volumes_are_not_looked_into() -> None:
     "flags", [{"images_per_s": RATES}, {"hours": 1.0}, {"max_cost": 5.0}], ids=lambda flags: next(iter(flags))
 )
 def test_figures_need_the_number_of_inputs(flags: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=r"lie on a volume, .* give the number of inputs, --images"):
+    with pytest.raises(UsageError, match=r"are on a volume, .* give the number of inputs by --images"):
         prepared(VOLUMES, **flags)
 
 
@@ -247,7 +251,7 @@ def test_the_table() -> None:
         "Release night in namespace garage, run night-1a2b3c4d; inputs to do: 1,000,000",
         "POOL    INDEXES   PODS          IMAGES    POD-HOURS         COST",
         "gpu         925     47       1,000,000        462.8     1,851.20",
-        "At work for 9:51:00, 1,851.20 without what the storage costs",
+        "Estimated time 9:51:00, 1,851.20 without storage",
     ]
 
 
@@ -258,7 +262,7 @@ def test_the_table_without_figures() -> None:
         "Release night in namespace garage, run night-1a2b3c4d; inputs to do: not counted",
         "POOL    INDEXES   PODS          IMAGES    POD-HOURS         COST",
         "cpu           8      2               -            -            -",
-        "No hours and no cost: give what a pod does and costs, --images_per_s POOL=N and --price_per_hour POOL=N",
+        "Hours and cost are unknown: give rates and prices by --images_per_s POOL=N and --price_per_hour POOL=N",
     ]
 
 
@@ -322,19 +326,19 @@ STUCK: dict[str, tuple[Release, list[Job], str]] = {
 @pytest.mark.parametrize(("submitted", "jobs"), GOES_ON.values(), ids=GOES_ON)
 def test_jobs_that_go_on(api: Api, submitted: Release, jobs: list[Job]) -> None:
     api.jobs = jobs
-    check_jobs_can_go_on(Cluster(), submitted)
+    check_jobs_can_resume(Cluster(), submitted)
 
 
 @pytest.mark.parametrize(("submitted", "jobs", "words"), STUCK.values(), ids=STUCK)
 def test_jobs_that_start_nothing_any_more(api: Api, submitted: Release, jobs: list[Job], words: str) -> None:
     api.jobs = jobs
     with pytest.raises(UsageError, match=words):
-        check_jobs_can_go_on(Cluster(), submitted)
+        check_jobs_can_resume(Cluster(), submitted)
 
 
 def test_a_file_of_values_that_is_not_there() -> None:
     flags = {"files": ("/nowhere/values.yaml",), "single": (), "texts": (), "chart": None}
-    with pytest.raises(UsageError, match="no such file of values: /nowhere"), _chart(HELM, "night", flags):
+    with pytest.raises(UsageError, match="no such values file: /nowhere"), _chart(HELM, "night", flags):
         pass
 
 

@@ -47,7 +47,11 @@ def requests_of_one_call() -> int:
     class Overloaded(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             seen.append(self.path)
-            self.send_error(503)
+            body = b"<Error><Code>SlowDown</Code><Message>injected</Message></Error>"
+            self.send_response(503)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, *arguments: object) -> None:
             """Print nothing."""

@@ -11,7 +11,8 @@
     │   └── ModelError               the model failed on too many images in a row
     ├── InterruptedRunError     75   stopped with work left: rerun the same command to resume
     │   └── StorageError             the store is unreachable or full
-    │       └── CredentialsRefusedError  the store has rejected the credentials from the start
+    │       ├── CredentialsRefusedError  the store has rejected the credentials from the start
+    │       └── UnreadableObjectError    the device fails one object and serves others (EIO, ESTALE)
     ├── ConfigurationError      78   wrong for every worker
     │   ├── ArtifactError            model missing, damaged, or not the one that was pinned
     │   └── RunConflictError         options that differ from those of the run
@@ -21,7 +22,6 @@
     └── ObjectError              -   one object of a store; the caller decides what that means
         ├── ObjectMissingError       it does not exist
         ├── ObjectRefusedError       this user may not read it
-        ├── ObjectUnreadableError    it exists, and reading it fails (EIO, ESTALE)
         └── UnstorableObjectError    the store cannot hold an object with this key
 
 The codes are those of sysexits.h where it has one. Foreign errors become these at the border of each
@@ -93,6 +93,10 @@ class CredentialsRefusedError(StorageError):
     """The store has rejected the credentials from the start; for a planner that is a wrong configuration."""
 
 
+class UnreadableObjectError(StorageError):
+    """The device fails to read one object and serves others; of an input it fails the input."""
+
+
 class ConfigurationError(AnnotateError):
     """Wrong for every worker."""
 
@@ -131,10 +135,6 @@ class ObjectMissingError(ObjectError):
 
 class ObjectRefusedError(ObjectError):
     """This user may not read the object."""
-
-
-class ObjectUnreadableError(ObjectError):
-    """The object exists, and reading it still fails after retries (EIO, ESTALE), while others are served."""
 
 
 class UnstorableObjectError(ObjectError):

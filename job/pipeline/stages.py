@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +15,8 @@ from job.errors import (
     ModelError,
     ObjectMissingError,
     ObjectRefusedError,
-    ObjectUnreadableError,
     UnreadableInputError,
+    UnreadableObjectError,
     UnstorableObjectError,
 )
 from job.formats import gva
@@ -25,7 +27,7 @@ from job.model.session import Grounding, Session, TextFeatures
 from job.pipeline.executor import Finished
 from job.pipeline.items import DecodedItem, EncodedItem, InferredItem, LoadedItem, ProcessedItem
 from job.pipeline.memory import ByteBudget, ResidentBudget
-from job.plan.lookup import look_up
+from job.plan.lookup import look_up, no_image_reason
 from job.plan.plan import PlannedInput
 from job.postprocess.annotate import Annotation, annotate_grounding
 from job.run.journal import ANNOTATED, REVIEWED, SKIPPED, ResultRow
@@ -92,11 +94,13 @@ class Annotator:
         """Fetch JSON, image and the output's JSON; finish inputs whose annotation a person has reviewed."""
         if planned.problem:
             raise InputError(planned.problem)
-        found = look_up(planned, self._source, self._run)
+        with _input_errors():
+            found = look_up(planned, self._source, self._run)
         if found.is_done:
             return Finished(ResultRow(json=planned.json, result=SKIPPED))
         if found.image is None:
-            raise InputError(f"No image found at {self._source.url}/{planned.json}")
+            with _input_errors():
+                raise InputError(no_image_reason(self._source, planned.json))
         document = gva.parse(self._fetch(self._source, planned.json).data)
         image = self._fetch(self._source, found.image)
         prior = self._read_prior(planned.json) if found.has_prior else None
@@ -187,14 +191,8 @@ class Annotator:
             return None
 
     def _fetch(self, store: Store, key: str) -> Fetched:
-        try:
+        with _input_errors():
             return store.fetch(key)
-        except (ObjectMissingError, UnstorableObjectError) as exc:
-            raise InputError(str(exc)) from exc
-        except ObjectRefusedError as exc:
-            raise RefusedInputError(str(exc)) from exc
-        except ObjectUnreadableError as exc:
-            raise UnreadableInputError(str(exc)) from exc
 
     def _warn_of_size(self, loaded: LoadedItem, header: Header) -> None:
         declared = gva.declared_size_wh(loaded.document)
@@ -220,6 +218,19 @@ class Annotator:
             return [InferredItem(item.loaded, item.header, self._ground([item])[0])]
         except ModelError as exc:
             return [ModelFailedInputError(f"the model failed on this image twice: {exc}")]
+
+
+@contextmanager
+def _input_errors() -> Iterator[None]:
+    """Map what is wrong with a file of an input to an error of the input."""
+    try:
+        yield
+    except (ObjectMissingError, UnstorableObjectError) as exc:
+        raise InputError(str(exc)) from exc
+    except ObjectRefusedError as exc:
+        raise RefusedInputError(str(exc)) from exc
+    except UnreadableObjectError as exc:
+        raise UnreadableInputError(str(exc)) from exc
 
 
 def _row(json: str, annotation: Annotation) -> ResultRow:

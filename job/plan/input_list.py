@@ -1,4 +1,4 @@
-"""A list of keys that takes the place of a listing: one a line, or a column of a CSV such as an S3 inventory."""
+"""A list of keys that replaces a listing: one key a line, or a column of a CSV such as an S3 inventory."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import csv
 import gzip
 import hashlib
 import io
+import logging
+import re
 import sqlite3
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import unquote_plus
@@ -22,23 +25,58 @@ from job.storage.open import Address, new_process_id, protocol_of
 from job.storage.store import Store
 from job.system.watchdog import OnProgress
 
+logger = logging.getLogger(__name__)
+
 _PART_BYTES = 16 << 20
 _BATCH = 10_000
 _SHOWN = 200
-"""Characters of a line in a message: what is no list may have lines of any length."""
+"""Characters of a line in a message: a file that is no list may have lines of any length."""
+_CHECKED_AT_ONCE = 1000
+"""Keys that are checked when the list is opened, before a run begins; the planner checks all."""
+_NOT_RELATIVE = re.compile(r"(?P<url>[A-Za-z][A-Za-z0-9+.-]*://)|(?P<absolute>/)|.*(?P<backslash>\\)", re.DOTALL)
+_KIND = {"url": "a URL", "absolute": "an absolute path", "backslash": "a path with a backslash"}
+_BOOLEANS = frozenset({"true", "false"})
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Indexes of the columns of a CSV.
+
+    Attributes:
+        key: Of the key.
+        is_latest: Of the flag that is true for the current version of a key; None in a list without versions.
+        is_delete_marker: Of the flag that is true for a version that marks a deletion; None likewise.
+    """
+
+    key: int
+    is_latest: int | None = None
+    is_delete_marker: int | None = None
+
+    def is_current(self, row: list[str]) -> bool:
+        """Whether a row is the current version of an object that exists."""
+        return self._flag(row, self.is_latest) != "false" and self._flag(row, self.is_delete_marker) != "true"
+
+    @staticmethod
+    def _flag(row: list[str], index: int | None) -> str:
+        return row[index].strip().lower() if index is not None and index < len(row) else ""
 
 
 @dataclass(frozen=True)
 class InputList:
     """Where the list is and how it is read.
 
+    Rows of an S3 inventory that are old versions or delete markers are left out. Their columns are `IsLatest` and
+    `IsDeleteMarker` (in any spelling of a header: `is_latest`), or, without a header, the fourth and fifth: an
+    inventory of all versions begins with Bucket, Key, VersionId, IsLatest, IsDeleteMarker
+    (docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory.html).
+
     Attributes:
         path: File or URL, as it was given.
         address: Of its folder.
-        key: What it is called there; `.gz` is unpacked.
+        key: Its name in the folder; `.gz` is decompressed.
         column: Of a CSV: its name in the first line, or its number from 0; None for one key a line.
         sha256: Digest of the file as it is stored.
-        input_url: Of the input; its part after the bucket is taken off keys of an inventory.
+        input_url: Of the input; its part after the bucket is removed from keys of an inventory.
     """
 
     path: str
@@ -52,11 +90,11 @@ class InputList:
         """JSON keys relative to the input, ascending, each once; sorted on disk, so memory stays bounded.
 
         Args:
-            on_progress: Told of every step.
+            on_progress: Called at every step.
 
         Raises:
-            UsageError: A line that cannot be meant, no such column, or a list that cannot be unpacked.
-            StorageError: Out of reach.
+            UsageError: A line is not a relative key of a JSON, a column is missing, or decompression fails.
+            StorageError: The list is out of reach.
         """
         with (
             tempfile.TemporaryDirectory(prefix="sam3-list-") as folder,
@@ -70,7 +108,13 @@ class InputList:
             for (key,) in database.execute("SELECT key FROM keys ORDER BY key"):
                 yield key.decode("utf-8", "surrogateescape")
 
-    def _listed(self) -> Iterator[str]:
+    def check_first_keys(self) -> None:
+        """Read the first keys; raises as `json_keys`, before a run begins."""
+        with closing(self._listed()) as keys:
+            for _ in islice(keys, _CHECKED_AT_ONCE):
+                pass
+
+    def _listed(self) -> Generator[str]:
         with _list_errors(self.path):
             stream = _opened(self.address, self.key)
             if _without_query(self.path)[0].endswith(".gz"):
@@ -83,6 +127,7 @@ class InputList:
             key = line.rstrip("\r\n")
             if not key:
                 continue
+            self._check_relative(key, number)
             if not key.endswith(JSON_SUFFIX):
                 raise UsageError(
                     f"--input_list {self.path}, line {number}: {key[:_SHOWN]!r} is not the key of a JSON. Give keys "
@@ -92,17 +137,52 @@ class InputList:
 
     def _column_of(self, lines: Iterable[str], column: str) -> Iterator[str]:
         rows = csv.reader(lines)
-        index = int(column) if column.isdigit() else self._named_column(next(rows, []), column)
-        folder = self.input_url.partition("://")[2].partition("/")[2]
-        prefix = f"{folder}/" if folder else ""
-        for number, row in enumerate(rows, start=1):
+        first = next(rows, [])
+        columns = self._columns(first, column)
+        left_out = 0
+        for row in chain([first], rows) if column.isdigit() else rows:
             if not row:
                 continue
-            if index >= len(row):
-                raise UsageError(f"--input_list {self.path}, row {number} has {len(row)} columns, no column {column}")
-            key = unquote_plus(row[index])
-            if key.endswith(JSON_SUFFIX) and key.startswith(prefix):
-                yield key.removeprefix(prefix)
+            if columns.key >= len(row):
+                raise UsageError(
+                    f"--input_list {self.path}, line {rows.line_num} has {len(row)} columns, no column {column}"
+                )
+            key = self._relative_key(unquote_plus(row[columns.key]), rows.line_num)
+            if key is None:
+                continue
+            if columns.is_current(row):
+                yield key
+            else:
+                left_out += 1
+        if left_out:
+            logger.info("Left out %d old versions and delete markers of --input_list %s", left_out, self.path)
+
+    def _relative_key(self, key: str, line: int) -> str | None:
+        """The key relative to the input, or None for what is no JSON of the input."""
+        folder = self.input_url.partition("://")[2].partition("/")[2]
+        prefix = f"{folder}/" if folder else ""
+        if not key.endswith(JSON_SUFFIX):
+            return None
+        is_inside = key.startswith(prefix)
+        if is_inside or not _is_foreign_key(key):
+            self._check_relative(key.removeprefix(prefix), line)
+        return key.removeprefix(prefix) if is_inside else None
+
+    def _check_relative(self, key: str, line: int) -> None:
+        found = _NOT_RELATIVE.match(key)
+        if found is not None:
+            raise UsageError(
+                f"--input_list {self.path}, line {line}: {key[:_SHOWN]!r} is {_KIND[found.lastgroup or '']}. Give keys "
+                f"relative to the input {self.input_url}, with `/` between folders, such as folder/a.json"
+            )
+
+    def _columns(self, first: list[str], column: str) -> _Columns:
+        """Find the columns by the header, or without one by the first row."""
+        if not column.isdigit():
+            names = {name.lower().replace("_", ""): index for index, name in reversed(list(enumerate(first)))}
+            return _Columns(self._named_column(first, column), names.get("islatest"), names.get("isdeletemarker"))
+        has_versions = column == "1" and len(first) > 4 and {flag.lower() for flag in first[3:5]} <= _BOOLEANS
+        return _Columns(1, 3, 4) if has_versions else _Columns(int(column))
 
     def _named_column(self, header: list[str], column: str) -> int:
         if column not in header:
@@ -113,18 +193,24 @@ class InputList:
         return header.index(column)
 
 
+def _is_foreign_key(key: str) -> bool:
+    """Whether a key of an inventory is one of another folder, rather than a path or URL of the input."""
+    found = _NOT_RELATIVE.match(key)
+    return found is None or found.lastgroup == "backslash"
+
+
 def open_input_list(path: str, column: str | None, source: Address, input_url: str) -> InputList:
-    """Look for the list and take its digest.
+    """Find the list, compute its digest and check its first keys.
 
     Args:
-        path: File or URL; of the kind of storage that the input is on, it is opened with the same options.
+        path: File or URL; on the same kind of storage as the input, it is opened with the same options.
         column: See `InputList`.
-        source: Of the input, with its options.
+        source: Address of the input, with its options.
         input_url: See `InputList`.
 
     Raises:
-        UsageError: There is no such list, or this user may not read it.
-        StorageError: Out of reach.
+        UsageError: There is no such list, this user may not read it, or its first lines are no relative keys.
+        StorageError: The list is out of reach.
     """
     address, key = _place(path, source)
     digest = hashlib.sha256()
@@ -132,11 +218,13 @@ def open_input_list(path: str, column: str | None, source: Address, input_url: s
         stream = _opened(address, key)
         while part := stream.read(_PART_BYTES):
             digest.update(part)
-    return InputList(path, address, key, column, digest.hexdigest(), input_url)
+    input_list = InputList(path, address, key, column, digest.hexdigest(), input_url)
+    input_list.check_first_keys()
+    return input_list
 
 
 def _place(path: str, source: Address) -> tuple[Address, str]:
-    """Folder and name; the query of a web address belongs to the name."""
+    """Folder and name; the query of a web URL is part of the name."""
     head, query = _without_query(path)
     folder, slash, name = head.rpartition("/")
     if not name:
@@ -146,7 +234,7 @@ def _place(path: str, source: Address) -> tuple[Address, str]:
 
 
 def _without_query(path: str) -> tuple[str, str]:
-    """A web address and its `?…`; anywhere else a question mark is one letter of a name."""
+    """Split a web URL into path and `?…`; in any other path a question mark is part of the name."""
     if protocol_of(path) not in {"http", "https"}:
         return path, ""
     head, mark, query = path.partition("?")
@@ -154,7 +242,7 @@ def _without_query(path: str) -> tuple[str, str]:
 
 
 def _opened(address: Address, key: str) -> BinaryIO:
-    """Read a part at a time, so that the layer that retries has something to try again."""
+    """Read in parts, so that the retry layer can retry each part."""
     return cast(BinaryIO, io.BufferedReader(_Parts(address.open(new_process_id()), key), _PART_BYTES))
 
 
@@ -167,11 +255,11 @@ class _Parts(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer, or what the object still has."""
+        """Fill the buffer as far as the object has bytes left."""
         part = self._store.read_range(self._key, self._position, len(buffer))
         buffer[: len(part)] = part
         self._position += len(part)
@@ -180,7 +268,7 @@ class _Parts(io.RawIOBase):
 
 @contextmanager
 def _list_errors(path: str) -> Iterator[None]:
-    """What is wrong with the list itself is for the user to mend."""
+    """Map problems of the list itself to `UsageError`."""
     try:
         yield
     except (ObjectError, gzip.BadGzipFile, EOFError, zlib.error) as exc:

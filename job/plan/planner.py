@@ -54,6 +54,7 @@ def plan_now(run: Run, source: Store, options: WorkerOptions, input_list: InputL
     on_progress = options.watchdog.touch
     must_redo = supersede_older(run, process_id=options.process_id, sleep=options.clock.sleep, on_progress=on_progress)
     selection = Selection(run, source, must_redo, input_list, on_progress)
+    selection.probes_output = True
     sharing = options.num_indexes * options.workers
     plan = make_plan(run, selection, Sizing(num_indexes=sharing, shard_size=options.shard_size))
     if plan.other_options:

@@ -6,6 +6,8 @@ which is by code point.
 
 from __future__ import annotations
 
+import re
+
 JSON_SUFFIX = ".json"
 MASK_SUFFIX = ".npz"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")
@@ -56,6 +58,14 @@ def key_problem(key: str) -> str | None:
     if "\0" in key or not {"", ".", ".."}.isdisjoint(key.split("/")):
         return "its name cannot be that of a file: a part of it is empty, a dot, two dots, or holds a zero byte"
     return None
+
+
+_MACHINE_FILE = re.compile(r"(?:^|/)(?:\._[^/]*\Z|\.DS_Store\Z|(?:__MACOSX|\.ipynb_checkpoints)/)")
+
+
+def is_machine_file(key: str) -> bool:
+    """Whether macOS or Jupyter left this file (`._*`, `.DS_Store`, `__MACOSX/`, `.ipynb_checkpoints/`): no input."""
+    return _MACHINE_FILE.search(key) is not None
 
 
 def printable(key: str) -> str:

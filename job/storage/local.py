@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import threading
@@ -11,24 +12,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from job.errors import ObjectMissingError, ObjectRefusedError, StorageError, UnstorableObjectError, UsageError
+from job.errors import ConfigurationError, UsageError
+from job.storage.exclusive import move_exclusively
 from job.storage.keys import GROUP_SUFFIXES, ordered
-from job.storage.store import PRIVATE_FOLDER, Fetched, Guard, Store, StoredObject
+from job.storage.local_errors import mapped_errors, retry_reads
+from job.storage.local_listing import LocalListing
+from job.storage.store import PRIVATE_FOLDER, Fetched, FolderTest, Guard, Store, StoredObject, no_folder
+from job.system.clock import SYSTEM_CLOCK, Clock
+
+logger = logging.getLogger(__name__)
 
 STALE_SCRATCH_S = 24 * 3600.0
-_UNSTORABLE = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ}
+_NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF})
+"""What fsync(2) answers where the file system does not support it, for folders above all (CIFS, sshfs)."""
 
 
 class LocalStore:
     """A folder.
 
-    Objects are written to `_sam3/tmp/<process_id>/` on the same file system, synced, then renamed into place or,
-    for an exclusive create, hard-linked: `link(2)` fails when the name is taken and shows only whole files.
+    An object is written to `_sam3/tmp/<process_id>/` on the same file system and synced. Then it is renamed into
+    place; an exclusive create uses a hard link, or a rename that never replaces (see job.storage.exclusive).
     """
 
-    def __init__(self, root: Path, process_id: str) -> None:
-        self._root = root.resolve()
+    def __init__(self, root: Path, process_id: str, clock: Clock = SYSTEM_CLOCK) -> None:
+        """Touch nothing.
+
+        Args:
+            root: The folder.
+            process_id: Name of this process's temporary folder.
+            clock: Measures retries of reads.
+
+        Raises:
+            UsageError: The path is a symbolic link that leads to itself.
+        """
+        try:
+            self._root = root.resolve()
+        except RuntimeError as exc:
+            raise UsageError(f"{root} is a symbolic link that leads to itself: give the path of a folder") from exc
         self._scratch = self._root / PRIVATE_FOLDER / "tmp" / process_id
+        self._clock = clock
+        self._listing = LocalListing(self._root, clock)
         self._lock = threading.Lock()
         self._counter = 0
         self._unsynced: set[Path] = set()
@@ -38,60 +61,104 @@ class LocalStore:
         """Absolute path of the folder."""
         return str(self._root)
 
-    def exists(self) -> bool:
-        """Whether the folder is there."""
-        return self._root.is_dir()
+    @property
+    def scratch(self) -> Path:
+        """This process's temporary folder; created by the first write, removed by `close`."""
+        return self._scratch
 
-    def list(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
-        """See `Store.list`. Links to folders are not followed; one folder's names are held at a time."""
-        folder = self._path(prefix) if prefix else self._root
-        found = _walk(folder, f"{prefix.rstrip('/')}/" if prefix else "", skip)
+    def exists(self) -> bool:
+        """Whether the folder exists.
+
+        Raises:
+            ConfigurationError: This user may not search one of its parents.
+        """
+        try:
+            return self._root.is_dir()
+        except PermissionError as exc:
+            raise ConfigurationError(
+                f"{self._root}: permission denied: give this user the right to search its parent folders"
+            ) from exc
+
+    def list(
+        self, prefix: str = "", skip: str | None = None, after: str = "", is_optional: FolderTest = no_folder
+    ) -> Iterator[StoredObject]:
+        """See `Store.list`. Links to folders are not followed; folders of the file system itself are left out."""
+        found = self._listing.files(f"{prefix.rstrip('/')}/" if prefix else "", skip, is_optional)
         yield from (item for item in found if ordered(item.key) > ordered(after)) if after else found
 
     def list_dirs(self, prefix: str) -> tuple[str, ...]:
-        """See `Store.list_dirs`."""
-        with _mapped_errors(self._root, prefix):
+        """See `Store.list_dirs`.
+
+        Raises:
+            ConfigurationError: This user may not list the folder.
+        """
+        folder = self._path(prefix)
+
+        def scan() -> tuple[str, ...]:
+            with os.scandir(folder) as entries:
+                return tuple(sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False)))
+
+        with mapped_errors(folder):
             try:
-                with os.scandir(self._path(prefix)) as entries:
-                    return tuple(sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False)))
+                return retry_reads(scan, folder, self._root, self._clock)
             except (FileNotFoundError, NotADirectoryError):
                 return ()
+            except PermissionError as exc:
+                raise ConfigurationError(f"{folder}: permission denied: give this user the right to list it") from exc
 
     def existing_suffixes(self, stem: str) -> frozenset[str]:
         """See `Store.existing_suffixes`."""
-        with _mapped_errors(self._root, stem):
+        path = self._path(stem)
+
+        def look() -> frozenset[str]:
             return frozenset(suffix for suffix in GROUP_SUFFIXES if self._path(stem + suffix).is_file())
 
+        with mapped_errors(path):
+            return retry_reads(look, path, self._root, self._clock)
+
     def read(self, key: str) -> bytes:
-        """See `Store.read`."""
-        with _mapped_errors(self._root, key):
-            return self._path(key).read_bytes()
+        """See `Store.read`; a read that the device fails is retried for 10 s.
+
+        Raises:
+            UnreadableObjectError: The device fails each try, and serves the folder.
+        """
+        path = self._path(key)
+        with mapped_errors(path):
+            return retry_reads(path.read_bytes, path, self._root, self._clock)
 
     def fetch(self, key: str) -> Fetched:
         """See `Store.fetch`."""
         return Fetched(self.read(key))
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
-        """See `Store.read_range`."""
-        with _mapped_errors(self._root, key), self._path(key).open("rb") as stream:
-            stream.seek(start)
-            return stream.read(length)
+        """See `Store.read_range`; retries as `read`."""
+        path = self._path(key)
+
+        def read() -> bytes:
+            with path.open("rb") as stream:
+                stream.seek(start)
+                return stream.read(length)
+
+        with mapped_errors(path):
+            return retry_reads(read, path, self._root, self._clock)
 
     def stat(self, key: str) -> StoredObject | None:
         """See `Store.stat`."""
-        with _mapped_errors(self._root, key):
+        path = self._path(key)
+        with mapped_errors(path):
             try:
-                status = self._path(key).stat()
+                status = retry_reads(path.stat, path, self._root, self._clock)
             except (FileNotFoundError, NotADirectoryError):
                 return None
             return StoredObject(key=key, size=status.st_size, modified_s=status.st_mtime)
 
     def put(self, key: str, data: bytes, guard: Guard | None = None) -> None:
         """See `Store.put`."""
-        with _mapped_errors(self._root, key):
-            temporary, target = self._write_scratch(data), self._path(key)
-            self._make_folder(target.parent)
+        target = self._path(key)
+        with mapped_errors(target):
+            temporary = self._write_scratch(data)
             try:
+                self._make_folder(target.parent)
                 if guard is not None:
                     guard()
                 temporary.replace(target)
@@ -100,7 +167,7 @@ class LocalStore:
                 raise
 
     def put_file(self, key: str, path: Path) -> None:
-        """See `Store.put_file`; small enough here."""
+        """See `Store.put_file`; the file is read into memory."""
         self.put(key, path.read_bytes())
 
     def copy_from(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:
@@ -108,42 +175,48 @@ class LocalStore:
         self.put(key, fetched.data, guard)
 
     def create(self, key: str, data: bytes) -> bool:
-        """See `Store.create`."""
-        with _mapped_errors(self._root, key):
-            temporary, target = self._write_scratch(data), self._path(key)
-            self._make_folder(target.parent)
+        """See `Store.create`.
+
+        Raises:
+            ConfigurationError: The file system supports no exclusive create of a whole file.
+        """
+        target = self._path(key)
+        with mapped_errors(target):
+            temporary = self._write_scratch(data)
             try:
+                self._make_folder(target.parent)
                 os.utime(temporary)  # runs are ordered by this time; the file was written before its sync
-                os.link(temporary, target)
+                move_exclusively(temporary, target)
             except FileExistsError:
                 return target.read_bytes() == data
             finally:
-                temporary.unlink()
+                temporary.unlink(missing_ok=True)
             return True
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
-        with _mapped_errors(self._root, key):
-            self._path(key).unlink(missing_ok=True)
+        path = self._path(key)
+        with mapped_errors(path):
+            path.unlink(missing_ok=True)
 
     def flush(self) -> None:
         """Sync the folders in which names have changed; files are synced before they are renamed."""
         with self._lock:
             folders, self._unsynced = self._unsynced, set()
         for folder in folders:
-            with _mapped_errors(self._root, str(folder)), _opened_folder(folder) as descriptor:
-                os.fsync(descriptor)
+            with mapped_errors(folder), opened_folder(folder) as descriptor:
+                sync(descriptor)
 
     def now_s(self) -> float:
-        """The file system's clock, read off a file that is written for it."""
-        with _mapped_errors(self._root, PRIVATE_FOLDER):
+        """The file system's clock: the time of a file that is written for it."""
+        with mapped_errors(self._scratch):
             probe = self._write_scratch(b"")
             modified_s = probe.stat().st_mtime
             probe.unlink()
             return modified_s
 
     def close(self) -> None:
-        """Remove this process_id's temporary folder and those that dead processes left more than a day ago."""
+        """Remove this process's temporary folder and those that have not changed for a day."""
         shutil.rmtree(self._scratch, ignore_errors=True)
         parent = self._scratch.parent
         with suppress(OSError):
@@ -167,40 +240,44 @@ class LocalStore:
             with path.open("wb") as stream:
                 stream.write(data)
                 stream.flush()
-                os.fsync(stream.fileno())
+                sync(stream.fileno())
         except OSError:
             path.unlink(missing_ok=True)
             raise
         return path
 
     def _make_folder(self, folder: Path) -> None:
-        """Create a folder of the output and note that it, and every parent that is new, is to be synced."""
+        """Create a folder of the output; `flush` syncs it and the parents that gain a name."""
         with self._lock:
             if folder in self._unsynced:
                 return
-        missing = [folder, *(parent for parent in folder.parents if not parent.exists())]
+        changed = [folder]
+        while not changed[-1].exists():
+            changed.append(changed[-1].parent)
         folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
-            self._unsynced.update(missing)
+            self._unsynced.update(changed)
 
 
-def _walk(folder: Path, prefix: str, skip: str | None) -> Iterator[StoredObject]:
-    """Depth first, a folder in the place that its name with a slash has in the order of S3."""
-    with _mapped_errors(folder, prefix), suppress(FileNotFoundError):
-        with os.scandir(folder) as scan:
-            entries = [(entry, entry.is_dir(follow_symlinks=False)) for entry in scan]
-        entries.sort(key=lambda pair: os.fsencode(pair[0].name + ("/" if pair[1] else "")))
-        for entry, is_folder in entries:
-            key = prefix + entry.name
-            if is_folder and key != skip:
-                yield from _walk(folder / entry.name, key + "/", skip)
-            elif not is_folder and entry.is_file():
-                status = entry.stat()
-                yield StoredObject(key=key, size=status.st_size, modified_s=status.st_mtime)
+def sync(descriptor: int) -> bool:
+    """Sync a file or folder; returns whether the file system supports it.
+
+    Raises:
+        OSError: The device failed.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as exc:
+        if exc.errno not in _NO_SYNC:
+            raise
+        logger.debug("fsync is not supported here: %s", exc)
+        return False
+    return True
 
 
 @contextmanager
-def _opened_folder(folder: Path) -> Iterator[int]:
+def opened_folder(folder: Path) -> Iterator[int]:
+    """A descriptor of a folder."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield descriptor
@@ -208,25 +285,8 @@ def _opened_folder(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-@contextmanager
-def _mapped_errors(root: Path, key: str) -> Iterator[None]:
-    """Turn what the operating system raises into what this project raises."""
-    try:
-        yield
-    except FileNotFoundError as exc:
-        raise ObjectMissingError(f"{root}/{key}: no such file") from exc
-    except PermissionError as exc:
-        raise ObjectRefusedError(f"{root}/{key}: permission denied") from exc
-    except OSError as exc:
-        if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StorageError(f"no space left on {root}: free some, then rerun the same command to resume") from exc
-        if exc.errno in _UNSTORABLE:
-            raise UnstorableObjectError(f"{root}/{key}: {exc.strerror}") from exc
-        raise StorageError(f"{root}/{key}: {exc.strerror}. Fix it, then rerun the same command to resume") from exc
-
-
 def remove_empty_dirs(store: Store, *folders: str) -> None:
-    """Remove folders in which nothing lies any more, in the order given; in an object store there are none.
+    """Remove folders that are empty, in the order given; an object store has no folders.
 
     Not for folders in which another process may be about to write.
     """

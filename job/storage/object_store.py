@@ -10,7 +10,7 @@ from job.errors import ObjectMissingError
 from job.storage.keys import GROUP_SUFFIXES, MASK_SUFFIX, ordered
 from job.storage.listing import Level, Page, list_in_order
 from job.storage.retry import Retry
-from job.storage.store import PRIVATE_FOLDER, Fetched, Guard, StoredObject
+from job.storage.store import PRIVATE_FOLDER, Fetched, FolderTest, Guard, StoredObject, no_folder
 
 
 class Driver(Protocol):
@@ -96,8 +96,10 @@ class ObjectStore:
         """Whether the bucket is there; a folder in it needs not be."""
         return self._retry.call(self.url, self._driver.exists)
 
-    def list(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
-        """See `Store.list`; many pages are fetched at once where the storage can page."""
+    def list(
+        self, prefix: str = "", skip: str | None = None, after: str = "", is_optional: FolderTest = no_folder
+    ) -> Iterator[StoredObject]:
+        """See `Store.list`; many pages are fetched at once where the storage can page. No folder is refused."""
         folder = _folder(prefix)
         if isinstance(self._driver, PagedDriver):
             return list_in_order(self._page, self._level, folder, skip=skip, after=after)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from job.errors import ConfigurationError, CredentialsRefusedError, ObjectError, ObjectMissingError
 
@@ -21,13 +21,27 @@ Guard = Callable[[], None]
 """Called before every try of a write; raises when the object must not be written any more."""
 
 
+FolderTest = Callable[[str], bool]
+"""Takes the key of a folder, with a slash at its end."""
+
+
+def no_folder(key: str) -> bool:
+    """False for every folder."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One line of a listing: relative key, size in bytes, time of the last change by the store's clock."""
+    """One line of a listing: relative key, size in bytes, time of the last change by the store's clock.
+
+    `fault` tells why size and time are unknown (both are 0): a symbolic link to a JSON that leads nowhere or to
+    itself, or a file whose status the device cannot read.
+    """
 
     key: str
     size: int
     modified_s: float
+    fault: Literal["", "broken_link", "no_status"] = ""
 
 
 @dataclass(frozen=True)
@@ -62,8 +76,16 @@ class Store(Protocol):
         """Whether the folder (of an object store: the bucket) is there."""
         ...
 
-    def list(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
-        """All objects in the folder `prefix`, ascending, without those in folder `skip` and those up to key `after`."""
+    def list(
+        self, prefix: str = "", skip: str | None = None, after: str = "", is_optional: FolderTest = no_folder
+    ) -> Iterator[StoredObject]:
+        """All objects in the folder `prefix`, ascending, without those in folder `skip` and those up to key `after`.
+
+        A folder that this user may not list is left out if `is_optional` says so.
+
+        Raises:
+            ConfigurationError: This user may not list another folder.
+        """
         ...
 
     def list_dirs(self, prefix: str) -> tuple[str, ...]:

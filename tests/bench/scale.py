@@ -18,7 +18,7 @@ from job.run.run import open_run
 from job.storage.listing import LAST_CHARACTER, Level, Page
 from job.storage.local import LocalStore
 from job.storage.object_store import ObjectStore
-from job.storage.store import StoredObject
+from job.storage.store import FolderTest, StoredObject, no_folder
 from tests.fakes import spec_of
 
 KEYS_IN_A_FOLDER = 10_000
@@ -90,7 +90,9 @@ class SyntheticOutput(LocalStore):
         super().__init__(root, "scale")
         self._outputs = outputs
 
-    def list(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
+    def list(
+        self, prefix: str = "", skip: str | None = None, after: str = "", is_optional: FolderTest = no_folder
+    ) -> Iterator[StoredObject]:
         """The outputs where the run's own folder is to be left out."""
         return self._outputs.list(prefix, skip, after) if skip else super().list(prefix, skip, after)
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from job.errors import AnnotateError, InterruptedRunError, ObjectMissingError, StorageError
 from job.storage.keys import ordered
-from job.storage.store import Fetched, Guard, StoredObject
+from job.storage.store import Fetched, FolderTest, Guard, StoredObject, no_folder
 
 PAGE = 4
 BEAT_S = 30.0
@@ -252,7 +252,9 @@ class WorldStore:
     def exists(self) -> bool:
         return True
 
-    def list(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
+    def list(
+        self, prefix: str = "", skip: str | None = None, after: str = "", is_optional: FolderTest = no_folder
+    ) -> Iterator[StoredObject]:
         """A page at a time: what appears behind the reader is not seen."""
         folder = f"{prefix}/" if prefix else ""
         begun = Event(0.0, self.actor.number, "list", self._root + prefix)

@@ -51,7 +51,7 @@ def test_a_column_by_name(tmp_path: Path) -> None:
     [
         ("a.jpg\n", None, r"line 1: 'a.jpg' is not the key of a JSON"),
         ("size,name\n3,x\n", "key", r"has the columns size, name: no 'key'"),
-        ("a,b\n", "5", r"row 1 has 2 columns, no column 5"),
+        ("a,b\n", "5", r"line 1 has 2 columns, no column 5"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, column: str | None, message: str) -> None:

@@ -15,7 +15,7 @@ from job.run.options import WorkerOptions
 from job.run.run import Run, newest_run, open_run
 from job.run.spec import RunEnd
 from job.storage.local import LocalStore
-from job.storage.store import StoredObject
+from job.storage.store import FolderTest, StoredObject, no_folder
 from job.telemetry.progress_bar import Tally
 from job.tools.audit import AuditCounts
 from job.tools.audit_deep import audit
@@ -111,7 +111,9 @@ class ListedStore(LocalStore):
         self._suffixes = suffixes
         self._count = count
 
-    def list(self, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
+    def list(
+        self, prefix: str = "", skip: str | None = None, after: str = "", is_optional: FolderTest = no_folder
+    ) -> Iterator[StoredObject]:
         if prefix:
             yield from super().list(prefix, skip, after)
             return

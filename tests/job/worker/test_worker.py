@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from job.errors import InterruptedRunError, ObjectMissingError, ObjectUnreadableError
+from job.errors import InterruptedRunError, ObjectMissingError, UnreadableObjectError
 from job.run.options import WorkerOptions
 from job.storage.local import LocalStore
 from job.storage.store import Fetched
@@ -40,11 +40,11 @@ def annotate_damaged(folder: Path, *, inputs: int, damaged: int, error: type[Exc
     return end.failed
 
 
-@pytest.mark.parametrize("error", [ObjectUnreadableError, ObjectMissingError])
+@pytest.mark.parametrize("error", [UnreadableObjectError, ObjectMissingError])
 def test_unreadable_files_fail_alone_when_others_are_served(tmp_path: Path, error: type[Exception]) -> None:
     assert annotate_damaged(tmp_path, inputs=45, damaged=40, error=error) == 40
 
 
 def test_worker_stops_when_a_hundred_files_in_a_row_are_unreadable(tmp_path: Path) -> None:
     with pytest.raises(InterruptedRunError, match=r"100 images in a row failed, the last with: .*Input/output error"):
-        annotate_damaged(tmp_path, inputs=110, damaged=110, error=ObjectUnreadableError)
+        annotate_damaged(tmp_path, inputs=110, damaged=110, error=UnreadableObjectError)

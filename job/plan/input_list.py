@@ -11,6 +11,7 @@ import re
 import sqlite3
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -102,25 +103,28 @@ class InputList:
         ):
             database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;")
             database.execute("CREATE TABLE keys (key BLOB PRIMARY KEY) WITHOUT ROWID")
-            for batch in _batches(self._listed()):
+            left_out: Counter[str] = Counter()
+            for batch in _batches(self._listed(left_out)):
                 on_progress()
                 database.executemany("INSERT OR IGNORE INTO keys VALUES (?)", batch)
+            if left_out["rows"]:
+                logger.info("Left out %d old versions and delete markers of %s", left_out["rows"], self.path)
             for (key,) in database.execute("SELECT key FROM keys ORDER BY key"):
                 yield key.decode("utf-8", "surrogateescape")
 
     def check_first_keys(self) -> None:
         """Read the first keys; raises as `json_keys`, before a run begins."""
-        with closing(self._listed()) as keys:
+        with closing(self._listed(Counter())) as keys:
             for _ in islice(keys, _CHECKED_AT_ONCE):
                 pass
 
-    def _listed(self) -> Generator[str]:
+    def _listed(self, left_out: Counter[str]) -> Generator[str]:
         with _list_errors(self.path):
             stream = _opened(self.address, self.key)
             if _without_query(self.path)[0].endswith(".gz"):
                 stream = cast(BinaryIO, gzip.GzipFile(fileobj=stream))
             lines = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
-            yield from self._plain(lines) if self.column is None else self._column_of(lines, self.column)
+            yield from self._plain(lines) if self.column is None else self._column_of(lines, self.column, left_out)
 
     def _plain(self, lines: Iterable[str]) -> Iterator[str]:
         for number, line in enumerate(lines, start=1):
@@ -135,11 +139,10 @@ class InputList:
                 )
             yield key.removeprefix("./")
 
-    def _column_of(self, lines: Iterable[str], column: str) -> Iterator[str]:
+    def _column_of(self, lines: Iterable[str], column: str, left_out: Counter[str]) -> Iterator[str]:
         rows = csv.reader(lines)
         first = next(rows, [])
         columns = self._columns(first, column)
-        left_out = 0
         for row in chain([first], rows) if column.isdigit() else rows:
             if not row:
                 continue
@@ -153,9 +156,7 @@ class InputList:
             if columns.is_current(row):
                 yield key
             else:
-                left_out += 1
-        if left_out:
-            logger.info("Left out %d old versions and delete markers of --input_list %s", left_out, self.path)
+                left_out["rows"] += 1
 
     def _relative_key(self, key: str, line: int) -> str | None:
         """The key relative to the input, or None for what is no JSON of the input."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from job.errors import InputError, ObjectError
+from job.errors import InputError, ObjectError, UnreadableObjectError
 from job.formats import gva
 from job.formats.image_decode import read_header
 from job.formats.mask_npz import MaskFacts, mask_facts
@@ -128,7 +128,7 @@ class _PairReader:
             return judged, judged.findings
         try:
             finding = self._read(evidence)
-        except (InputError, ObjectError) as exc:
+        except (InputError, ObjectError, UnreadableObjectError) as exc:
             finding = Finding(kind="unreadable", key=printable(judged.family.json_key), detail=str(exc))
         return judged, (*judged.findings, finding) if finding else judged.findings
 

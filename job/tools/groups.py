@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush, merge
 from typing import Literal
 
-from job.storage.keys import JSON_SUFFIX, ordered, split_key
+from job.storage.keys import JSON_SUFFIX, is_machine_file, ordered, split_key
 from job.storage.store import StoredObject
 
 Side = Literal["input", "output"]
@@ -43,7 +43,7 @@ def groups(input_objects: Iterable[StoredObject], output_objects: Iterable[Store
         output_objects: Ascending, without `_sam3/`.
 
     Yields:
-        Every group of either side, ascending by the key of its JSON.
+        Every group of either side, ascending by the key of its JSON; none of files that macOS or Jupyter left.
     """
     tagged = merge(
         (("input", item) for item in input_objects),
@@ -54,7 +54,7 @@ def groups(input_objects: Iterable[StoredObject], output_objects: Iterable[Store
     closed: list[tuple[bytes, str, ImageGroup]] = []
     for side, item in tagged:
         stem, suffix = split_key(item.key)
-        if not suffix:
+        if not suffix or is_machine_file(item.key):
             continue
         for passed in [other for other in opened if not item.key.startswith(other + ".")]:
             _close(opened.pop(passed), closed)

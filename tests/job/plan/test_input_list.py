@@ -61,6 +61,81 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, column: str 
         keys(path, column)
 
 
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("/data/in/a.json", "an absolute path"),
+        ("s3://bucket/in/a.json", "a URL"),
+        ("https://host/a.json", "a URL"),
+        ("folder\\a.json", "a path with a backslash"),
+        ("C:\\in\\a.json", "a path with a backslash"),
+        ("/data/in/a.jpg", "an absolute path"),
+    ],
+)
+def test_a_path_that_is_not_relative_is_refused_with_its_line(tmp_path: Path, line: str, kind: str) -> None:
+    path = tmp_path / "list"
+    path.write_text(f"a.json\n\n{line}\nb.json\n")
+    with pytest.raises(UsageError, match=rf"line 3: .* is {kind}\. Give keys relative to the input s3://bucket/in"):
+        open_input_list(str(path), None, Address("s3://bucket/in"), "s3://bucket/in")
+
+
+def test_a_path_far_down_in_a_list_is_refused_by_the_planner(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    path.write_text("a.json\n" * 2000 + "/b.json\n")
+    found = open_input_list(str(path), None, Address("s3://bucket/in"), "s3://bucket/in")
+    with pytest.raises(UsageError, match="line 2001"):
+        list(found.json_keys())
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/in/a.json", "/in/a.json", "in/b%5Ca.json"])
+def test_a_path_in_a_column_is_refused_with_its_line(tmp_path: Path, url: str) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(f"size,key\n1,in/x.json\n2,{url}\n")
+    with pytest.raises(UsageError, match="line 3: "):
+        keys(path, "key")
+
+
+def test_a_key_of_another_folder_may_have_a_backslash(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("size,key\n1,other/b%5Ca.json\n2,in/a.json\n")
+    assert keys(path, "key") == ["a.json"]
+
+
+VERSIONS = [
+    ("in/kept.json", "true", "false"),
+    ("in/kept.json", "false", "false"),
+    ("in/gone.json", "true", "true"),
+    ("in/gone.json", "false", "false"),
+    ("in/back.json", "true", "false"),
+    ("in/back.json", "false", "true"),
+]
+
+
+@pytest.mark.parametrize("is_first_latest", [True, False])
+def test_an_inventory_of_all_versions_gives_the_current_ones(tmp_path: Path, is_first_latest: bool) -> None:
+    path = tmp_path / "inventory.csv"
+    versions = VERSIONS if is_first_latest else VERSIONS[::-1]
+    rows = [f'"bucket","{key}","v{n}","{latest}","{marker}","3"' for n, (key, latest, marker) in enumerate(versions)]
+    path.write_text("\n".join(rows))
+    assert keys(path, "1") == ["back.json", "kept.json"]
+
+
+@pytest.mark.parametrize("names", ["IsLatest,IsDeleteMarker", "is_latest,is_delete_marker"])
+def test_a_header_names_the_columns_of_versions(tmp_path: Path, names: str) -> None:
+    path = tmp_path / "inventory.csv"
+    path.write_text(f"key,{names}\n" + "\n".join(",".join(row).replace("true", "TRUE") for row in VERSIONS))
+    assert keys(path, "key") == ["back.json", "kept.json"]
+
+
+def test_a_list_without_versions_is_not_cut(tmp_path: Path) -> None:
+    """Booleans elsewhere are no flags of versions: of an inventory of current versions, or of another list."""
+    path = tmp_path / "list.csv"
+    path.write_text("bucket,in/a.json,3,false,COMPLETED\nbucket,in/b.json,3,false,\n")
+    assert keys(path, "1") == ["a.json", "b.json"]
+    path.write_text("in/a.json,3,x,false,true\n")
+    assert keys(path, "0") == ["a.json"]
+
+
 def test_a_list_that_is_not_there(tmp_path: Path) -> None:
     for path, words in {"none": "cannot be read", ".": "cannot be read", "folder/": "is a folder"}.items():
         with pytest.raises(UsageError, match=words):

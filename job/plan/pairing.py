@@ -1,9 +1,8 @@
-"""Two sorted listings, input and output, merged into what there is to do: no request per image, little memory.
+"""Merge of the sorted listings of input and output: no request per image, bounded memory.
 
-The suffixes of a group sort `.JPEG < .JPG < .jpeg < .jpg < .json < .npz`. So when a JSON comes up in a listing,
-every image it could have has been seen; and its outputs are known once the output's listing is past its NPZ.
-Keys of another group may come between (`a.jpg`, `a.k.json`, `a.npz`): a group stays open only while keys begin
-with its stem and a dot.
+The suffixes of a group sort `.JPEG < .JPG < .jpeg < .jpg < .json < .npz`. So a JSON is listed after every image
+that it can have, and its outputs are known when the listing of the output has passed its NPZ. Keys of another group
+may lie between (`a.jpg`, `a.k.json`, `a.npz`): a group stays open only while keys begin with its stem and a dot.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from job.storage.keys import IMAGE_SUFFIXES, JSON_SUFFIX, MASK_SUFFIX, ordered, 
 
 @dataclass(frozen=True)
 class ListedInput:
-    """A JSON of the input, with what the listings tell of it.
+    """A JSON of the input, with what the listings show.
 
     Attributes:
         json: Its key.
-        image: Key of its image, or None when there is none.
+        image: Key of its image, or None if there is none.
         is_done: The output holds JSON, NPZ and, where images are copied, the image.
         has_prior: The output holds a JSON of this key.
     """
@@ -33,7 +32,7 @@ class ListedInput:
 
 @dataclass
 class PairingCounts:
-    """Filled while the merge is consumed."""
+    """Counts of images without a JSON, complete when the merge is exhausted; holds the first `keep_keys` keys."""
 
     images_without_json: int = 0
     images_without_json_keys: list[str] = field(default_factory=list)
@@ -89,7 +88,7 @@ def _count_unpaired(stem: str, suffixes: set[str], counts: PairingCounts) -> Non
 
 
 class _OutputGroups:
-    """Answers which suffixes a stem has in a sorted listing, for stems asked in the order of their JSON keys."""
+    """Finds the suffixes of a stem in a sorted listing; stems must be requested in the order of their JSON keys."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._keys = iter(keys)

@@ -1,4 +1,4 @@
-"""Lists of keys in place of a listing."""
+"""Lists of keys that replace a listing."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def keys(path: Path, column: str | None = None, input_url: str = "s3://bucket/in
     return list(open_input_list(str(path), column, Address(input_url), input_url).json_keys())
 
 
-def test_keys_come_in_order_and_once(tmp_path: Path) -> None:
+def test_keys_are_sorted_and_unique(tmp_path: Path) -> None:
     path = tmp_path / "list"
     path.write_bytes("b/2.json\na.json\r\n\n./b/1.json\nb/2.json\né.json\n".encode())
     assert keys(path) == ["a.json", "b/1.json", "b/2.json", "é.json"]
 
 
-def test_a_key_that_is_not_utf8_goes_through(tmp_path: Path) -> None:
+def test_a_key_that_is_not_utf8_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "list"
     path.write_bytes(b"\xff.json\n")
     assert keys(path) == ["\udcff.json"]
 
 
-def test_an_inventory_without_header_gives_a_column_by_number(tmp_path: Path) -> None:
+def test_a_column_by_number_of_an_inventory_without_header(tmp_path: Path) -> None:
     path = tmp_path / "inventory.csv.gz"
     rows = '"bucket","in/day+1/b%2B.json","12"\n"bucket","in/a.jpg","3"\n"bucket","other/a.json","3"\n'
     path.write_bytes(gzip.compress(rows.encode()))
@@ -54,7 +54,7 @@ def test_a_column_by_name(tmp_path: Path) -> None:
         ("a,b\n", "5", r"line 1 has 2 columns, no column 5"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(tmp_path: Path, text: str, column: str | None, message: str) -> None:
+def test_an_invalid_list_is_refused(tmp_path: Path, text: str, column: str | None, message: str) -> None:
     path = tmp_path / "list"
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
@@ -136,27 +136,29 @@ def test_a_list_without_versions_is_not_cut(tmp_path: Path) -> None:
     assert keys(path, "0") == ["a.json"]
 
 
-def test_a_list_that_is_not_there(tmp_path: Path) -> None:
+def test_a_list_that_does_not_exist(tmp_path: Path) -> None:
     for path, words in {"none": "cannot be read", ".": "cannot be read", "folder/": "is a folder"}.items():
         with pytest.raises(UsageError, match=words):
             open_input_list(f"{tmp_path}/{path}", None, Address(str(tmp_path)), "")
 
 
 @pytest.mark.parametrize("cut", [0, 7, -9], ids=["no gzip", "half a header", "no end"])
-def test_a_list_that_cannot_be_unpacked(tmp_path: Path, cut: int) -> None:
+def test_a_list_that_cannot_be_decompressed(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "list.gz"
     path.write_bytes(gzip.compress(b"a.json\n" * 1000)[:cut] or b"a.json\n")
     with pytest.raises(UsageError, match=r"--input_list .*/list\.gz cannot be read"):
         keys(path)
 
 
-def test_a_list_beside_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("list").write_text("a.json\n")
     assert list(open_input_list("list", None, Address("s3://bucket/in"), "s3://bucket/in").json_keys()) == ["a.json"]
 
 
-def test_annotate_does_what_is_listed_and_looks_for_the_rest_itself(tmp_path: Path, fake_session: FakeSession) -> None:
+def test_annotate_processes_listed_keys_and_looks_up_images_and_outputs(
+    tmp_path: Path, fake_session: FakeSession
+) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
     write_inputs(source, 6)
     (source / "00005.jpg").unlink()

@@ -28,7 +28,7 @@ STEMS = [
     ".x",
     "a.",
 ]
-"""Beginnings of one another, with characters before and behind the dot, and suffixes within."""
+"""Prefixes of one another, characters that sort before and after the dot, and suffixes inside stems."""
 SUFFIXES = [".json", ".npz", *IMAGE_SUFFIXES, ".png", ".JSON", ""]
 
 listings = st.sets(st.builds(str.__add__, st.sampled_from(STEMS), st.sampled_from(SUFFIXES)), max_size=30).map(
@@ -42,8 +42,8 @@ def paired(inputs: list[str], outputs: list[str], needs_image: bool = True) -> t
     return list(listed), counts
 
 
-def family(key: str) -> tuple[str, str] | None:
-    """Stem and suffix of what belongs to an image: a name of suffix only (`.json`) has no stem."""
+def split(key: str) -> tuple[str, str] | None:
+    """Stem and suffix of a file of an image; a name that is only a suffix (`.json`) has no stem."""
     for suffix in (".json", ".npz", *IMAGE_SUFFIXES):
         if key.endswith(suffix) and key.rpartition("/")[2] != suffix:
             return key.removesuffix(suffix), suffix
@@ -51,11 +51,11 @@ def family(key: str) -> tuple[str, str] | None:
 
 
 def expected(inputs: list[str], outputs: list[str], needs_image: bool) -> tuple[list[ListedInput], set[str]]:
-    """By looking up every name; and the images without a JSON."""
+    """The result by a lookup of every name, and the images without a JSON."""
     given_, there = set(inputs), set(outputs)
     found = []
     for key in inputs:
-        part = family(key)
+        part = split(key)
         if part is None or part[1] != ".json":
             continue
         stem = part[0]
@@ -63,26 +63,24 @@ def expected(inputs: list[str], outputs: list[str], needs_image: bool) -> tuple[
         has_outputs = {stem + ".json", stem + ".npz"} <= there
         is_done = has_outputs and (not needs_image or image in there)
         found.append(ListedInput(json=key, image=image, is_done=is_done, has_prior=key in there))
-    parts = [part for key in inputs if (part := family(key)) is not None]
-    widows = {stem + suffix for stem, suffix in parts if suffix in IMAGE_SUFFIXES and stem + ".json" not in given_}
-    return found, widows
+    parts = [part for key in inputs if (part := split(key)) is not None]
+    unpaired = {stem + suffix for stem, suffix in parts if suffix in IMAGE_SUFFIXES and stem + ".json" not in given_}
+    return found, unpaired
 
 
 @settings(deadline=None, max_examples=400)
 @given(listings, listings, st.booleans())
-def test_the_merge_finds_what_looking_up_every_name_finds(
-    inputs: list[str], outputs: list[str], needs_image: bool
-) -> None:
+def test_the_merge_equals_a_lookup_of_every_name(inputs: list[str], outputs: list[str], needs_image: bool) -> None:
     listed, counts = paired(inputs, outputs, needs_image)
-    found, widows = expected(inputs, outputs, needs_image)
+    found, unpaired = expected(inputs, outputs, needs_image)
     assert listed == found
-    assert counts.images_without_json == len(widows)
-    assert sorted(counts.images_without_json_keys) == sorted(widows)
+    assert counts.images_without_json == len(unpaired)
+    assert sorted(counts.images_without_json_keys) == sorted(unpaired)
 
 
 @settings(deadline=None, max_examples=100)
 @given(listings, st.booleans())
-def test_a_folder_beside_itself_is_done_where_there_are_masks(keys: list[str], needs_image: bool) -> None:
+def test_a_folder_merged_with_itself_is_done_where_there_are_masks(keys: list[str], needs_image: bool) -> None:
     listed, _ = paired(keys, keys, needs_image)
     for one in listed:
         has_mask = one.json.removesuffix(".json") + ".npz" in keys
@@ -95,7 +93,7 @@ def test_a_folder_beside_itself_is_done_where_there_are_masks(keys: list[str], n
     [
         pytest.param(["x.JPEG", "x.JPG", "x.jpeg", "x.jpg", "x.json"], "x.jpg", id="all four"),
         pytest.param(["x.JPEG", "x.JPG", "x.jpeg", "x.json"], "x.jpeg", id="no jpg"),
-        pytest.param(["x.JPEG", "x.JPG", "x.json"], "x.JPG", id="capitals"),
+        pytest.param(["x.JPEG", "x.JPG", "x.json"], "x.JPG", id="upper case"),
         pytest.param(["x.JPEG", "x.json"], "x.JPEG", id="the last"),
         pytest.param(["x.Jpg", "x.json", "x.png"], None, id="none of the four"),
     ],
@@ -109,17 +107,17 @@ def test_the_first_image_in_order_of_preference_is_the_image(keys: list[str], im
 @pytest.mark.parametrize(
     ("outputs", "needs_image", "is_done", "has_prior"),
     [
-        pytest.param(["x.jpg", "x.json", "x.npz"], True, True, True, id="all there"),
+        pytest.param(["x.jpg", "x.json", "x.npz"], True, True, True, id="all present"),
         pytest.param(["x.json", "x.npz"], True, False, True, id="image missing"),
-        pytest.param(["x.json", "x.npz"], False, True, True, id="image not wanted"),
+        pytest.param(["x.json", "x.npz"], False, True, True, id="image not needed"),
         pytest.param(["x.JPG", "x.json", "x.npz"], True, False, True, id="another image"),
         pytest.param(["x.jpg", "x.npz"], True, False, False, id="JSON missing"),
         pytest.param(["x.jpg", "x.json"], True, False, True, id="mask missing"),
-        pytest.param(["x.jpg", "x.json", "x.k.json", "x.npz"], True, True, True, id="another family between"),
-        pytest.param([], True, False, False, id="nothing there"),
+        pytest.param(["x.jpg", "x.json", "x.k.json", "x.npz"], True, True, True, id="another group between"),
+        pytest.param([], True, False, False, id="none present"),
     ],
 )
-def test_what_is_done(outputs: list[str], needs_image: bool, is_done: bool, has_prior: bool) -> None:
+def test_is_done_and_has_prior(outputs: list[str], needs_image: bool, is_done: bool, has_prior: bool) -> None:
     listed, _ = paired(["x.jpg", "x.json"], outputs, needs_image)
     assert listed == [ListedInput(json="x.json", image="x.jpg", is_done=is_done, has_prior=has_prior)]
 
@@ -138,7 +136,7 @@ def test_all_images_without_a_json_are_counted_and_the_first_are_named() -> None
 
 
 def test_listings_are_read_no_further_than_needed() -> None:
-    """The first input comes out before the rest is listed: memory does not grow with the folder."""
+    """The first input is yielded before the rest is listed, so memory does not grow with the folder."""
     read: list[str] = []
 
     def keys(*suffixes: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A local store: whole objects, exclusive creation, listings in S3's order."""
+"""A local store: whole objects, exclusive creation, listings in the order of S3."""
 
 from __future__ import annotations
 
@@ -27,10 +27,8 @@ def store(tmp_path: Path) -> LocalStore:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(st.sets(names, max_size=12))
-def test_a_walk_lists_every_key_in_the_order_of_its_bytes(
-    tmp_path_factory: pytest.TempPathFactory, keys: set[str]
-) -> None:
-    root = tmp_path_factory.mktemp("walk")
+def test_a_listing_has_every_key_in_byte_order(tmp_path_factory: pytest.TempPathFactory, keys: set[str]) -> None:
+    root = tmp_path_factory.mktemp("listing")
     written = set()
     for key in sorted(keys):
         path = root / key
@@ -44,7 +42,7 @@ def test_a_walk_lists_every_key_in_the_order_of_its_bytes(
     assert listed == sorted(written, key=ordered)
 
 
-def test_a_walk_passes_over_the_private_folder_and_links_to_folders(tmp_path: Path) -> None:
+def test_a_listing_skips_the_private_folder_and_links_to_folders(tmp_path: Path) -> None:
     for name in ("a.json", "_sam3/runs/r/run.json", "b/_sam3/c.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -54,7 +52,7 @@ def test_a_walk_passes_over_the_private_folder_and_links_to_folders(tmp_path: Pa
     assert listed == ["a.json", "b/_sam3/c.json", "file_link.json"]
 
 
-def test_a_folder_that_is_not_there_has_nothing(store: LocalStore) -> None:
+def test_a_folder_that_does_not_exist_is_empty(store: LocalStore) -> None:
     assert list(store.list()) == []
     assert store.list_dirs("runs") == ()
     assert store.stat("a") is None
@@ -63,7 +61,7 @@ def test_a_folder_that_is_not_there_has_nothing(store: LocalStore) -> None:
         store.read("a")
 
 
-def test_of_many_who_create_one_object_one_wins(tmp_path: Path) -> None:
+def test_one_of_many_concurrent_creates_wins(tmp_path: Path) -> None:
     stores = [LocalStore(tmp_path, f"attempt-{number}") for number in range(8)]
     for key in (f"folder/{number}" for number in range(50)):
         barrier, won = threading.Barrier(len(stores)), list[int]()
@@ -82,14 +80,14 @@ def test_of_many_who_create_one_object_one_wins(tmp_path: Path) -> None:
         assert len(won) == 1
 
 
-def test_creating_again_what_is_already_ones_own_is_a_success(store: LocalStore) -> None:
+def test_creating_the_same_bytes_again_succeeds(store: LocalStore) -> None:
     assert store.create("a", b"mine")
     assert store.create("a", b"mine")
     assert not store.create("a", b"another's")
     assert store.read("a") == b"mine"
 
 
-def test_nothing_is_left_of_a_put_but_the_object(store: LocalStore, tmp_path: Path) -> None:
+def test_a_put_leaves_only_the_object(store: LocalStore, tmp_path: Path) -> None:
     store.put("x/y", b"1")
     store.put("x/y", b"2")
     store.flush()
@@ -99,7 +97,7 @@ def test_nothing_is_left_of_a_put_but_the_object(store: LocalStore, tmp_path: Pa
     assert store.read("x/y") == b"2"
 
 
-def test_temporary_folders_of_dead_processes_are_swept_after_a_day(tmp_path: Path) -> None:
+def test_temporary_folders_of_ended_processes_are_removed_after_a_day(tmp_path: Path) -> None:
     old, young = (tmp_path / "_sam3" / "tmp" / name for name in ("old", "young"))
     for folder in (old, young):
         folder.mkdir(parents=True)
@@ -116,7 +114,7 @@ def test_a_key_does_not_lead_out_of_the_store(store: LocalStore, key: str) -> No
         store.read(key)
 
 
-def test_the_stores_clock_is_the_clock_of_its_objects(store: LocalStore) -> None:
+def test_the_clock_of_a_store_is_the_clock_of_its_objects(store: LocalStore) -> None:
     store.put("a", b"")
     found = store.stat("a")
     assert found is not None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,8 +80,8 @@ def test_a_listing_that_lags_or_is_out_of_order_is_named(
 ) -> None:
     original = LocalStore.list
 
-    def lag(self: LocalStore, prefix: str = "", skip: str | None = None, after: str = "") -> Iterator[StoredObject]:
-        found = list(original(self, prefix, skip, after))
+    def lag(self: LocalStore, prefix: str = "", **options: Any) -> Iterator[StoredObject]:
+        found = list(original(self, prefix, **options))
         return iter(found[kept] if "doctor" in prefix else found)
 
     monkeypatch.setattr(LocalStore, "list", lag)

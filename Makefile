@@ -10,7 +10,7 @@ DEMO := build/demo
 # Test processes at once. --dist loadfile keeps the tests of a file, which share fixtures, in one process.
 WORKERS ?= 2
 PYTEST = -m pytest -n $(WORKERS) --dist loadfile
-FAST_TESTS := tests/job tests/k8s tests/chart tests/protocol tests/test_public_surface.py
+FAST_TESTS := tests/job tests/k8s tests/chart tests/protocol tests/test_docs.py tests/test_public_surface.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast test-cluster soak-cluster check fix bench soak demo-model lock image clean
@@ -38,6 +38,7 @@ check: $(TEST)/$(STAMP)test ## Lint, types of job and k8s, import directions, lo
 	$(TEST)/bin/lint-imports
 	$(TEST)/bin/python tests/house.py
 	$(TEST)/bin/python charts/values_table.py --check
+	$(TEST)/bin/python docs/reference/generate.py --check
 
 fix: $(TEST)/$(STAMP)test ## Apply what the linters can fix
 	$(TEST)/bin/ruff check --fix .

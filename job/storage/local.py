@@ -107,11 +107,13 @@ class LocalStore:
                 raise ConfigurationError(f"{folder}: permission denied: give this user the right to list it") from exc
 
     def existing_suffixes(self, stem: str) -> frozenset[str]:
-        """See `Store.existing_suffixes`."""
+        """See `Store.existing_suffixes`. Names are compared exactly, also where the file system folds them."""
         path = self._path(stem)
+        files = {suffix: self._path(stem + suffix) for suffix in GROUP_SUFFIXES}
 
         def look() -> frozenset[str]:
-            return frozenset(suffix for suffix in GROUP_SUFFIXES if self._path(stem + suffix).is_file())
+            found = [suffix for suffix, file in files.items() if file.is_file()]
+            return frozenset(suffix for suffix in found if self._listing.has_exact_name(files[suffix]))
 
         with mapped_errors(path):
             return retry_reads(look, path, self._root, self._clock)

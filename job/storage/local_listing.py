@@ -6,7 +6,9 @@ import logging
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from job.errors import ConfigurationError, ObjectMissingError, ObjectRefusedError, UnstorableObjectError
@@ -28,6 +30,8 @@ class LocalListing:
         self._root = root
         self._clock = clock
         self._skipped: set[str] = set()
+        self._folds_names: bool | None = None
+        self._last_names: tuple[Path, int, frozenset[str]] | None = None
 
     def files(self, prefix: str, skip: str | None, is_optional: FolderTest) -> Iterator[StoredObject]:
         """Files in a folder, depth first, ascending: a folder sorts as its name with a slash.
@@ -55,6 +59,29 @@ class LocalListing:
             if not prefix or not is_optional(prefix):
                 raise _refused(folder) from exc
             self._warn_once(str(folder), "Skipping folder %s: permission denied, and --exclude leaves it out")
+
+    def has_exact_name(self, path: Path) -> bool:
+        """Whether a file that was found has exactly this path; a file system that folds names finds others too.
+
+        Args:
+            path: Of an existing file, below the root.
+        """
+        if self._folds_names is None:
+            self._folds_names = _has_other_name(path)
+        if not self._folds_names and (str(path).isascii() or not _has_other_name(path)):
+            return True
+        parts = [path, *path.parents][: len(path.relative_to(self._root).parts)]
+        return all(part.name in self._names(part.parent) for part in parts)
+
+    def _names(self, folder: Path) -> frozenset[str]:
+        """Names in a folder; those of the folder that was read last are kept until the folder changes."""
+        known = self._last_names
+        with suppress(FileNotFoundError):
+            changed_ns = os.stat(folder).st_mtime_ns
+            if known is None or known[:2] != (folder, changed_ns):
+                known = self._last_names = (folder, changed_ns, frozenset(os.listdir(folder)))
+            return known[2]
+        return frozenset()
 
     def _entries(self, folder: Path) -> list[tuple[os.DirEntry[str], bool]]:
         def scan() -> list[tuple[os.DirEntry[str], bool]]:
@@ -85,6 +112,17 @@ def _refused(folder: Path) -> ConfigurationError:
         f"folder {folder} cannot be listed: permission denied. Give this user the right to read and search it, "
         "or leave it out with --exclude"
     )
+
+
+def _has_other_name(path: Path) -> bool:
+    """Whether the file is also found by its name in other case or in another Unicode normalization form."""
+    name = path.name
+    others = {name.swapcase(), unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)} - {name}
+    for other in others:
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.lstat(path), os.lstat(path.with_name(other))):
+                return True
+    return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

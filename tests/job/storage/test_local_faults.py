@@ -21,6 +21,7 @@ from job.errors import (
     UnstorableObjectError,
     UsageError,
 )
+from job.plan.output_names import fold
 from job.storage import exclusive
 from job.storage.local import LocalStore
 from job.storage.probe import FileSystemTraits, names_meet, probe_file_system
@@ -289,6 +290,38 @@ def test_a_read_only_file_system_refuses(store: LocalStore, monkeypatch: pytest.
     monkeypatch.setattr(Path, "mkdir", failing(errno.EROFS))
     with pytest.raises(ObjectRefusedError, match="read-only"):
         store.put("a", b"")
+
+
+def test_suffixes_are_those_of_files_of_exactly_this_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system calls find a file by its name in any case and Unicode form, as on APFS."""
+    for key in ("Day/Img.json", "Day/Img.jpg", "Day/\u00e9.json"):
+        (tmp_path / key).parent.mkdir(exist_ok=True)
+        (tmp_path / key).touch()
+
+    def real_path(path: Any) -> str:
+        parts, found = Path(path).relative_to(tmp_path).parts, str(tmp_path)
+        for part in parts:
+            names = listdir(found) if os.path.isdir(found) else []
+            found += "/" + next((name for name in names if fold(name) == fold(part)), part)
+        return found
+
+    def folding(call: Callable[..., Any]) -> Callable[..., Any]:
+        def found(path: Any, **options: Any) -> Any:
+            return call(real_path(path) if Path(path).is_relative_to(tmp_path) else path, **options)
+
+        return found
+
+    stat, listdir = os.stat, os.listdir
+    monkeypatch.setattr(os, "listdir", folding(os.listdir))
+    monkeypatch.setattr(os.path, "isdir", lambda path: (stat(path).st_mode & 0o170000) == 0o040000)
+    monkeypatch.setattr(os, "stat", folding(os.stat))
+    monkeypatch.setattr(os, "lstat", folding(os.lstat))
+    store = LocalStore(tmp_path, "a")
+    assert (tmp_path / "day" / "IMG.json").is_file()
+    assert store.existing_suffixes("Day/Img") == {".json", ".jpg"}
+    for stem in ("Day/IMG", "day/Img", "Day/e\u0301"):
+        assert store.existing_suffixes(stem) == frozenset()
+    assert store.existing_suffixes("Day/\u00e9") == {".json"}
 
 
 def test_the_probe_tells_a_plain_linux_file_system(store: LocalStore, tmp_path: Path) -> None:

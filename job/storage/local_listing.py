@@ -67,11 +67,21 @@ class LocalListing:
             path: Of an existing file, below the root.
         """
         if self._folds_names is None:
-            self._folds_names = _has_other_name(path)
-        if not self._folds_names and (str(path).isascii() or not _has_other_name(path)):
+            self._folds_names = self._is_folded(path)
+        if not self._folds_names and (str(path).isascii() or not self._is_folded(path)):
             return True
         parts = [path, *path.parents][: len(path.relative_to(self._root).parts)]
         return all(part.name in self._names(part.parent) for part in parts)
+
+    def _is_folded(self, path: Path) -> bool:
+        """Whether the file is also found by a name that its folder does not list.
+
+        Inode numbers do not tell: FUSE gives each name one of its own.
+        """
+        name = path.name
+        others = {name.swapcase(), unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)} - {name}
+        found = {other for other in others if os.path.lexists(path.with_name(other))}
+        return bool(found) and (name not in self._names(path.parent) or not found <= self._names(path.parent))
 
     def _names(self, folder: Path) -> frozenset[str]:
         """Names in a folder; those of the folder that was read last are kept until the folder changes."""
@@ -112,17 +122,6 @@ def _refused(folder: Path) -> ConfigurationError:
         f"folder {folder} cannot be listed: permission denied. Give this user the right to read and search it, "
         "or leave it out with --exclude"
     )
-
-
-def _has_other_name(path: Path) -> bool:
-    """Whether the file is also found by its name in other case or in another Unicode normalization form."""
-    name = path.name
-    others = {name.swapcase(), unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)} - {name}
-    for other in others:
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.lstat(path), os.lstat(path.with_name(other))):
-                return True
-    return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

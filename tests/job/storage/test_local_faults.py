@@ -316,6 +316,7 @@ def test_suffixes_are_those_of_files_of_exactly_this_name(tmp_path: Path, monkey
     monkeypatch.setattr(os.path, "isdir", lambda path: (stat(path).st_mode & 0o170000) == 0o040000)
     monkeypatch.setattr(os, "stat", folding(os.stat))
     monkeypatch.setattr(os, "lstat", folding(os.lstat))
+    monkeypatch.setattr(os.path, "lexists", folding(os.path.lexists))
     store = LocalStore(tmp_path, "a")
     assert (tmp_path / "day" / "IMG.json").is_file()
     assert store.existing_suffixes("Day/Img") == {".json", ".jpg"}

@@ -1,4 +1,4 @@
-"""Files of a store that are too large for memory, brought here part by part."""
+"""Downloads objects that are too large for memory, in parts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ PART_BYTES = 16 << 20
 def download(
     store: Store, key: str, path: Path, *, size: int | None = None, on_progress: OnProgress = lambda: None
 ) -> None:
-    """Append to a file what it lacks, and sync it.
+    """Append the missing bytes of an object to a file, and fsync it.
 
     Args:
-        store: Where the original is.
-        key: What it is called there.
-        path: The file; what it holds is taken for the beginning.
-        size: Bytes of the original; None to go on to its end.
-        on_progress: Told of every part.
+        store: Holds the object.
+        key: Of the object.
+        path: The file; its content is taken as the beginning of the object.
+        size: Of the object in bytes; None to read to its end.
+        on_progress: Called after every part.
 
     Raises:
-        ObjectMissingError: There is no original.
+        ObjectMissingError: There is no such object.
         ObjectRefusedError: This user may not read it.
     """
     with path.open("ab") as stream:

@@ -1,10 +1,12 @@
-"""Requests to any storage that fsspec has a driver for: memory, GCS, Azure and others.
+"""Requests to any storage that fsspec supports: memory, GCS, Azure and others.
 
-Folders are listed one by one and held in memory one at a time; only S3 has a driver of its own that pages.
+Each folder is listed whole, one at a time. Only the S3 driver lists in pages.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,8 @@ from fsspec.core import url_to_fs
 
 from job.errors import ObjectMissingError, ObjectRefusedError, UsageError
 from job.storage.keys import ordered
-from job.storage.listing import Level
-from job.storage.retry import TransientError
+from job.storage.listing import DirListing
+from job.storage.retry import RefusedError, TransientError
 from job.storage.store import Fetched, StoredObject
 
 _TIME_FIELDS = ("mtime", "updated", "last_modified", "LastModified", "modified", "created")
@@ -28,7 +30,7 @@ class FsspecDriver:
 
         Args:
             url: Of the folder.
-            options: Of the fsspec driver.
+            options: Storage options of the fsspec driver.
         """
         options.setdefault("use_listings_cache", False)
         self._fs, root = url_to_fs(url, **options)
@@ -37,22 +39,21 @@ class FsspecDriver:
 
     @property
     def url(self) -> str:
-        """As it was given."""
+        """The URL that was given, without a slash at its end."""
         return self._url
 
     def exists(self) -> bool:
-        """Object stores have no empty folders: whatever can be listed is there."""
+        """True: object stores have no folders that could be missing."""
         return True
 
-    def list_dir(self, prefix: str, after: str) -> Level:
-        """See `Driver.list_dir`: the whole folder in one answer."""
+    def list_dir(self, prefix: str, after: str) -> DirListing:
+        """See `Driver.list_dir`: the whole folder in one response."""
         folder = f"{self._root}/{prefix}".rstrip("/")
         try:
-            entries = self._fs.ls(folder, detail=True)
+            with _mapped_errors():
+                entries = self._fs.ls(folder, detail=True)
         except (FileNotFoundError, NotADirectoryError):
-            return Level((), ())
-        except OSError as exc:
-            raise TransientError(f"{type(exc).__name__}: {exc}") from exc
+            return DirListing((), ())
         start = len(folder) + 1
         objects = [
             StoredObject(prefix + entry["name"][start:], entry["size"] or 0, _modified_s(entry))
@@ -60,7 +61,7 @@ class FsspecDriver:
             if entry["type"] == "file" and entry["name"] != folder
         ]
         folders = [entry["name"].rstrip("/")[start:] for entry in entries if entry["type"] == "directory"]
-        return Level(
+        return DirListing(
             tuple(sorted((item for item in objects if item.key > after), key=lambda item: ordered(item.key))),
             tuple(sorted((name for name in folders if name), key=ordered)),
         )
@@ -75,69 +76,73 @@ class FsspecDriver:
 
     def _read(self, key: str, **part: int) -> bytes:
         try:
-            return bytes(self._fs.cat_file(self._path(key), **part))
+            with _mapped_errors():
+                return bytes(self._fs.cat_file(self._path(key), **part))
         except (FileNotFoundError, IsADirectoryError) as exc:
             raise ObjectMissingError(f"{self._url}/{key}: no such object") from exc
-        except PermissionError as exc:
+        except RefusedError as exc:
             raise ObjectRefusedError(f"{self._url}/{key}: {exc}") from exc
-        except OSError as exc:
-            raise TransientError(f"{type(exc).__name__}: {exc}") from exc
 
     def stat(self, key: str) -> StoredObject | None:
         """See `Driver.stat`."""
         try:
-            entry = self._fs.info(self._path(key))
+            with _mapped_errors():
+                entry = self._fs.info(self._path(key))
         except FileNotFoundError:
             return None
-        except OSError as exc:
-            raise TransientError(f"{type(exc).__name__}: {exc}") from exc
         return StoredObject(key, entry["size"] or 0, _modified_s(entry)) if entry["type"] == "file" else None
 
     def put(self, key: str, data: bytes) -> None:
         """See `Driver.put`."""
-        try:
+        with _mapped_errors():
             self._fs.pipe_file(self._path(key), data)
-        except OSError as exc:
-            raise TransientError(f"{type(exc).__name__}: {exc}") from exc
 
     def put_file(self, key: str, path: Path) -> None:
         """See `Driver.put_file`."""
-        try:
+        with _mapped_errors():
             self._fs.put_file(str(path), self._path(key))
-        except OSError as exc:
-            raise TransientError(f"{type(exc).__name__}: {exc}") from exc
 
     def create(self, key: str, data: bytes) -> bool:
-        """See `Driver.create`; `doctor` races it, since drivers differ in how exclusive it is."""
+        """See `Driver.create`; not every driver is atomic here, so `doctor` tests it."""
         try:
-            self._fs.pipe_file(self._path(key), data, mode="create")
+            with _mapped_errors():
+                self._fs.pipe_file(self._path(key), data, mode="create")
         except FileExistsError:
             return False
-        except OSError as exc:
-            raise TransientError(f"{type(exc).__name__}: {exc}") from exc
         except (TypeError, NotImplementedError, ValueError) as exc:
-            raise UsageError(f"{self._url}: the driver of this storage cannot create exclusively: {exc}") from exc
+            raise UsageError(
+                f"{self._url}: its fsspec driver has no exclusive create: {exc}. Use S3, GCS, Azure or a local folder"
+            ) from exc
         return True
 
     def copy(self, key: str, fetched: Fetched) -> bool:
-        """Never: a version cannot be asked for."""
+        """False: fsspec cannot copy a given version of an object."""
         return False
 
     def delete(self, key: str) -> None:
         """See `Driver.delete`."""
-        try:
+        with suppress(FileNotFoundError), _mapped_errors():
             self._fs.rm_file(self._path(key))
-        except FileNotFoundError:
-            return
-        except OSError as exc:
-            raise TransientError(f"{type(exc).__name__}: {exc}") from exc
 
     def now_s(self) -> None:
-        """No driver tells its storage's time."""
+        """None: fsspec has no clock of the storage."""
         return
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
+
+
+@contextmanager
+def _mapped_errors() -> Iterator[None]:
+    """Map what may succeed in a retry; errors that tell what is there pass."""
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError):
+        raise
+    except PermissionError as exc:
+        raise RefusedError(f"{type(exc).__name__}: {exc}") from exc
+    except OSError as exc:
+        raise TransientError(f"{type(exc).__name__}: {exc}") from exc
 
 
 def _modified_s(entry: dict[str, Any]) -> float:

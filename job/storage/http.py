@@ -1,4 +1,4 @@
-"""Requests to a plain web server, such as one that holds a model: it is read by keys and never written."""
+"""Requests to a web server, such as one that holds a model; read-only."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from aiohttp import ClientError, ClientResponseError, ClientTimeout
 
 from job.errors import ConfigurationError, ObjectRefusedError, UsageError
 from job.storage.generic import FsspecDriver
-from job.storage.listing import Level
+from job.storage.listing import DirListing
 from job.storage.retry import RefusedError, TransientError
 from job.storage.store import Fetched, StoredObject
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 30
 """Longest wait for a connection, and for the next bytes on it."""
 
-_UNAUTHORIZED, _BEYOND_END = 401, 416
-_PASSING = {408, 425, 429}
+_UNAUTHORIZED, _BEYOND_END, _NOT_IMPLEMENTED = 401, 416, 501
+_RETRIED = {408, 425, 429}
 
 
 class HttpDriver(FsspecDriver):
-    """See `job.storage.object_store.Driver`. Proxies and .netrc are those of the environment."""
+    """See `job.storage.object_store.Driver`. Uses the proxies and the .netrc of the environment."""
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         """See `FsspecDriver`."""
@@ -30,7 +30,7 @@ class HttpDriver(FsspecDriver):
         client = {"trust_env": True, "timeout": timeout, **options.pop("client_kwargs", {})}
         super().__init__(url, {**options, "client_kwargs": client})
 
-    def list_dir(self, prefix: str, after: str) -> Level:
+    def list_dir(self, prefix: str, after: str) -> DirListing:
         """See `Driver.list_dir`: the links of a page."""
         with self._mapped_errors(prefix):
             return super().list_dir(prefix, after)
@@ -49,7 +49,7 @@ class HttpDriver(FsspecDriver):
         """See `Driver.fetch_range`.
 
         Raises:
-            ConfigurationError: The server sends whole files whatever is asked for.
+            ConfigurationError: The server ignores range requests.
         """
         try:
             with self._mapped_errors(key):
@@ -57,16 +57,16 @@ class HttpDriver(FsspecDriver):
         except _BeyondEndError:
             return b""
         if len(data) > length:
-            raise ConfigurationError(f"{self.url}/{key}: this server sends no parts of files: give one that does")
+            raise ConfigurationError(f"{self.url}/{key}: the server does not support range requests: use one that does")
         return data
 
     def put(self, key: str, data: bytes) -> None:
-        """Never.
+        """Unsupported.
 
         Raises:
             UsageError: Always.
         """
-        raise UsageError(f"{self.url}: a web server is read, never written: give a folder or a bucket")
+        raise UsageError(f"{self.url}: a web server is read-only: give a folder or a bucket")
 
     @contextmanager
     def _mapped_errors(self, key: str) -> Iterator[None]:
@@ -87,6 +87,6 @@ def _error_of(status: int, message: str) -> Exception:
         return _BeyondEndError(message)
     if status == _UNAUTHORIZED:
         return RefusedError(message)
-    if status >= 500 or status in _PASSING:
+    if (status >= 500 and status != _NOT_IMPLEMENTED) or status in _RETRIED:
         return TransientError(message)
     return ObjectRefusedError(message)

@@ -1,8 +1,8 @@
-"""A long listing in order, from many requests at once.
+"""Lists many keys in order, with concurrent requests.
 
-The key space is cut into ranges, at the folders that lie near the top; up to 32 ranges are listed at a time, each
-a few pages ahead of the reader. The pages are handed out in order of the ranges, so memory holds
-`_RANGES_AT_ONCE * _PAGES_AHEAD` pages at most, however many keys there are.
+The key space is split into ranges at its upper folders. Up to 32 ranges are listed concurrently, each a few pages
+ahead of the reader. The pages are yielded in order of the ranges, so memory holds at most
+`_CONCURRENT_RANGES * _PAGES_AHEAD` pages for any number of keys.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from job.storage.keys import ordered
 from job.storage.store import StoredObject
 from job.system.threads import map_in_threads
 
-_RANGES_AT_ONCE = 32
+_CONCURRENT_RANGES = 32
 _PAGES_AHEAD = 3
-_DEEPEST_CUT = 6
+_MAX_SPLIT_DEPTH = 6
 LAST_CHARACTER = "\U0010ffff"
 """Sorts after every other character, in UTF-8 as well."""
 _POLL_S = 0.2
@@ -28,20 +28,20 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True)
 class Page:
-    """A part of a listing: objects, ascending, and whether it was the last."""
+    """A part of a listing: objects, ascending, and whether it is the last part."""
 
     objects: tuple[StoredObject, ...]
     is_last: bool
 
 
 @dataclass(frozen=True)
-class Level:
-    """What lies directly in a folder.
+class DirListing:
+    """What is directly in a folder.
 
     Attributes:
         objects: Ascending.
         folders: Their names, ascending.
-        next_key: Where the listing of a folder of many goes on, or None at its end.
+        next_key: After which key the listing continues, or None at its end.
     """
 
     objects: tuple[StoredObject, ...]
@@ -51,7 +51,7 @@ class Level:
 
 @dataclass(frozen=True)
 class _Range:
-    """Keys that begin with `prefix`, after `after`; flat when no folder was seen among them."""
+    """Keys with the prefix `prefix`, after `after`; flat if no folder was seen among them."""
 
     prefix: str
     after: str
@@ -59,43 +59,43 @@ class _Range:
 
 
 ListPage = Callable[[str, str], Page]
-ListLevel = Callable[[str, str], Level]
+ListDir = Callable[[str, str], DirListing]
 
 
 def list_in_order(
-    list_page: ListPage, list_level: ListLevel, folder: str, *, skip: str | None, after: str
+    list_page: ListPage, list_dir: ListDir, folder: str, *, skip: str | None, after: str
 ) -> Iterator[StoredObject]:
-    """Objects in a folder, however deep, ascending.
+    """Objects in a folder and all its subfolders, ascending.
 
     Args:
         list_page: Lists objects under a prefix, after a key.
-        list_level: Lists what lies directly in a folder, after a key.
+        list_dir: Lists what is directly in a folder, after a key.
         folder: Prefix of the folder, empty or with a slash at its end.
-        skip: A folder to leave out.
+        skip: A folder to leave out, without a slash at its end.
         after: Only keys after this one.
 
     Raises:
-        ConfigurationError: The storage does not list in order.
+        ConfigurationError: The storage does not list in byte order.
     """
     skipped = f"{skip}/" if skip else None
-    for item in _checked(_list_all(list_page, list_level, _Range(folder, after), skipped)):
+    for item in _checked(_list_all(list_page, list_dir, _Range(folder, after), skipped)):
         if skipped is None or not item.key.startswith(skipped):
             yield item
 
 
-def _list_all(list_page: ListPage, list_level: ListLevel, whole: _Range, skipped: str | None) -> Iterator[StoredObject]:
-    """A listing of one page is done; a longer one is cut into ranges from its second page on."""
+def _list_all(list_page: ListPage, list_dir: ListDir, whole: _Range, skipped: str | None) -> Iterator[StoredObject]:
+    """A listing of more than one page is split into ranges after its first page."""
     first = list_page(whole.prefix, whole.after)
     yield from first.objects
     if not first.is_last:
-        parts = _cut(list_level, _ranges_after(whole.prefix, first.objects[-1].key), skipped)
+        parts = _split(list_dir, _ranges_after(whole.prefix, first.objects[-1].key), skipped)
         yield from _read_ahead(list_page, parts)
 
 
 def _ranges_after(folder: str, key: str) -> list[_Range | StoredObject]:
-    """What of a folder comes after a key: the rest of the key's own folder, then of each folder around it.
+    """Ranges of a folder after a key: the rest of the key's own folder, then of each parent folder.
 
-    So no level is ever asked for from a key that lies deeper in it, to which servers give different answers.
+    So no folder is listed after a key of one of its subfolders, to which servers respond differently.
     """
     ranges: list[_Range | StoredObject] = []
     inner, after = key[: key.rfind("/") + 1], key
@@ -105,28 +105,30 @@ def _ranges_after(folder: str, key: str) -> list[_Range | StoredObject]:
     return [*ranges, _Range(folder, after)]
 
 
-def _cut(list_level: ListLevel, parts: list[_Range | StoredObject], skipped: str | None) -> list[_Range | StoredObject]:
-    """Cut ranges at their folders, and those again, until there are enough parts."""
-    for _ in range(_DEEPEST_CUT):
+def _split(list_dir: ListDir, parts: list[_Range | StoredObject], skipped: str | None) -> list[_Range | StoredObject]:
+    """Split ranges at their folders repeatedly, until there are enough parts."""
+    for _ in range(_MAX_SPLIT_DEPTH):
         ranges = [part for part in parts if isinstance(part, _Range)]
-        to_cut = [part for part in ranges if not part.is_flat]
-        if not to_cut or len(ranges) >= _RANGES_AT_ONCE:
+        to_split = [part for part in ranges if not part.is_flat]
+        if not to_split or len(ranges) >= _CONCURRENT_RANGES:
             break
-        cut = dict(zip(to_cut, map_in_threads(lambda part: _cut_once(list_level, part), to_cut), strict=True))
-        flat = [piece for part in parts for piece in (cut.get(part, [part]) if isinstance(part, _Range) else [part])]
+        pieces_of = dict(zip(to_split, map_in_threads(lambda part: _split_once(list_dir, part), to_split), strict=True))
+        flat = [
+            piece for part in parts for piece in (pieces_of.get(part, [part]) if isinstance(part, _Range) else [part])
+        ]
         parts = [part for part in flat if skipped is None or not _key_of(part).startswith(skipped)]
     return parts
 
 
-def _cut_once(list_level: ListLevel, part: _Range) -> list[_Range | StoredObject]:
-    """One request: the objects directly in a folder as they are, its folders as ranges, what is beyond as one more."""
-    level = list_level(part.prefix, part.after)
-    cut: list[_Range | StoredObject] = list(level.objects)
-    cut.extend(_Range(f"{part.prefix}{name}/", "") for name in level.folders)
-    cut.sort(key=lambda item: ordered(_key_of(item)))
-    if level.next_key is not None:
-        cut.append(_Range(part.prefix, level.next_key, is_flat=not level.folders))
-    return cut
+def _split_once(list_dir: ListDir, part: _Range) -> list[_Range | StoredObject]:
+    """One request: the objects directly in a folder, each of its folders as a range, and the keys beyond as a range."""
+    listing = list_dir(part.prefix, part.after)
+    pieces: list[_Range | StoredObject] = list(listing.objects)
+    pieces.extend(_Range(f"{part.prefix}{name}/", "") for name in listing.folders)
+    pieces.sort(key=lambda item: ordered(_key_of(item)))
+    if listing.next_key is not None:
+        pieces.append(_Range(part.prefix, listing.next_key, is_flat=not listing.folders))
+    return pieces
 
 
 def _key_of(part: _Range | StoredObject) -> str:
@@ -135,7 +137,7 @@ def _key_of(part: _Range | StoredObject) -> str:
 
 def _read_ahead(list_page: ListPage, parts: list[_Range | StoredObject]) -> Iterator[StoredObject]:
     ended = threading.Event()
-    pool = ThreadPoolExecutor(_RANGES_AT_ONCE, thread_name_prefix="list")
+    pool = ThreadPoolExecutor(_CONCURRENT_RANGES, thread_name_prefix="list")
     inboxes: dict[int, queue.Queue[Page | BaseException]] = {}
     try:
         for number, part in enumerate(parts):
@@ -169,7 +171,7 @@ def _list_range(
     while True:
         try:
             page: Page | BaseException = list_page(part.prefix, after)
-        except BaseException as exc:  # noqa: BLE001 - raised again where the pages are read
+        except BaseException as exc:  # noqa: BLE001 - raised again by the reader
             page = exc
         while not ended.is_set():
             try:
@@ -183,13 +185,13 @@ def _list_range(
 
 
 def _checked(objects: Iterator[StoredObject]) -> Iterator[StoredObject]:
-    """The whole plan rests on the order, and not every storage that speaks S3 keeps it (directory buckets do not)."""
-    before = b""
+    """Check the order, on which the plan depends; S3 directory buckets do not list in order."""
+    previous = b""
     for item in objects:
         key = ordered(item.key)
-        if key < before:
+        if key < previous:
             raise ConfigurationError(
-                f"the storage does not list in order ({item.key!r} comes late): use a general purpose bucket"
+                f"the storage does not list in order ({item.key!r} follows a greater key): use a general purpose bucket"
             )
-        before = key
+        previous = key
         yield item

@@ -1,4 +1,4 @@
-"""A store in an object storage: what every driver has in common, tried again where that may help."""
+"""A store in an object storage: what all drivers have in common, with retries."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Protocol, runtime_checkable
 
 from job.errors import ObjectMissingError
 from job.storage.keys import GROUP_SUFFIXES, MASK_SUFFIX, ordered
-from job.storage.listing import Level, Page, list_in_order
+from job.storage.listing import DirListing, Page, list_in_order
 from job.storage.retry import Retry
 from job.storage.store import PRIVATE_FOLDER, Fetched, FolderTest, Guard, StoredObject, no_folder
 
 
 class Driver(Protocol):
-    """Single requests to a storage, each made once.
+    """Single requests to a storage, without retries.
 
-    Every method raises `TransientError` when another try may help. Keys are relative to `url`; prefixes of
-    folders end with `/` or are empty.
+    Every method raises `TransientError` if a retry may succeed. Keys are relative to `url`. A prefix of a folder ends
+    with `/` or is empty.
     """
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """URL of the folder, without a slash at its end."""
         ...
 
     def exists(self) -> bool:
-        """Whether the bucket is there."""
+        """Whether the bucket exists."""
         ...
 
-    def list_dir(self, prefix: str, after: str) -> Level:
-        """What lies directly in a folder, after a key."""
+    def list_dir(self, prefix: str, after: str) -> DirListing:
+        """List what is directly in a folder, after a key."""
         ...
 
     def fetch(self, key: str) -> Fetched:
@@ -38,44 +38,44 @@ class Driver(Protocol):
         ...
 
     def fetch_range(self, key: str, start: int, length: int) -> bytes:
-        """Read a part, less where the object ends; raises as `fetch` does."""
+        """Read at most `length` bytes from byte `start`; raises as `fetch` does."""
         ...
 
     def stat(self, key: str) -> StoredObject | None:
-        """Size and time."""
+        """Size and time, or None if there is no such object."""
         ...
 
     def put(self, key: str, data: bytes) -> None:
-        """Write whole."""
+        """Write an object atomically."""
         ...
 
     def put_file(self, key: str, path: Path) -> None:
-        """Write a local file whole, in parts where it is large."""
+        """Write a local file atomically; a large one in parts."""
         ...
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write whole where nothing is; False when something is."""
+        """Write an object atomically if the key is free; False if it is not."""
         ...
 
     def copy(self, key: str, fetched: Fetched) -> bool:
-        """Copy inside the storage; False when this storage cannot, or the original has changed."""
+        """Copy server-side; False if the storage cannot, or the original has changed."""
         ...
 
     def delete(self, key: str) -> None:
-        """Remove; nothing there is no error."""
+        """Remove an object; a missing one is no error."""
         ...
 
     def now_s(self) -> float | None:
-        """The storage's clock, or None when it tells no time by itself."""
+        """The clock of the storage, or None if it has no request for that."""
         ...
 
 
 @runtime_checkable
 class PagedDriver(Driver, Protocol):
-    """A driver whose storage lists keys in order from any key on."""
+    """A driver whose storage lists keys in order after any key."""
 
     def page(self, prefix: str, after: str) -> Page:
-        """The next objects, however deep, whose keys begin with `prefix` and come after `after`."""
+        """The next objects with the prefix `prefix` after the key `after`, in all subfolders."""
         ...
 
 
@@ -93,30 +93,30 @@ class ObjectStore:
         return self._driver.url
 
     def exists(self) -> bool:
-        """Whether the bucket is there; a folder in it needs not be."""
+        """Whether the bucket exists; a folder in it need not exist."""
         return self._retry.call(self.url, self._driver.exists)
 
     def list(
         self, prefix: str = "", skip: str | None = None, after: str = "", is_optional: FolderTest = no_folder
     ) -> Iterator[StoredObject]:
-        """See `Store.list`; many pages are fetched at once where the storage can page. No folder is refused."""
+        """See `Store.list`; pages are fetched concurrently if the driver lists in pages. No folder is refused."""
         folder = _folder(prefix)
         if isinstance(self._driver, PagedDriver):
-            return list_in_order(self._page, self._level, folder, skip=skip, after=after)
-        return self._walk_levels(folder, skip, after)
+            return list_in_order(self._page, self._list_dir, folder, skip=skip, after=after)
+        return self._list_recursively(folder, skip, after)
 
     def list_dirs(self, prefix: str) -> tuple[str, ...]:
         """See `Store.list_dirs`."""
         names: list[str] = []
         after: str | None = ""
         while after is not None:
-            level = self._level(_folder(prefix), after)
-            names.extend(level.folders)
-            after = level.next_key
+            listing = self._list_dir(_folder(prefix), after)
+            names.extend(listing.folders)
+            after = listing.next_key
         return tuple(names)
 
     def existing_suffixes(self, stem: str) -> frozenset[str]:
-        """See `Store.existing_suffixes`; one page where the storage can page."""
+        """See `Store.existing_suffixes`; one page if the driver lists in pages."""
         if not isinstance(self._driver, PagedDriver):
             return frozenset(suffix for suffix in GROUP_SUFFIXES if self.stat(stem + suffix) is not None)
         found: set[str] = set()
@@ -161,7 +161,7 @@ class ObjectStore:
             self.put(key, fetched.data, guard)
 
     def create(self, key: str, data: bytes) -> bool:
-        """See `Store.create`; "it exists" may be the answer to one's own earlier try, so it is read back."""
+        """See `Store.create`. "It exists" may be the response to an earlier try of this call, so compare its bytes."""
         if self._retry.call(self._named(key), lambda: self._driver.create(key, data), is_write=True):
             return True
         try:
@@ -174,10 +174,10 @@ class ObjectStore:
         self._retry.call(self._named(key), lambda: self._driver.delete(key))
 
     def flush(self) -> None:
-        """Nothing to do: a put that was answered is stored."""
+        """Nothing to do: an acknowledged put is stored."""
 
     def now_s(self) -> float:
-        """See `Store.now_s`; read off a probe where the storage tells no time by itself."""
+        """See `Store.now_s`; the time of a probe object if the storage has no clock."""
         now_s = self._retry.call(self.url, self._driver.now_s)
         if now_s is not None:
             return now_s
@@ -188,24 +188,24 @@ class ObjectStore:
         return 0.0 if found is None else found.modified_s
 
     def close(self) -> None:
-        """Nothing to do: an object store needs no temporary files."""
+        """Nothing to do: there are no temporary files."""
 
     def _page(self, prefix: str, after: str) -> Page:
         driver = self._driver
         assert isinstance(driver, PagedDriver)
         return self._retry.call(self._named(prefix), lambda: driver.page(prefix, after))
 
-    def _level(self, prefix: str, after: str) -> Level:
+    def _list_dir(self, prefix: str, after: str) -> DirListing:
         return self._retry.call(self._named(prefix), lambda: self._driver.list_dir(prefix, after))
 
-    def _walk_levels(self, folder: str, skip: str | None, after: str) -> Iterator[StoredObject]:
-        """Folder by folder, one in memory at a time: for storages that cannot page."""
-        level = self._level(folder, "")
-        entries: list[tuple[str, StoredObject | None]] = [(item.key, item) for item in level.objects]
-        entries += [(f"{folder}{name}/", None) for name in level.folders if f"{folder}{name}" != skip]
+    def _list_recursively(self, folder: str, skip: str | None, after: str) -> Iterator[StoredObject]:
+        """List folder by folder, each in memory as a whole, for drivers without pages."""
+        listing = self._list_dir(folder, "")
+        entries: list[tuple[str, StoredObject | None]] = [(item.key, item) for item in listing.objects]
+        entries += [(f"{folder}{name}/", None) for name in listing.folders if f"{folder}{name}" != skip]
         for key, item in sorted(entries, key=lambda entry: ordered(entry[0])):
             if item is None:
-                yield from self._walk_levels(key, skip, after)
+                yield from self._list_recursively(key, skip, after)
             elif not after or ordered(key) > ordered(after):
                 yield item
 

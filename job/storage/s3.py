@@ -24,7 +24,7 @@ from botocore.exceptions import (
 from s3fs import S3FileSystem
 
 from job.errors import ConfigurationError, CredentialsRefusedError, ObjectMissingError, ObjectRefusedError, UsageError
-from job.storage.listing import LAST_CHARACTER, Level, Page
+from job.storage.listing import LAST_CHARACTER, DirListing, Page
 from job.storage.retry import RefusedError, RejectedError
 from job.storage.s3_errors import BeyondEndError, ExistsError, NotImplementedByServerError, to_error
 from job.storage.store import PRIVATE_FOLDER, Fetched, StoredObject
@@ -44,7 +44,7 @@ class S3Driver:
 
         Args:
             url: `s3://bucket/folder`.
-            options: Of `s3fs.S3FileSystem`.
+            options: Keyword arguments of `s3fs.S3FileSystem`.
 
         Raises:
             UsageError: The URL has no bucket or an invalid one, or a profile or setting does not exist.
@@ -84,7 +84,7 @@ class S3Driver:
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
     def exists(self) -> bool:
-        """Whether the bucket is there."""
+        """Whether the bucket exists."""
         try:
             self._call("list_objects_v2", MaxKeys=1, Prefix=self._prefix)
         except UsageError:
@@ -92,13 +92,13 @@ class S3Driver:
         return True
 
     def page(self, prefix: str, after: str) -> Page:
-        """See `PagedDriver.page`: one request, but where a page comes empty."""
+        """See `PagedDriver.page`: one request, and one more after each empty page."""
         answer = self._list(prefix, after)
         while not answer.get("Contents") and answer["IsTruncated"]:
             answer = self._list(prefix, after, ContinuationToken=answer["NextContinuationToken"])
         return Page(self._objects(answer), is_last=not answer["IsTruncated"])
 
-    def list_dir(self, prefix: str, after: str) -> Level:
+    def list_dir(self, prefix: str, after: str) -> DirListing:
         """See `Driver.list_dir`: one request."""
         answer = self._list(prefix, after, Delimiter="/")
         objects = self._objects(answer)
@@ -107,7 +107,7 @@ class S3Driver:
         if answer["IsTruncated"]:
             ends = [f"{folder}{LAST_CHARACTER}" for folder in listed[-1:]] + [item.key for item in objects[-1:]]
             next_key = max(ends, key=str.encode)
-        return Level(objects, tuple(folder.removeprefix(prefix).rstrip("/") for folder in listed), next_key)
+        return DirListing(objects, tuple(folder.removeprefix(prefix).rstrip("/") for folder in listed), next_key)
 
     def fetch(self, key: str) -> Fetched:
         """See `Driver.fetch`."""
@@ -135,7 +135,7 @@ class S3Driver:
         self._write("put_object", key, Body=data)
 
     def put_file(self, key: str, path: Path) -> None:
-        """See `Driver.put_file`; a large one in a multipart upload."""
+        """See `Driver.put_file`; a large one by a multipart upload."""
         try:
             self._run(self._fs._put_file(str(path), f"{self._bucket}/{self._prefix}{key}"), key)
         except ObjectRefusedError as exc:
@@ -154,7 +154,7 @@ class S3Driver:
         return True
 
     def copy(self, key: str, fetched: Fetched) -> bool:
-        """See `Driver.copy`; only an original that this account reads too and that is still what was read."""
+        """See `Driver.copy`; only with the credentials of the original, and only if its etag is unchanged."""
         if not (isinstance(fetched.source, S3Driver) and fetched.source._account == self._account):
             return False
         bucket, _, original = fetched.key.partition("/")
@@ -182,7 +182,7 @@ class S3Driver:
         self._write("delete_object", key)
 
     def now_s(self) -> float:
-        """The `Date` of an answer, in whole seconds like every time that S3 tells."""
+        """The `Date` of a response, in whole seconds like every time of S3."""
         answer = self._call("list_objects_v2", MaxKeys=1, Prefix=f"{self._prefix}{PRIVATE_FOLDER}/")
         return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
 
@@ -199,7 +199,7 @@ class S3Driver:
         )
 
     def _write(self, method: str, key: str, **arguments: Any) -> None:
-        """A write that is refused is never the object's fault, so it is tried again."""
+        """Map a refused write to refused credentials: the object is not the cause."""
         try:
             self._call(method, key, Key=self._prefix + key, **arguments)
         except ObjectRefusedError as exc:

@@ -1,8 +1,8 @@
-"""The border to storage: what a run needs of a folder or a bucket (job.storage.open opens one).
+"""The protocol of storage: what a run needs of a folder or a bucket (job.storage.open opens one).
 
-A store is a folder of whole objects under relative keys with `/` between their parts (UTF-8, ordered byte by
-byte). An object appears whole or not at all, and `create` makes it exclusively: those two are all that a run
-needs to survive anything (see docs/concepts/architecture.md, "Why nothing is lost").
+A store is a folder of objects under relative keys with `/` between their parts (UTF-8, ordered by bytes). Every
+write is atomic, and `create` is exclusive: a run depends on these two guarantees only (see
+docs/concepts/architecture.md, "Why nothing is lost").
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from job.errors import ConfigurationError, CredentialsRefusedError, ObjectError,
 PRIVATE_FOLDER = "_sam3"
 
 Guard = Callable[[], None]
-"""Called before every try of a write; raises when the object must not be written any more."""
+"""Called before every try of a write; raises if the object must not be written any more."""
 
 
 FolderTest = Callable[[str], bool]
@@ -46,13 +46,13 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A whole object that was read.
+    """An object that was read.
 
     Attributes:
         data: Its bytes.
         source: The driver that read it, or None if the storage cannot copy it server-side.
-        key: Bucket and key of the object.
-        etag: Entity tag of exactly these bytes (RFC 9110, 8.8.3).
+        key: Bucket and key of the object, with a slash between them.
+        etag: Entity tag of these bytes (RFC 9110, 8.8.3).
     """
 
     data: bytes
@@ -62,18 +62,18 @@ class Fetched:
 
 
 class Store(Protocol):
-    """A folder of whole objects. Safe to use from several threads.
+    """A folder of objects. Thread-safe.
 
-    Every method raises `StorageError` when the storage is out of reach for longer than it is tried again.
+    Every method raises `StorageError` if the storage is out of reach for longer than requests are retried.
     """
 
     @property
     def url(self) -> str:
-        """Where it is, as a person would write it."""
+        """Absolute path or URL of the folder, without a slash at its end."""
         ...
 
     def exists(self) -> bool:
-        """Whether the folder (of an object store: the bucket) is there."""
+        """Whether the folder (of an object store: the bucket) exists."""
         ...
 
     def list(
@@ -93,32 +93,32 @@ class Store(Protocol):
         ...
 
     def existing_suffixes(self, stem: str) -> frozenset[str]:
-        """Suffixes (see job.storage.keys) of the objects whose key is the stem and such a suffix."""
+        """Those of `job.storage.keys.GROUP_SUFFIXES` that make a key of an existing object with the stem."""
         ...
 
     def read(self, key: str) -> bytes:
-        """The whole object.
+        """The bytes of an object.
 
         Raises:
-            ObjectMissingError: There is none.
+            ObjectMissingError: There is no such object.
             ObjectRefusedError: This user may not read it.
         """
         ...
 
     def fetch(self, key: str) -> Fetched:
-        """The whole object, as `copy_from` takes it; raises as `read` does."""
+        """An object for `copy_from`; raises as `read` does."""
         ...
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
-        """At most `length` bytes of an object from byte `start` on; fewer where it ends. Raises as `read` does."""
+        """At most `length` bytes of an object from byte `start`, fewer at its end; raises as `read` does."""
         ...
 
     def stat(self, key: str) -> StoredObject | None:
-        """Size and time of an object, or None when there is none."""
+        """Size and time of an object, or None if there is no such object."""
         ...
 
     def put(self, key: str, data: bytes, guard: Guard | None = None) -> None:
-        """Store an object whole, in place of an earlier one.
+        """Write an object atomically; replaces an earlier one.
 
         Raises:
             StorageError: Out of reach, or no space left.
@@ -127,40 +127,40 @@ class Store(Protocol):
         ...
 
     def put_file(self, key: str, path: Path) -> None:
-        """Store a file of this machine, which may be too large for memory."""
+        """Write an object from a local file, which may be too large for memory."""
         ...
 
     def copy_from(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:
-        """Store what was read from this or another store; where both are one storage, by a copy inside of it."""
+        """Write an object that was read from this or another store; by a server-side copy if possible."""
         ...
 
     def create(self, key: str, data: bytes) -> bool:
-        """Store an object whole only if there is none of that key.
+        """Write an object atomically if the key is free.
 
         Returns:
-            Whether the object that is there now is this one.
+            Whether the stored object has these bytes.
         """
         ...
 
     def delete(self, key: str) -> None:
-        """Remove an object; one that is not there is no error."""
+        """Remove an object; a missing one is no error."""
         ...
 
     def flush(self) -> None:
-        """Make sure that everything put so far survives a power cut."""
+        """Make every write so far durable: it survives a power cut."""
         ...
 
     def now_s(self) -> float:
-        """The store's own clock, comparable with `StoredObject.modified_s`."""
+        """The clock of the store, comparable with `StoredObject.modified_s`."""
         ...
 
     def close(self) -> None:
-        """Remove what only this user of the store needed."""
+        """Remove the temporary files of this process."""
         ...
 
 
 def read_if_there(store: Store, key: str) -> bytes | None:
-    """The whole object, or None when there is none."""
+    """The bytes of an object, or None if there is no such object."""
     try:
         return store.read(key)
     except ObjectMissingError:
@@ -169,25 +169,25 @@ def read_if_there(store: Store, key: str) -> bytes | None:
 
 @contextmanager
 def first_writes(store: Store) -> Iterator[None]:
-    """Around the first writes to an output: where they are refused, every process would see the same.
+    """Map a refusal of the first writes to an output: every process would see the same.
 
     Raises:
-        ConfigurationError: The store refuses to be written to.
+        ConfigurationError: The store refuses writes.
     """
     try:
         yield
     except ObjectError as exc:
         raise ConfigurationError(
-            f"output {store.url} cannot be written ({exc}): give another folder, or the right to write to it"
+            f"output {store.url} cannot be written ({exc}): give another folder, or permission to write to it"
         ) from exc
 
 
 @contextmanager
 def refusals_are_configuration(*, is_planner: bool) -> Iterator[None]:
-    """Where storage refuses the planner from the start, every other process would see the same.
+    """Map refused credentials of a planner: every process would see the same.
 
     Raises:
-        ConfigurationError: Storage has refused this user from the start, and this process is to plan.
+        ConfigurationError: The storage has refused every request, and this process plans.
     """
     try:
         yield

@@ -15,7 +15,7 @@ from pathlib import Path
 from job.plan.planner import Sizing, make_plan
 from job.plan.selection import Selection
 from job.run.run import open_run
-from job.storage.listing import LAST_CHARACTER, Level, Page
+from job.storage.listing import LAST_CHARACTER, DirListing, Page
 from job.storage.local import LocalStore
 from job.storage.object_store import ObjectStore
 from job.storage.store import FolderTest, StoredObject, no_folder
@@ -49,16 +49,16 @@ class SyntheticDriver:
         stop = min(start + PAGE_KEYS, last)
         return Page(tuple(self._object(index) for index in range(start, stop)), is_last=stop == last)
 
-    def list_dir(self, prefix: str, after: str) -> Level:
+    def list_dir(self, prefix: str, after: str) -> DirListing:
         """See `Driver.list_dir`."""
         time.sleep(PAGE_S)
         if prefix:
             page = self.page(prefix, after)
-            return Level(page.objects, (), None if page.is_last else page.objects[-1].key)
+            return DirListing(page.objects, (), None if page.is_last else page.objects[-1].key)
         folders = [f"camera{number:06d}" for number in range(-(-self._count // KEYS_IN_A_FOLDER))]
         folders = [name for name in folders if f"{name}/" > after]
         next_key = None if len(folders) <= PAGE_KEYS else f"{folders[PAGE_KEYS - 1]}/{LAST_CHARACTER}"
-        return Level((), tuple(folders[:PAGE_KEYS]), next_key)
+        return DirListing((), tuple(folders[:PAGE_KEYS]), next_key)
 
     def _range(self, prefix: str) -> tuple[int, int]:
         width = len(self._suffixes)

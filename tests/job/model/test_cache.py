@@ -226,7 +226,7 @@ def test_a_model_that_is_forbidden_is_an_error_at_once(web: Web, cache: Path) ->
 
 def test_a_server_without_ranges_is_told_apart(web: Web, cache: Path) -> None:
     web.has_ranges = False
-    with pytest.raises(ConfigurationError, match="sends no parts of files"):
+    with pytest.raises(ConfigurationError, match="does not support range requests"):
         opened(web, cache).fetch()
 
 

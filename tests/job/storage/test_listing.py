@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from job.errors import ConfigurationError
 from job.storage.keys import ordered
-from job.storage.listing import Level, Page, list_in_order
+from job.storage.listing import DirListing, Page, list_in_order
 from job.storage.store import StoredObject
 
 parts = st.text(alphabet="ab./0é\U0001f600", min_size=1, max_size=3)
@@ -33,7 +33,7 @@ class Bucket:
         found = [name for name in self.names if name.startswith(prefix) and ordered(name) > ordered(after)]
         return Page(tuple(map(stored, found[: self.page_size])), is_last=len(found) <= self.page_size)
 
-    def list_dir(self, prefix: str, after: str) -> Level:
+    def list_dir(self, prefix: str, after: str) -> DirListing:
         with self.lock:
             self.levels += 1
         entries: dict[str, bool] = {}
@@ -46,7 +46,7 @@ class Bucket:
         if len(entries) > self.page_size:
             last, is_folder = taken[-1]
             next_key = f"{last}\U0010ffff" if is_folder else last
-        return Level(
+        return DirListing(
             tuple(stored(name) for name, is_folder in taken if not is_folder),
             tuple(name.removeprefix(prefix)[:-1] for name, is_folder in taken if is_folder),
             next_key,

@@ -218,8 +218,9 @@ def test_credentials_that_are_refused_are_tried_for_a_while(
         opened(web, cache)
 
 
-def test_a_model_that_is_forbidden_is_an_error_at_once(web: Web, cache: Path) -> None:
-    web.refusals = [403]
+@pytest.mark.parametrize("status", [403, 405, 501])
+def test_a_model_that_is_forbidden_is_an_error_at_once(web: Web, cache: Path, status: int) -> None:
+    web.refusals = [status]
     with pytest.raises(ArtifactError, match="may not be read"):
         opened(web, cache)
 

@@ -7,14 +7,20 @@ import threading
 from pathlib import Path
 
 import pytest
+from fsspec import register_implementation
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from job.errors import ObjectMissingError, UsageError
+from job.errors import CredentialsRefusedError, ObjectMissingError, ObjectRefusedError, UsageError
+from job.storage.generic import FsspecDriver
 from job.storage.keys import ordered
 from job.storage.local import LocalStore
+from job.storage.object_store import ObjectStore
 from job.storage.open import open_store
+from job.storage.retry import Retry
 from job.storage.store import read_if_there
+from tests.fakes import JumpingClock
 
 parts = st.text(st.sampled_from("ab-.0é"), min_size=1, max_size=3).filter(lambda name: set(name) != {"."})
 names = st.lists(parts, min_size=1, max_size=3).map("/".join)
@@ -137,3 +143,30 @@ def test_the_scheme_of_a_url_is_case_insensitive_but_nothing_else_is() -> None:
     open_store("Memory://Case/In", "a").put("K", b"1")
     assert open_store("memory://Case/In", "a").read("K") == b"1"
     assert read_if_there(open_store("memory://case/in", "a"), "K") is None
+
+
+class RefusingFileSystem(MemoryFileSystem):  # type: ignore[misc]
+    """A storage that any request of this user fails on."""
+
+    protocol = "refusing"
+    cachable = False
+
+    def _refuse(self, *arguments: object, **more: object) -> None:
+        raise PermissionError("no such permission")
+
+    ls = info = cat_file = pipe_file = put_file = rm_file = _refuse
+
+
+def test_a_storage_of_fsspec_that_refuses_this_user_names_the_credentials(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    register_implementation("refusing", RefusingFileSystem, clobber=True)
+    store = ObjectStore(FsspecDriver("refusing://bucket/out", {}), "me", Retry(clock=JumpingClock()))
+    writes = (
+        lambda: store.put("a", b""), lambda: store.create("a", b""), lambda: store.put_file("a", tmp_path / "file"),
+        lambda: store.delete("a"), lambda: store.stat("a"), lambda: list(store.list()),
+    )  # fmt: skip
+    for write in writes:
+        with pytest.raises(CredentialsRefusedError, match="check the credentials and their permissions"):
+            write()
+    with pytest.raises(ObjectRefusedError, match="no such permission"):
+        store.read("a")

@@ -1,4 +1,4 @@
-"""Sets of inputs in buckets, and what a run has made of them."""
+"""Inputs in buckets, and checks of the outputs of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BROKEN = "broken.json"
 
 
 def make_inputs(scenes: Path, count: int) -> dict[str, bytes]:
-    """So many inputs of a few scenes, in folders, and one that is broken."""
+    """`count` inputs from a few scenes, in folders, and one broken input."""
     originals = sorted(scenes.rglob("*.json"))
     files = {BROKEN: b"{", "broken.jpg": b"no picture"}
     for number in range(count):
@@ -41,7 +41,7 @@ def upload(bucket: Bucket, files: dict[str, bytes], folder: str = "in") -> None:
 
 
 def outputs(bucket: Bucket, folder: str = "out") -> dict[str, bytes]:
-    """Every object of the output but the run's own."""
+    """Every object of the output except those of `_sam3/`."""
     store = store_of(bucket, folder)
     keys = [item.key for item in store.list(skip="_sam3")]
     with ThreadPoolExecutor(8) as pool:
@@ -49,7 +49,7 @@ def outputs(bucket: Bucket, folder: str = "out") -> dict[str, bytes]:
 
 
 def private_keys(bucket: Bucket) -> list[str]:
-    """Keys of the run's own objects."""
+    """Keys of the objects of `_sam3/`."""
     return [item.key for item in store_of(bucket, "out").list("_sam3")]
 
 
@@ -58,13 +58,13 @@ def the_run(bucket: Bucket, name: str) -> Run:
 
 
 def check_complete(bucket: Bucket, name: str, inputs: int, failed: tuple[str, ...] = (BROKEN,)) -> None:
-    """Every input in exactly one of annotated and failed; one end; nothing stray."""
+    """Check that every input is either annotated or failed, that the run has one end and that no object is stray."""
     check_accounts(bucket, name, inputs, failed)
     check_audit(bucket, inputs, failed)
 
 
 def check_accounts(bucket: Bucket, name: str, inputs: int, failed: tuple[str, ...]) -> None:
-    """What the run itself says: of each input one result, one end."""
+    """Check the records of the run: one result for each input, one end."""
     run = the_run(bucket, name)
     totals: Counter[str] = Counter()
     for shard in marked_shards(run):
@@ -85,7 +85,7 @@ def failure_rows(bucket: Bucket, name: str) -> list[dict[str, str]]:
 
 
 def check_audit(bucket: Bucket, inputs: int, failed: tuple[str, ...]) -> None:
-    """Nothing is missing, torn, foreign or orphaned, as reading everything tells; nor without the run's records."""
+    """A deep audit, with and without the records of the run, finds nothing missing, torn, foreign or orphaned."""
     counts = AuditCounts()
     assert [finding.key for finding in findings_of(bucket, counts)] == []
     assert (counts.inputs, counts.annotated) == (inputs, inputs - len(failed))
@@ -98,7 +98,7 @@ def check_audit(bucket: Bucket, inputs: int, failed: tuple[str, ...]) -> None:
 
 
 def findings_of(bucket: Bucket, counts: AuditCounts | None = None) -> list[Finding]:
-    """What a deep audit finds but for failed inputs."""
+    """Findings of a deep audit, except failed inputs."""
     source, target = store_of(bucket, "in"), store_of(bucket, "out")
     found = audit(source, target, newest_run(target).spec, counts or AuditCounts(), deep=True)
     return [finding for finding in found if finding.kind != "failed"]

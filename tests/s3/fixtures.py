@@ -54,5 +54,5 @@ def bucket(request: pytest.FixtureRequest, new_bucket: Callable[[S3Server], Buck
 
 @pytest.fixture
 def fast_bucket(request: pytest.FixtureRequest, new_bucket: Callable[[S3Server], Bucket]) -> Bucket:
-    """On MinIO where it is at hand, since moto takes milliseconds of our processor for each request."""
+    """On MinIO if there is one, because moto needs milliseconds of processor time for each request."""
     return new_bucket(request.getfixturevalue("minio" if find_minio() else "moto"))

@@ -1,4 +1,4 @@
-"""A proxy before an S3 server: counts requests by kind, adds latency, injects faults, holds chosen requests."""
+"""A proxy in front of an S3 server: counts requests by kind, adds latency, injects faults, holds requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAULTS = (
     "error_500", "error_503", "timeout", "slow_bytes", "reset", "reset_midway",
     "lost_error_500", "lost_timeout", "lost_reset",
 )  # fmt: skip
-"""`lost_…`: the server has done the request, its answer is lost."""
+"""`lost_…`: the server has handled the request, its response is lost."""
 _CODES = {"error_500": (500, "InternalError"), "error_503": (503, "SlowDown")}
 _HOP_HEADERS = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade"}
 _LARGEST_BODY = 1 << 30
@@ -33,7 +33,7 @@ _LARGEST_BODY = 1 << 30
 
 @dataclass(frozen=True)
 class Seen:
-    """A request: its kind, its path with the query, and what the client calls itself."""
+    """A request: kind, path with query, User-Agent."""
 
     kind: str
     path: str
@@ -42,7 +42,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error answer of an S3 server."""
+    """An error response of an S3 server."""
 
     status: int
     code: str
@@ -51,20 +51,20 @@ class Refusal:
 
 @dataclass
 class Behaviour:
-    """What the proxy does to requests; may be replaced at any time.
+    """What the proxy does with requests; may be replaced at any time.
 
     Attributes:
         latency_s: Added to each request.
-        fault_rate: Fraction of requests that get a fault: with 0.1 one of each ten of a kind, so no kind goes without.
-        faults: Kinds to choose from.
-        kinds: Kinds of request that may get one; all if empty.
+        fault_rate: Fraction of requests that get a fault: with 0.1 one of every ten of each kind.
+        faults: Faults to choose from.
+        kinds: Kinds of request that may get a fault; all if empty.
         hang_s: How long a `timeout` hangs.
         slow_s: How long `slow_bytes` takes.
-        is_out: Refuse everything.
-        hold: Requests to hold until it is replaced.
-        refuse: Gives the error with which a request is answered, None for other requests.
-        before: Told of each request before it goes on; False drops it.
-        after: Told of each request that was done, before its answer goes back.
+        is_out: Respond to every request with 503.
+        hold: Selects the requests to hold until `behaviour` is replaced.
+        refuse: Returns the error response for a request, None to forward it.
+        before: Called for each request before it is forwarded; False resets the connection.
+        after: Called for each forwarded request, before the response is returned.
     """
 
     latency_s: float = 0.0
@@ -85,8 +85,8 @@ class FaultProxy:
     """A running proxy.
 
     Attributes:
-        server: How the proxy is reached.
-        behaviour: What it does to requests.
+        server: Endpoint of the proxy.
+        behaviour: What it does with requests.
         requests: Requests by kind: LIST GET HEAD PUT CREATE COPY DELETE OTHER.
         injected: Faults by (fault, kind of request).
         log: Each request, in order.
@@ -105,11 +105,11 @@ class FaultProxy:
         self._decks: dict[str, list[bool]] = {}
 
     def reset(self) -> None:
-        """Count from zero."""
+        """Reset the counters and the log."""
         self.requests, self.injected, self.log = Counter(), Counter(), []
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """One request."""
+        """Handle one request."""
         kind, behaviour = _kind_of(request), self.behaviour
         seen = Seen(kind, request.raw_path, request.headers.get("User-Agent", ""))
         self.requests[kind] += 1
@@ -181,7 +181,7 @@ class FaultProxy:
         return response
 
     async def _forward(self, request: web.Request, body: bytes) -> tuple[int, CIMultiDict[str], bytes]:
-        """The signature covers the Host header, so it goes on as it came."""
+        """Forward a request with its Host header, which the signature covers."""
         session: aiohttp.ClientSession = request.app[_SESSION]
         headers = CIMultiDict((k, v) for k, v in request.headers.items() if k.lower() not in _HOP_HEADERS)
         url = URL(self.upstream + request.raw_path, encoded=True)
@@ -195,7 +195,7 @@ _SESSION = web.AppKey("session", aiohttp.ClientSession)
 
 @contextmanager
 def fault_proxy(server: S3Server, seed: int = 1) -> Iterator[FaultProxy]:
-    """Run a proxy in a thread of its own."""
+    """Run a proxy in a thread."""
     started, loop = threading.Event(), asyncio.new_event_loop()
     proxy = FaultProxy(server=server, upstream=server.endpoint_url, seed=seed)
     stop = asyncio.Event()
@@ -231,7 +231,7 @@ def fault_proxy(server: S3Server, seed: int = 1) -> Iterator[FaultProxy]:
 
 @contextmanager
 def slow_proxy(server: S3Server, latency_s: float) -> Iterator[S3Server]:
-    """A proxy in a process of its own, which adds latency and nothing else."""
+    """Run a proxy that only adds latency, in a process."""
     command = [sys.executable, "-m", "tests.s3.proxy", server.endpoint_url, str(latency_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
@@ -264,7 +264,7 @@ def _error(status: int, code: str, message: str = "injected") -> web.Response:
 
 
 def _reset(request: web.Request) -> web.StreamResponse:
-    """Close with RST instead of FIN."""
+    """Close the connection with RST instead of FIN."""
     transport = request.transport
     if transport is not None:
         connection = transport.get_extra_info("socket")

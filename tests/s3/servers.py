@@ -1,4 +1,4 @@
-"""Real S3 servers on the loopback: moto's from PyPI, and MinIO where a binary of it is at hand."""
+"""Real S3 servers on the loopback: moto's server from PyPI, and MinIO if there is a binary."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _START_S = 60.0
 
 @dataclass(frozen=True)
 class S3Server:
-    """How a server is reached."""
+    """Endpoint and credentials of a server."""
 
     endpoint_url: str
     access_key: str = "tester-key"
@@ -35,7 +35,7 @@ class S3Server:
     region: str = "us-east-1"
 
     def options(self, **config: Any) -> dict[str, Any]:
-        """Options of s3fs; `config` goes to botocore."""
+        """Storage options for s3fs; `config` is for botocore."""
         return {
             "key": self.access_key,
             "secret": self.secret_key,
@@ -44,7 +44,7 @@ class S3Server:
         }
 
     def environment(self) -> dict[str, str]:
-        """The same for a process."""
+        """The same as environment variables."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -53,36 +53,36 @@ class S3Server:
         }
 
     def files(self) -> S3FileSystem:
-        """For tests to look behind the back of the code."""
+        """Direct access for tests, without the code under test."""
         return S3FileSystem(**self.options(), use_listings_cache=False, skip_instance_cache=True)
 
 
 @contextmanager
 def moto_server() -> Iterator[S3Server]:
-    """moto's server in a process of its own."""
+    """moto's server in a process."""
     port = _free_port()
     with _process([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], {}):
-        _wait_until_it_answers(port)
+        _wait_for_port(port)
         yield S3Server(f"http://127.0.0.1:{port}")
 
 
 @contextmanager
 def minio_server(binary: Path) -> Iterator[S3Server]:
-    """MinIO with a data folder of its own."""
+    """MinIO in a process, with a temporary data folder."""
     port = _free_port()
     server = S3Server(f"http://127.0.0.1:{port}")
     folder = tempfile.mkdtemp(prefix="minio-")
     environment = {"MINIO_ROOT_USER": server.access_key, "MINIO_ROOT_PASSWORD": server.secret_key, "HOME": folder}
     try:
         with _process([str(binary), "server", f"{folder}/data", "--address", f"127.0.0.1:{port}"], environment):
-            _wait_until_it_answers(port)
+            _wait_for_port(port)
             yield server
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_minio() -> Path | None:
-    """`MINIO_BINARY`, a `minio` on the PATH, or the one that the test cluster brings, unpacked."""
+    """`MINIO_BINARY`, a `minio` on the PATH, or the unpacked binary of the test cluster."""
     named = os.environ.get("MINIO_BINARY") or shutil.which("minio")
     if named:
         return Path(named)
@@ -123,7 +123,7 @@ def _free_port() -> int:
         return port
 
 
-def _wait_until_it_answers(port: int) -> None:
+def _wait_for_port(port: int) -> None:
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         try:
@@ -135,4 +135,4 @@ def _wait_until_it_answers(port: int) -> None:
             time.sleep(0.1)
         else:
             return
-    raise TimeoutError(f"no server on port {port} after {_START_S:.0f} s")
+    raise TimeoutError(f"no server responds on port {port} after {_START_S:.0f} s")

@@ -1,4 +1,4 @@
-"""Kills at chosen requests: which phase of a run each hit is seen at the server, not guessed from a clock."""
+"""Kills processes at chosen requests, which the proxy observes, so that every phase of a run is hit."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ PHASES = {
     "end": r"CREATE .*/end\.json",
 }
 ONCE = {"run", "shard of the plan", "plan", "failure table", "end"}
-"""Phases that come once in a run: killed whenever they come."""
+"""Phases that occur once in a run: they are always hit."""
 
 
 @dataclass
 class Kill:
-    """A kill to come, or one that was done.
+    """A planned or completed kill.
 
     Attributes:
-        phase: At which request.
-        signal: Which.
-        is_done_first: Whether the server does the request before the process gets the signal.
+        phase: Of the request at which it happens.
+        signal: Number of the signal.
+        is_done_first: Whether the server handles the request before the process gets the signal.
     """
 
     phase: str
@@ -48,14 +48,14 @@ class Kill:
 
 @dataclass
 class Storm:
-    """Ends pods at their requests, one after the other.
+    """Kills pods at their requests, one after the other.
 
     Attributes:
-        pods: Who may be hit.
-        seed: Printed, to see the same storm again.
-        count: Kills, each phase at least once.
-        gap_s: Least time between two kills at phases that come often.
-        done: What was hit, in order.
+        pods: The pods that may be killed.
+        seed: Of the random choices; printed, so that a storm can be repeated.
+        count: Number of kills; each phase is hit at least once.
+        gap_s: Shortest time between two kills at phases that occur often.
+        done: Kills and pods, in order.
     """
 
     pods: list[Pod]
@@ -84,20 +84,20 @@ class Storm:
         return [kill.phase for kill in self._left]
 
     def before(self, seen: Seen) -> bool:
-        """Whether the request goes on."""
+        """Whether the request is forwarded."""
         kill = self._choose(seen)
         if kill is None:
             return True
         if kill.is_done_first:
             self._pending[seen] = kill
             return True
-        self._strike(kill, seen)
+        self._kill(kill, seen)
         return kill.signal != signal.SIGKILL
 
     def after(self, seen: Seen) -> None:
         kill = self._pending.pop(seen, None)
         if kill is not None:
-            self._strike(kill, seen)
+            self._kill(kill, seen)
 
     def _choose(self, seen: Seen) -> Kill | None:
         may_often = time.monotonic() - self._last_s >= self.gap_s
@@ -109,7 +109,7 @@ class Storm:
                 return kill
         return None
 
-    def _strike(self, kill: Kill, seen: Seen) -> None:
+    def _kill(self, kill: Kill, seen: Seen) -> None:
         pod = self._pod_of(seen)
         if pod is not None and pod.process is not None:
             os.kill(pod.pid, kill.signal)
@@ -118,8 +118,8 @@ class Storm:
     def _pod_of(self, seen: Seen) -> Pod | None:
         return next((pod for pod in self.pods if pod.name in seen.agent.split() and pod.process is not None), None)
 
-    def told(self) -> str:
-        """One line a kill."""
+    def report(self) -> str:
+        """One line for each kill."""
         lines = [
             f"{signal.Signals(kill.signal).name} {'after' if kill.is_done_first else 'before'} {kill.phase}: {name}"
             for kill, name in self.done

@@ -1,4 +1,4 @@
-"""Files too large for memory on S3: parts of objects, and multipart uploads."""
+"""Files too large for memory on S3: range requests and multipart uploads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.s3.fixtures import Bucket
 from tests.s3.servers import S3Server
 
 
-def test_parts_of_an_object(bucket: Bucket) -> None:
+def test_ranges_of_an_object_are_read(bucket: Bucket) -> None:
     store = open_store(bucket.url("deep"), "a", bucket.server.options())
     store.put("x", b"0123456789")
 
@@ -31,7 +31,7 @@ def test_parts_of_an_object(bucket: Bucket) -> None:
         store.read_range("y", 0, 1)
 
 
-def test_a_file_of_many_parts_goes_there_and_back(fast_bucket: Bucket, tmp_path: Path) -> None:
+def test_a_multipart_upload_is_downloaded_unchanged(fast_bucket: Bucket, tmp_path: Path) -> None:
     original, back = tmp_path / "original", tmp_path / "back"
     original.write_bytes(random.Random(1).randbytes(1 << 20) * 101)
     store = open_store(fast_bucket.url("models"), "a", fast_bucket.server.options())
@@ -43,7 +43,7 @@ def test_a_file_of_many_parts_goes_there_and_back(fast_bucket: Bucket, tmp_path:
     assert hashlib.sha256(back.read_bytes()).digest() == hashlib.sha256(original.read_bytes()).digest()
 
 
-def test_a_model_is_put_whole_and_fetched(
+def test_an_exported_model_is_uploaded_and_fetched(
     moto: S3Server, new_bucket: Callable[[S3Server], Bucket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in moto.environment().items():
@@ -59,10 +59,10 @@ def test_a_model_is_put_whole_and_fetched(
 
     assert open_artifact(remote.artifact.folder, digest).pinned
     with pytest.raises(UsageError, match="holds a model"), local_output(url):
-        raise AssertionError("found before the work")
+        raise AssertionError("the existing model was not found at the start")
 
 
-def test_a_bucket_that_is_not_there_has_no_model(
+def test_a_model_in_a_missing_bucket_is_an_error(
     moto: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in moto.environment().items():

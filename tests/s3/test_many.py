@@ -1,4 +1,4 @@
-"""A hundred thousand real objects."""
+"""A plan over 100,000 real objects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DONE = 99_000
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(find_minio() is None, reason="no MinIO: set MINIO_BINARY")
-def test_a_plan_over_a_hundred_thousand_images_of_which_most_are_done(fast_bucket: Bucket) -> None:
+def test_a_plan_over_100_000_images_needs_listings_only(fast_bucket: Bucket) -> None:
     source, target = store_of(fast_bucket, "in"), store_of(fast_bucket, "out")
     stems = [f"camera{number % 37:02d}/{number:08d}" for number in range(COUNT)]
     inputs = ((source, stem + suffix) for stem in stems for suffix in (".jpg", ".json"))

@@ -1,4 +1,4 @@
-"""What a run costs in requests (runs.md, rule 13), counted at the server; and how well it hides their latency."""
+"""The number of requests of a run, counted at the server, and the cost of their latency."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COUNT = 2000
 PAGE = 1000
 FOLDERS = 4
 ONCE = 40
-"""Requests of a process that no rule counts: finding the run, the plan, the end."""
+"""Requests of a process for the run, the plan and the end."""
 
 
 @pytest.fixture
@@ -67,11 +67,11 @@ def request_on(bucket: Bucket, server: S3Server, folder: str = "out", **options:
 
 
 def pages(keys: int) -> int:
-    """Requests of a listing: its pages, the last one of each folder not full, and those that look for folders."""
+    """Requests of a listing: full pages, one partial page for each folder, and those that find folders."""
     return keys // PAGE + 3 * FOLDERS + 4
 
 
-def test_the_cost_of_a_run_a_rerun_and_a_resumed_run(
+def test_a_run_a_rerun_and_a_resumed_run_keep_to_their_request_budget(
     fast_bucket: Bucket, proxy: FaultProxy, picture: bytes, use_session: FakeSession
 ) -> None:
     upload(fast_bucket, inputs(picture, COUNT))
@@ -111,7 +111,7 @@ class Cost:
 
     @property
     def of_time(self) -> float:
-        """Four for each 30 s of the worker, the first of them begun."""
+        """Four requests for each started 30 s of the worker."""
         return 4 * (self.seconds // 30 + 1)
 
 
@@ -127,8 +127,10 @@ def cost_of(bucket: Bucket, proxy: FaultProxy, folder: str = "out", *, is_interr
     return Cost(Counter(proxy.requests), time.monotonic() - begun)
 
 
-def test_latency_is_hidden(fast_bucket: Bucket, picture: bytes, use_session: FakeSession) -> None:
-    """A device that takes 60 ms an image and no processor, as a GPU does: what is measured is the waiting."""
+def test_20_ms_of_latency_cost_at_most_a_tenth_of_the_throughput(
+    fast_bucket: Bucket, picture: bytes, use_session: FakeSession
+) -> None:
+    """The device takes 60 ms for an image without processor time, like a GPU, so only waiting is measured."""
     count, rates = 200, dict[str, list[float]](memory=[], s3=[])
     files = inputs(picture, count)
     upload(fast_bucket, files)
@@ -148,7 +150,7 @@ def test_latency_is_hidden(fast_bucket: Bucket, picture: bytes, use_session: Fak
 
 
 def rate_of(request: AnnotateRequest, count: int) -> float:
-    """Images a second of the worker at work, planning left out."""
+    """Images per second of the worker, without planning."""
     seen: list[float] = []
     original = Tally.add
 

@@ -1,4 +1,4 @@
-"""The same inputs through a folder and through real S3 servers: the same bytes."""
+"""Runs on a local folder and on real S3 servers write the same bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def local(inputs: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) ->
     return quiet_results(inputs, tmp_path_factory.mktemp("local"), "--workers", "2")
 
 
-def test_five_hundred_images(bucket: Bucket, inputs: dict[str, bytes], local: dict[str, bytes], tmp_path: Path) -> None:
+def test_500_images_on_s3_have_the_bytes_of_a_local_run(
+    bucket: Bucket, inputs: dict[str, bytes], local: dict[str, bytes], tmp_path: Path
+) -> None:
     upload(bucket, inputs)
     pod = pods(tmp_path, bucket, bucket.server, "same", {"gpu": 1}, "--workers", "1")[0]
     run_to_end([pod])
@@ -37,7 +39,7 @@ def test_five_hundred_images(bucket: Bucket, inputs: dict[str, bytes], local: di
     assert outputs(bucket) == local
 
 
-def test_from_a_bucket_into_a_folder_and_back(
+def test_a_bucket_to_a_folder_and_back_keeps_the_bytes(
     fast_bucket: Bucket, inputs: dict[str, bytes], local: dict[str, bytes], tmp_path: Path
 ) -> None:
     few = {key: data for key, data in inputs.items() if key.startswith("day1/0000")}

@@ -42,7 +42,7 @@ def keys(store: Store, *arguments: Any, **more: Any) -> list[str]:
     return [item.key for item in store.list(*arguments, **more)]
 
 
-def test_objects_come_back_as_they_were_put(bucket: Bucket) -> None:
+def test_objects_are_read_as_they_were_put(bucket: Bucket) -> None:
     store = store_of(bucket)
     for key in ("a/b.json", "a.json", "_sam3/x", "é \U0001f600+%/ü&?.json"):
         store.put(key, key.encode())
@@ -65,7 +65,7 @@ def test_objects_come_back_as_they_were_put(bucket: Bucket) -> None:
         store.read("a.json")
 
 
-def test_a_bucket_that_is_not_there(bucket: Bucket) -> None:
+def test_a_missing_bucket_is_a_usage_error(bucket: Bucket) -> None:
     store = open_store("s3://no-such-bucket-here/x", "me", bucket.server.options())
     assert not store.exists()
     with pytest.raises(UsageError, match=r"NoSuchBucket.*Give a bucket that exists"):
@@ -84,12 +84,12 @@ def test_a_bucket_that_is_not_there(bucket: Bucket) -> None:
         ({"profile": "nobody"}, r"profile \(nobody\) could not be found"),
     ],
 )
-def test_options_that_cannot_be_meant(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_a_usage_error(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         open_store("s3://bucket/x", "me", options)
 
 
-def test_one_of_many_creates_an_object(bucket: Bucket) -> None:
+def test_one_of_many_threads_creates_an_object(bucket: Bucket) -> None:
     stores = [store_of(bucket) for _ in range(4)]
     with ThreadPoolExecutor(16) as pool:
         for number in range(20):
@@ -97,7 +97,7 @@ def test_one_of_many_creates_an_object(bucket: Bucket) -> None:
             wins = list(pool.map(lambda n, key=key: stores[n % 4].create(key, f"{n}".encode()), range(16)))  # type: ignore[misc]
             assert sum(wins) == 1
             assert stores[0].read(key) == f"{wins.index(True)}".encode()
-            assert stores[0].create(key, f"{wins.index(True)}".encode()), "what is there is this one"
+            assert stores[0].create(key, f"{wins.index(True)}".encode()), "the stored object has these bytes"
 
 
 def test_many_pages_are_listed_in_order(bucket: Bucket) -> None:
@@ -112,7 +112,7 @@ def test_many_pages_are_listed_in_order(bucket: Bucket) -> None:
     ]
 
 
-def test_a_copy_inside_the_storage_moves_no_bytes_through_here(bucket: Bucket) -> None:
+def test_a_copy_inside_the_storage_is_server_side(bucket: Bucket) -> None:
     with fault_proxy(bucket.server) as proxy:
         source, target = store_of(bucket, "in", proxy.server), store_of(bucket, "out", proxy.server)
         source.put("a.jpg", b"picture")
@@ -123,24 +123,24 @@ def test_a_copy_inside_the_storage_moves_no_bytes_through_here(bucket: Bucket) -
         assert target.read("a.jpg") == b"picture"
 
 
-def test_an_original_that_has_changed_is_not_copied(minio: S3Server, new_bucket: NewBucket) -> None:
-    bucket = new_bucket(minio)  # moto does not look at x-amz-copy-source-if-match
+def test_a_changed_original_is_not_copied(minio: S3Server, new_bucket: NewBucket) -> None:
+    bucket = new_bucket(minio)  # moto ignores x-amz-copy-source-if-match
     source, target = store_of(bucket, "in"), store_of(bucket, "out")
     source.put("a.jpg", b"picture")
     fetched = source.fetch("a.jpg")
     source.put("a.jpg", b"another")
     target.copy_from("b.jpg", fetched)
-    assert target.read("b.jpg") == b"picture", "what was read, not what lies there now"
+    assert target.read("b.jpg") == b"picture", "the bytes that were read, not the current ones"
 
 
-def test_a_key_that_the_storage_cannot_hold_is_no_outage(minio: S3Server, new_bucket: NewBucket) -> None:
+def test_a_key_that_the_storage_cannot_hold_is_an_error_at_once(minio: S3Server, new_bucket: NewBucket) -> None:
     store = store_of(new_bucket(minio))
     for key in ("a//b", "x" * 1100):
         with pytest.raises(UnstorableObjectError, match=r"s3://.*/out/"):
             store.put(key, b"")
 
 
-def test_another_account_gets_the_bytes(bucket: Bucket) -> None:
+def test_a_copy_to_another_account_uploads_the_bytes(bucket: Bucket) -> None:
     source = store_of(bucket, "in")
     source.put("a.jpg", b"picture")
     options = bucket.server.options(read_timeout=2, connect_timeout=9)
@@ -156,7 +156,7 @@ def proxy(bucket: Bucket) -> Any:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_lived_through(bucket: Bucket, proxy: FaultProxy, fault: str) -> None:
+def test_each_fault_is_retried(bucket: Bucket, proxy: FaultProxy, fault: str) -> None:
     store = store_of(bucket, server=proxy.server)
     store.put("x", b"x" * 3000)
     proxy.behaviour = Behaviour(fault_rate=0.5, faults=(fault,), hang_s=0.8)
@@ -170,7 +170,7 @@ def test_each_fault_is_lived_through(bucket: Bucket, proxy: FaultProxy, fault: s
     assert proxy.injected.total() == sum(proxy.injected.values()) > 3
 
 
-def test_a_list_of_keys_is_read_through_faults_with_the_options_of_the_input(bucket: Bucket, proxy: FaultProxy) -> None:
+def test_an_input_list_is_read_with_retries_and_the_options_of_the_input(bucket: Bucket, proxy: FaultProxy) -> None:
     wanted = [f"{number:05}.json" for number in range(20_000)]
     text = gzip.compress("\n".join(reversed(wanted)).encode())
     store_of(bucket, "lists").put("night+1 ?.gz", text)
@@ -184,7 +184,7 @@ def test_a_list_of_keys_is_read_through_faults_with_the_options_of_the_input(buc
         open_input_list(bucket.url("lists/none"), None, source, source.url)
 
 
-def test_an_outage_is_given_up_with_the_key_and_what_to_do(bucket: Bucket, proxy: FaultProxy) -> None:
+def test_an_outage_times_out_with_the_key_and_the_next_step(bucket: Bucket, proxy: FaultProxy) -> None:
     store = store_of(bucket, server=proxy.server, timeout_s=1)
     store.put("x", b"x")
     proxy.behaviour = Behaviour(is_out=True)
@@ -194,7 +194,7 @@ def test_an_outage_is_given_up_with_the_key_and_what_to_do(bucket: Bucket, proxy
         store.put("y", b"y")
 
 
-def test_a_guard_stops_a_put_that_is_tried_again(bucket: Bucket, proxy: FaultProxy) -> None:
+def test_a_guard_stops_a_put_that_is_retried(bucket: Bucket, proxy: FaultProxy) -> None:
     store = store_of(bucket, server=proxy.server)
     tries: list[float] = []
 
@@ -210,7 +210,7 @@ def test_a_guard_stops_a_put_that_is_tried_again(bucket: Bucket, proxy: FaultPro
     assert store.stat("late") is None
 
 
-def test_wrong_keys_are_told_as_such(minio: S3Server, new_bucket: NewBucket) -> None:
+def test_wrong_credentials_are_reported_as_such(minio: S3Server, new_bucket: NewBucket) -> None:
     bucket = new_bucket(minio)
     options = {**minio.options(), "secret": "wrong"}
     store = ObjectStore(S3Driver(bucket.url("x"), options), "me", Retry(timeout_s=1))
@@ -220,7 +220,7 @@ def test_wrong_keys_are_told_as_such(minio: S3Server, new_bucket: NewBucket) -> 
         keys(store)
 
 
-def test_latency_is_served_in_parallel(bucket: Bucket, proxy: FaultProxy) -> None:
+def test_requests_of_threads_are_concurrent(bucket: Bucket, proxy: FaultProxy) -> None:
     store = store_of(bucket, server=proxy.server)
     store.put("x", b"x")
     proxy.behaviour = Behaviour(latency_s=0.2)

@@ -1,4 +1,4 @@
-"""Runs on S3 under kills, faults, races and stops: always the bytes of a quiet run, everything accounted for."""
+"""Runs on S3 with kills, faults, races and stops: the bytes of an undisturbed run, and a result for every input."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def proxy(filled: Bucket) -> Iterator[FaultProxy]:
 def storm_through(
     tmp_path: Path, bucket: Bucket, proxy: FaultProxy, run: str, count: int, gap_s: float, *flags: str
 ) -> Storm:
-    """Run pods to the end under so many kills, or as many as come before the end."""
+    """Run pods to the end with `count` kills, fewer if the run ends first."""
     seed = int(os.environ.get("STORM_SEED", secrets.randbits(16)))
     made = pods(tmp_path, bucket, proxy.server, run, POOLS, *FLAGS, *flags)
     storm = Storm(made, seed, count, gap_s)
@@ -78,7 +78,7 @@ def storm_through(
     try:
         run_to_end(made, timeout_s=900 + 8 * gap_s * count)
     finally:
-        sys.stdout.write(f"{storm.told()}\nleft: {storm.left}; {time.monotonic() - begun:.0f} s\n")
+        sys.stdout.write(f"{storm.report()}\nleft: {storm.left}; {time.monotonic() - begun:.0f} s\n")
     assert {code for pod in made for code in pod.codes} <= {0, 75, -9, -15}
     assert {kill.phase for kill, _ in storm.done} == set(PHASES), "every phase is hit"
     assert time.monotonic() - begun >= 10 * INTERVAL_S
@@ -95,10 +95,10 @@ def test_a_kill_storm_loses_nothing(tmp_path: Path, filled: Bucket, proxy: Fault
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_long_kill_storm(tmp_path: Path, filled: Bucket, proxy: FaultProxy, quiet: dict[str, bytes]) -> None:
-    """One override run after the other, until there were two hundred kills.
+    """Override runs, one after the other, until there were 200 kills.
 
-    An image that two processes had announced when they were killed counts as one that kills (twice is no accident, but
-    in a storm): it may end as a failed row with that reason.
+    An image with an open intent of two killed processes counts as one that kills its worker. In a storm this happens
+    by chance, so such an image may be a failed row with that reason.
     """
     kills, rounds, unlucky = 0, 0, 0
     while kills < 200:
@@ -126,7 +126,7 @@ def test_an_override_run_that_is_killed_does_each_image_once_but_for_one_interva
     assert len(times) == COUNT
     again = times.total() - COUNT
     sys.stdout.write(f"{again} images done again after {len(storm.done)} kills\n")
-    assert again <= len(storm.done) * 15, "no more than what a worker does in an interval and has on its way"
+    assert again <= len(storm.done) * 15, "at most the images of one interval and those in flight"
 
 
 def test_a_fault_storm_changes_nothing(
@@ -135,7 +135,7 @@ def test_a_fault_storm_changes_nothing(
     proxy.behaviour = Behaviour(fault_rate=0.1, hang_s=4, slow_s=0.3)
     made = pods(tmp_path, filled, proxy.server, "faults", POOLS, *FLAGS)
     run_to_end(made, timeout_s=400)
-    assert [pod.codes for pod in made] == [[0]] * 4, "no worker ends because of a fault"
+    assert [pod.codes for pod in made] == [[0]] * 4, "no fault ends a worker"
     assert outputs(filled) == quiet
     check_complete(filled, "faults", COUNT + 1)
     by_fault, by_kind = Counter[str](), Counter[str]()
@@ -162,8 +162,8 @@ def test_two_planners_and_eight_workers_started_at_once(
     makers = {(seen.path, seen.agent) for seen in proxy.log if seen.kind == "PUT" and seen.path.endswith(".npz")}
     times = Counter(path for path, _ in makers)
     sys.stdout.write(f"{times.total() - COUNT} of {COUNT} images done twice\n")
-    assert max(times.values()) <= 2, "once, or twice where pools meet"
-    assert times.total() <= 1.6 * COUNT, "what was under way at both when they met"
+    assert max(times.values()) <= 2, "once, or twice where two pools meet"
+    assert times.total() <= 1.6 * COUNT, "images in flight in both pools when they met"
     plans = [seen for seen in proxy.log if seen.kind == "CREATE" and seen.path.endswith("plan.json")]
     assert 1 <= len(plans) <= 3
     assert sum(1 for item in store_of(filled, "out").list() if item.key.endswith("/plan.json")) == 1
@@ -178,7 +178,7 @@ def test_an_image_that_kills_its_worker_ends_as_a_failed_row(
     made = pods(tmp_path, filled, proxy.server, "poison", {"gpu": 1, "cpu": 1}, *flags, module="tests.e2e.poisoned")
     run_to_end(made, timeout_s=240)
     codes = [pod.codes for pod in made]
-    assert all(set(each) <= {0, -9} and each[-1] == 0 for each in codes), "the run ends by itself"
+    assert all(set(each) <= {0, -9} and each[-1] == 0 for each in codes), "the run completes without help"
     assert 2 <= sum(code == -9 for each in codes for code in each) <= 8
     assert outputs(filled) == quiet
     check_complete(filled, "poison", COUNT + 2, failed=(BROKEN, "day1/deadly.json"))
@@ -207,16 +207,16 @@ def test_a_worker_stopped_between_mask_and_annotation_leaves_a_whole_pair_or_one
         run_to_end([second])
         theirs = outputs(filled)
         assert theirs.keys() == quiet.keys()
-        proxy.behaviour = Behaviour()  # the annotation of the stopped worker lands now
+        proxy.behaviour = Behaviour()  # the annotation of the stopped worker is written now
         os.kill(first.pid, signal.SIGCONT)
         wait_for(first.is_over)
     finally:
         first.end()
-    assert first.codes == [0], "the run has ended: nothing is left to do"
+    assert first.codes == [0], "the run is complete"
     key = held[0].path.partition("/out/")[2]
     got = outputs(filled)
-    assert got[key] == quiet[key], "what was in flight has landed"
-    assert got[mask_key(key)] != quiet[mask_key(key)], "over another's mask"
+    assert got[key] == quiet[key], "the write in flight was completed"
+    assert got[mask_key(key)] != quiet[mask_key(key)], "beside the mask of the other worker"
     torn = [
         name
         for name in sorted(got)
@@ -242,5 +242,5 @@ def other_precision(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wait_for(condition: Callable[[], bool], timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, "not in time"
+        assert time.monotonic() < deadline, f"not within {timeout_s} s"
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Worker processes on an S3 server, as a job's pods are: started again until their index is complete."""
+"""Worker processes on an S3 server, restarted like pods of a Job until their index is complete."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FINAL_CODES = {0, 2, 65, 78}
 
 @dataclass
 class Pod:
-    """One index of one pool, whichever process has it.
+    """One index of one pool and its successive processes.
 
     Attributes:
-        name: What it calls itself in the User-Agent of its requests.
-        command: The worker.
-        log: Its standard error, of all processes.
+        name: In the User-Agent of its requests.
+        command: Of the worker.
+        log: Standard output and error of all processes.
         codes: Exit codes of its processes, in order.
     """
 
@@ -43,7 +43,7 @@ class Pod:
         return self.process.pid
 
     def is_over(self) -> bool:
-        """Notes an exit; whether the index is complete or cannot be."""
+        """Record an exit; whether the index is complete or cannot be completed."""
         if self.process is not None and self.process.poll() is not None:
             self.codes.append(self.process.returncode)
             self.process = None
@@ -77,13 +77,15 @@ def pods(
 
 
 def run_to_end(made: list[Pod], timeout_s: float = 300) -> None:
-    """Start all at once, and each again whenever it ends with work left."""
+    """Start all concurrently, and restart each one that exits with work left."""
     deadline = time.monotonic() + timeout_s
     try:
         for pod in made:
             pod.start()
         while sum(pod.is_over() for pod in made) < len(made):
-            assert time.monotonic() < deadline, f"not in {timeout_s} s: {[(pod.name, pod.codes) for pod in made]}"
+            assert time.monotonic() < deadline, (
+                f"not complete in {timeout_s} s: {[(pod.name, pod.codes) for pod in made]}"
+            )
             for pod in made:
                 if pod.process is None and not pod.is_over():
                     pod.start()

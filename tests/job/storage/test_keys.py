@@ -31,7 +31,7 @@ def test_split_key(key: str, stem: str, suffix: str) -> None:
     assert split_key(key) == (stem, suffix)
 
 
-def test_the_keys_of_a_family() -> None:
+def test_the_keys_of_a_group() -> None:
     assert (stem_of("a/b.c.json"), mask_key("a/b.c.json")) == ("a/b.c", "a/b.c.npz")
 
 
@@ -47,8 +47,10 @@ def test_keys_are_ordered_as_python_orders_strings(keys: list[str]) -> None:
         pytest.param("車/ä.json", None, id="not ASCII"),
         pytest.param("k" * 1024, None, id="1024 bytes"),
         pytest.param("k" * 1025, "its name has 1025 bytes, an object store allows 1024", id="1025 bytes"),
-        pytest.param("ä" * 513, "its name has 1026 bytes, an object store allows 1024", id="1026 bytes in 513 letters"),
-        pytest.param("caf\udce9.json", "its name is not UTF-8", id="Latin-1 on the disk"),
+        pytest.param(
+            "ä" * 513, "its name has 1026 bytes, an object store allows 1024", id="1026 bytes in 513 characters"
+        ),
+        pytest.param("caf\udce9.json", "its name is not UTF-8", id="Latin-1"),
     ],
 )
 def test_key_problem(key: str, problem: str | None) -> None:

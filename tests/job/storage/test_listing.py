@@ -1,4 +1,4 @@
-"""Listings read ahead: order, completeness, skipped folders, bounded reading ahead."""
+"""Concurrent listings: order, completeness, skipped folders, bounded read-ahead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ keys = st.lists(st.lists(parts, min_size=1, max_size=4).map("/".join), max_size=
 
 
 class Bucket:
-    """Answers as S3 does: pages of a few keys after a key, folders rolled up at the delimiter."""
+    """Lists as S3 does: pages of a few keys after a key, common prefixes at the delimiter."""
 
     def __init__(self, names: list[str], page_size: int) -> None:
         self.names = sorted(names, key=ordered)
@@ -63,7 +63,7 @@ def listed(bucket: Bucket, folder: str = "", skip: str | None = None, after: str
 
 @example(["/", "/0"], 1, None, "")  # a folder without a name
 @given(keys, st.integers(1, 7), st.sampled_from([None, "a", "b/a"]), st.sampled_from(["", "a", "a/b", "zz"]))
-def test_every_key_once_in_order_whatever_the_pages(
+def test_every_key_is_listed_once_in_order_for_any_page_size(
     names: list[str], page_size: int, skip: str | None, after: str
 ) -> None:
     bucket = Bucket(names, page_size)
@@ -79,7 +79,7 @@ def test_a_folder_has_only_its_own_keys(names: list[str], page_size: int) -> Non
     assert listed(bucket, "a/") == [name for name in bucket.names if name.startswith("a/")]
 
 
-def test_folders_are_listed_at_once_and_a_few_pages_ahead_only() -> None:
+def test_folders_are_listed_concurrently_with_bounded_read_ahead() -> None:
     names = [f"{day:03d}/{number:03d}.json" for day in range(100) for number in range(100)]
     bucket = Bucket(names, page_size=10)
     reader = list_in_order(bucket.page, bucket.list_dir, "", skip=None, after="")
@@ -94,7 +94,7 @@ def test_folders_are_listed_at_once_and_a_few_pages_ahead_only() -> None:
     assert bucket.pages + bucket.levels <= len(names) / 10 + 2 * 100 + 10
 
 
-def test_a_reader_that_stops_lets_the_listers_end() -> None:
+def test_closing_the_reader_ends_the_listing_threads() -> None:
     bucket = Bucket([f"{day}/{number:03d}" for day in range(9) for number in range(99)], page_size=5)
     reader = list_in_order(bucket.page, bucket.list_dir, "", skip=None, after="")
     for _ in range(10):
@@ -106,7 +106,7 @@ def test_a_reader_that_stops_lets_the_listers_end() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("list")]
 
 
-def test_an_error_of_a_lister_reaches_the_reader() -> None:
+def test_an_error_of_a_listing_thread_reaches_the_reader() -> None:
     bucket = Bucket([f"{day}/{number:03d}" for day in range(9) for number in range(99)], page_size=5)
 
     def page(prefix: str, after: str) -> Page:

@@ -1,4 +1,4 @@
-"""Requests that fail are tried again, for so long, and given up with a reason."""
+"""Failed requests are retried with backoff, and time out with a reason."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def failing(times: int, error: Exception) -> Callable[[], str]:
     return request
 
 
-def test_a_request_is_tried_until_it_is_served_with_growing_pauses() -> None:
+def test_a_request_is_retried_with_backoff_until_it_succeeds() -> None:
     clock = JumpingClock()
     assert Retry(clock=clock).call("s3://b/k", failing(12, TransientError("503"))) == "answer"
     assert len(clock.waits) == 12
@@ -36,7 +36,7 @@ def test_a_request_is_tried_until_it_is_served_with_growing_pauses() -> None:
     assert max(clock.waits) <= 20
 
 
-def test_it_is_given_up_after_five_minutes_with_key_and_reason() -> None:
+def test_a_request_times_out_after_300_s_with_key_and_reason() -> None:
     clock = JumpingClock()
     with pytest.raises(
         StorageError, match=r"s3://b/k: 503 Slow Down. Tried \d+ times in 3\d\d s; rerun the same command"
@@ -45,14 +45,14 @@ def test_it_is_given_up_after_five_minutes_with_key_and_reason() -> None:
     assert 300 < clock.now_s < 330
 
 
-def test_who_is_refused_from_the_start_is_told_so_in_less_than_a_minute_and_a_half() -> None:
+def test_credentials_that_were_never_accepted_are_retried_for_60_s() -> None:
     clock = JumpingClock()
     with pytest.raises(CredentialsRefusedError, match=r"InvalidAccessKeyId.*check the credentials"):
         Retry(clock=clock).call("s3://b/k", failing(10_000, RefusedError("InvalidAccessKeyId")))
     assert 60 < clock.now_s <= 80
 
 
-def test_who_was_served_before_is_tried_longer() -> None:
+def test_credentials_that_were_accepted_before_are_retried_for_300_s() -> None:
     clock = JumpingClock()
     retry = Retry(clock=clock)
     with pytest.raises(ObjectMissingError):
@@ -63,7 +63,7 @@ def test_who_was_served_before_is_tried_longer() -> None:
     assert clock.now_s > 300
 
 
-def test_the_guard_is_asked_before_every_try() -> None:
+def test_the_guard_is_called_before_every_try() -> None:
     clock, asked = JumpingClock(), []
 
     def guard() -> None:
@@ -76,7 +76,7 @@ def test_the_guard_is_asked_before_every_try() -> None:
     assert len(clock.waits) == 2
 
 
-def test_other_errors_pass_at_once() -> None:
+def test_other_errors_are_not_retried() -> None:
     clock = JumpingClock()
     with pytest.raises(ZeroDivisionError):
         Retry(clock=clock).call("s3://b/k", failing(1, ZeroDivisionError()))

@@ -115,7 +115,7 @@ def test_temporary_folders_of_ended_processes_are_removed_after_a_day(tmp_path: 
 
 
 @pytest.mark.parametrize("key", ["../a", "/etc/passwd", "a/../../b"])
-def test_a_key_does_not_lead_out_of_the_store(store: LocalStore, key: str) -> None:
+def test_a_key_outside_of_the_store_is_refused(store: LocalStore, key: str) -> None:
     with pytest.raises(UsageError, match="leads out"):
         store.read(key)
 
@@ -146,7 +146,7 @@ def test_the_scheme_of_a_url_is_case_insensitive_but_nothing_else_is() -> None:
 
 
 class RefusingFileSystem(MemoryFileSystem):  # type: ignore[misc]
-    """A storage that any request of this user fails on."""
+    """A storage that refuses every request of this user."""
 
     protocol = "refusing"
     cachable = False

@@ -1,4 +1,4 @@
-"""`doctor`: each thing that can be wrong is named with its exit code, and nothing is left behind."""
+"""`doctor`: every fault is reported with its exit code, and no file remains."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def diagnosis(source: Path, target: Path) -> tuple[list[str], AnnotateError | None]:
-    """What is good, and the first error."""
+    """Details of the checks that passed, and the first error."""
     checks = list(examine(request_of(source, target)))
     assert [check.name for check in checks] == list(NAMES[: len(checks)])
     assert all(check.error is None for check in checks[:-1])
@@ -92,7 +92,7 @@ def test_a_listing_that_lags_or_is_out_of_order_is_named(
 
 
 def test_a_create_that_overwrites_is_named(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It tells one winner only, but another one's bytes are there."""
+    """A create that reports one winner and stores the bytes of another."""
     lock, told = threading.Lock(), set[str]()
     original = LocalStore.put
 

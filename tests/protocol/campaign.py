@@ -1,4 +1,4 @@
-"""Many worlds: drawn faults, and what is told of one in which a law was broken."""
+"""Scenarios with random faults, and reports of violated invariants."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tests.protocol.explorer import Cue, EndlessError, Explorer, Faults, Outcome, draw_faults
-from tests.protocol.invariants import breaches
+from tests.protocol.explorer import EndlessError, Explorer, FaultAt, Faults, Outcome, draw_faults
+from tests.protocol.invariants import violations
 from tests.protocol.process import Launch, tag_of
 from tests.protocol.world import Kind, World
 
 ALL_FAULTS = tuple(kind for kind in Kind if kind is not Kind.GO)
-MOST_FAULTS = 6
+MAX_FAULTS = 6
 SHOWN_LINES = 120
 EARLIER_TAG = tag_of(0.1, "fp16")
-"""Who made the outputs that are there before anything begins."""
+"""Tag of the outputs that exist at the start."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """What is started in which world.
+    """Commands and the initial state of the store.
 
     Attributes:
         launches: Commands.
-        inputs: How many.
-        done: Numbers of those that an earlier run has annotated.
-        without_mask: Of these, those whose mask somebody has deleted.
+        inputs: Number of inputs.
+        done: Numbers of the inputs that an earlier run has annotated.
+        without_mask: Numbers of these whose mask was deleted.
     """
 
     launches: tuple[Launch, ...]
@@ -36,7 +36,7 @@ class Scenario:
     without_mask: str = ""
 
     def world(self) -> World:
-        """A new one."""
+        """Create the store."""
         world = World()
         for number in range(self.inputs):
             world.seed(f"in/{number}.json", b"{}")
@@ -48,42 +48,42 @@ class Scenario:
                     world.seed(f"out/{number}.npz", f"npz {number}.json {EARLIER_TAG}".encode())
         return world
 
-    def run(self, faults: Faults | Sequence[Cue] = (), seed: int | None = None) -> Outcome:
-        """Let it come to rest."""
+    def run(self, faults: Faults | Sequence[FaultAt] = (), seed: int | None = None) -> Outcome:
+        """Run the simulation."""
         return Explorer(self.world(), self.launches, faults, seed).run()
 
-    def broken(self, faults: Faults | Sequence[Cue], seed: int | None = None) -> list[str]:
-        """The laws that do not hold at its rest."""
+    def broken(self, faults: Faults | Sequence[FaultAt], seed: int | None = None) -> list[str]:
+        """Run the simulation; returns the violated invariants."""
         try:
-            return breaches(self.run(faults, seed))
+            return violations(self.run(faults, seed))
         except EndlessError as exc:
             return [f"endless: {exc}"]
 
-    def check(self, faults: Faults | Sequence[Cue] = (), seed: int | None = None) -> Outcome:
-        """Let it come to rest and raise `AssertionError`, with the story, when a law is broken."""
+    def check(self, faults: Faults | Sequence[FaultAt] = (), seed: int | None = None) -> Outcome:
+        """Run the simulation; raises `AssertionError` with a report if an invariant is violated."""
         outcome = self.run(faults, seed)
-        broken = breaches(outcome)
+        broken = violations(outcome)
         if broken:
-            raise AssertionError(_story(self, faults, seed, broken, outcome.world.trace))
+            raise AssertionError(_report(self, faults, seed, broken, outcome.world.trace))
         return outcome
 
     def explore(self, seed: int) -> int:
-        """One world with drawn faults; returns its steps, or tells the fewest faults that break a law."""
+        """Run with random faults; returns the steps, or reports a minimal set of faults that violates an invariant."""
         faults = self.drawn(seed)
         try:
             outcome = self.run(faults, _order_of(seed))
-            if not breaches(outcome):
+            if not violations(outcome):
                 return outcome.steps
         except EndlessError:
             pass
         fewest = self._fewest(faults, _order_of(seed))
         world_broken = self.broken(fewest, _order_of(seed))
-        raise AssertionError(_story(self, fewest, _order_of(seed), world_broken, self._trace(fewest, _order_of(seed))))
+        raise AssertionError(_report(self, fewest, _order_of(seed), world_broken, self._trace(fewest, _order_of(seed))))
 
     def drawn(self, seed: int) -> Faults:
-        """The faults of a seed."""
+        """The random faults of a seed."""
         rng = random.Random(f"faults {seed}")
-        return draw_faults(rng, rng.choice((60, 120, 250)), rng.randrange(MOST_FAULTS + 1), ALL_FAULTS)
+        return draw_faults(rng, rng.choice((60, 120, 250)), rng.randrange(MAX_FAULTS + 1), ALL_FAULTS)
 
     def _fewest(self, faults: Faults, seed: int | None) -> Faults:
         for step in faults:
@@ -100,12 +100,12 @@ class Scenario:
 
 
 def _order_of(seed: int) -> int | None:
-    """Every fourth world takes the first process that can go on, the others any."""
+    """Seed of the scheduling order; every fourth simulation takes the first ready process."""
     return seed if seed % 4 else None
 
 
-def _story(
-    scenario: Scenario, faults: Faults | Sequence[Cue], seed: int | None, broken: list[str], trace: list[str]
+def _report(
+    scenario: Scenario, faults: Faults | Sequence[FaultAt], seed: int | None, broken: list[str], trace: list[str]
 ) -> str:
     shown = [line for line in trace if ": sleep" not in line]
     left_out = [f"({len(shown) - SHOWN_LINES} lines left out)"] if len(shown) > SHOWN_LINES else []

@@ -1,4 +1,4 @@
-"""Lets processes live in a world, one operation after the other, with faults where the test wants them."""
+"""The scheduler: runs simulated processes one operation at a time and injects faults."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.protocol.process import Launch, Place, places_of, simulated
-from tests.protocol.world import LATENCY_S, MOST_GHOST_S, Actor, Kind, Verdict, World
+from tests.protocol.process import Launch, WorkerId, simulated, worker_ids_of
+from tests.protocol.world import LATENCY_S, MAX_GHOST_S, Actor, Kind, Verdict, World
 
-MOST_STEPS = 20_000
+MAX_STEPS = 20_000
 FINAL_CODES = {0, 2, 65, 78}
 _RESTART_S = 5.0
 
 Faults = Mapping[int, Verdict]
-"""What becomes of which step of the whole world, counted from 0."""
+"""Faults by step of the simulation, counted from 0."""
 
 
 @dataclass
-class Cue:
-    """A fault at a moment that has a name: before an operation of a process, the first time that it comes up.
+class FaultAt:
+    """A fault at the first matching operation of a process.
 
     Attributes:
-        process: Its name begins with this, `run/pool-index#number`.
-        operation: Regular expression found in the operation.
-        verdict: What becomes of it.
-        after: Cues that must have come first.
+        process: Prefix of its name, `run/pool-index#number`.
+        operation: Regular expression that matches the operation.
+        verdict: Outcome of the operation.
+        after: A fault that must have happened first.
     """
 
     process: str
     operation: str
     verdict: Verdict
-    after: Cue | None = None
+    after: FaultAt | None = None
     is_used: bool = False
 
     def fits(self, actor: Actor) -> bool:
-        """Whether this is the moment."""
+        """Whether the next operation of a process matches."""
         is_due = not self.is_used and (self.after is None or self.after.is_used)
         return is_due and actor.name.startswith(self.process) and bool(re.search(self.operation, actor.pending))
 
@@ -46,14 +46,14 @@ STALLS_S = (1.0, 12.0, 29.0, 31.0, 45.0, 61.0, 75.0, 130.0, 400.0, 1500.0)
 
 
 class EndlessError(Exception):
-    """The world did not come to rest."""
+    """The simulation did not end."""
 
 
 @dataclass
-class Seat:
-    """A place and who has it; `exit_code` once nobody is to take it again."""
+class Slot:
+    """A worker ID and its processes; `exit_code` after the last one."""
 
-    place: Place
+    worker_id: WorkerId
     actors: list[Actor] = field(default_factory=list)
     due_s: float | None = None
     exit_code: int | None = None
@@ -61,101 +61,105 @@ class Seat:
 
 @dataclass
 class Outcome:
-    """What a world came to.
+    """The result of a simulation.
 
     Attributes:
-        world: At rest.
-        seats: With their exit codes.
-        steps: Operations in all.
+        world: Its final state.
+        slots: Worker IDs with their exit codes.
+        steps: Number of operations.
     """
 
     world: World
-    seats: list[Seat]
+    slots: list[Slot]
     steps: int = 0
 
-    def seat_of(self, actor: int) -> Seat:
-        """Where a process belongs."""
-        return next(seat for seat in self.seats if any(one.number == actor for one in seat.actors))
+    def slot_of(self, actor: int) -> Slot:
+        """The slot of a process."""
+        return next(slot for slot in self.slots if any(one.number == actor for one in slot.actors))
 
     def actor(self, number: int) -> Actor:
         """A process by its number."""
-        return next(one for seat in self.seats for one in seat.actors if one.number == number)
+        return next(one for slot in self.slots for one in slot.actors if one.number == number)
 
 
 class Explorer:
-    """Runs one world to its rest."""
+    """Runs one simulation to its end."""
 
     def __init__(
-        self, world: World, launches: Sequence[Launch], faults: Faults | Sequence[Cue], seed: int | None = None
+        self, world: World, launches: Sequence[Launch], faults: Faults | Sequence[FaultAt], seed: int | None = None
     ) -> None:
-        """Nothing happens yet.
+        """Prepare a simulation.
 
         Args:
-            world: With its inputs.
-            launches: What is started.
-            faults: What goes wrong.
-            seed: Of the order in which processes go on; None for the first that can.
+            world: The store with the inputs.
+            launches: Commands to start.
+            faults: Faults to inject.
+            seed: Seed of the scheduling order; None for the first ready process.
         """
         self._world = world
         self._faults = faults
         self._random = None if seed is None else random.Random(seed)
-        self._seats = [Seat(place, due_s=world.now_s + place.launch.at_s) for place in places_of(launches)]
+        self._slots = [
+            Slot(worker_id, due_s=world.now_s + worker_id.launch.at_s) for worker_id in worker_ids_of(launches)
+        ]
         self._count = 0
-        self.outcome = Outcome(world, self._seats)
+        self.outcome = Outcome(world, self._slots)
 
     def run(self) -> Outcome:
-        """Until every seat is empty for good and no process is left.
+        """Run until no process is left and none is due.
 
         Raises:
-            EndlessError: It goes on and on.
+            EndlessError: The simulation exceeded `MAX_STEPS`.
         """
         state = random.getstate()
         random.seed(7)
         try:
             with simulated(self._world):
-                while self._go_on():
-                    if self.outcome.steps > MOST_STEPS:
-                        raise EndlessError(f"not at rest after {MOST_STEPS} steps")
+                while self._advance():
+                    if self.outcome.steps > MAX_STEPS:
+                        raise EndlessError(f"not finished after {MAX_STEPS} steps")
         finally:
             self._kill_all()
             random.setstate(state)
         return self.outcome
 
-    def _go_on(self) -> bool:
-        """One step, or a leap to the next moment at which one can be taken; False at rest."""
+    def _advance(self) -> bool:
+        """Perform one step, or advance time to the next one; returns False at the end."""
         world = self._world
-        self._land_ghosts()
-        for seat in self._seats:
-            if seat.due_s is not None and seat.due_s <= world.now_s:
-                self._take_seat(seat)
-        live = [actor for seat in self._seats for actor in seat.actors if not actor.is_over]
+        self._complete_ghosts()
+        for slot in self._slots:
+            if slot.due_s is not None and slot.due_s <= world.now_s:
+                self._start_process(slot)
+        live = [actor for slot in self._slots for actor in slot.actors if not actor.is_over]
         ready = [actor for actor in live if actor.wake_s <= world.now_s + 1e-9]
         if ready:
             self._step(self._random.choice(ready) if self._random else ready[0])
             return True
         moments = [actor.wake_s for actor in live] + [time_s for time_s, _ in world.ghosts]
-        moments += [seat.due_s for seat in self._seats if seat.due_s is not None]
+        moments += [slot.due_s for slot in self._slots if slot.due_s is not None]
         if moments:
             world.now_s = max(world.now_s, min(moments))
         return bool(moments)
 
-    def _land_ghosts(self) -> None:
+    def _complete_ghosts(self) -> None:
         world = self._world
         due = [ghost for ghost in world.ghosts if ghost[0] <= world.now_s]
         world.ghosts = [ghost for ghost in world.ghosts if ghost[0] > world.now_s]
         for _, event in due:
-            world.say(f"a request that was given up lands: {event.what} {event.key}")
+            world.log(f"a request whose client timed out completes: {event.what} {event.key}")
             world.store(event)
 
-    def _take_seat(self, seat: Seat) -> None:
+    def _start_process(self, slot: Slot) -> None:
         self._count += 1
-        place = seat.place
+        worker_id = slot.worker_id
         actor = Actor(
-            self._world, self._count, f"{place.launch.run_name}/{place.pool.name}-{place.index}#{self._count}"
+            self._world,
+            self._count,
+            f"{worker_id.launch.run_name}/{worker_id.pool.name}-{worker_id.index}#{self._count}",
         )
-        seat.actors.append(actor)
-        seat.due_s = None
-        actor.start(place.body(self._world, actor))
+        slot.actors.append(actor)
+        slot.due_s = None
+        actor.start(worker_id.body(self._world, actor))
 
     def _step(self, actor: Actor) -> None:
         verdict = self._verdict_on(actor)
@@ -164,7 +168,7 @@ class Explorer:
             self.outcome.steps += 1
             return
         note = "" if verdict.kind is Kind.GO else f"   <-- {verdict.kind.name} {verdict.seconds:g}"
-        self._world.say(f"{self.outcome.steps:5d} {actor.name}: {actor.pending}{note}")
+        self._world.log(f"{self.outcome.steps:5d} {actor.name}: {actor.pending}{note}")
         self.outcome.steps += 1
         self._world.now_s += LATENCY_S
         actor.resume(verdict)
@@ -174,47 +178,47 @@ class Explorer:
     def _verdict_on(self, actor: Actor) -> Verdict:
         if isinstance(self._faults, Mapping):
             return self._faults.get(self.outcome.steps, Verdict())
-        for cue in self._faults:
-            if cue.fits(actor):
-                cue.is_used = True
-                return cue.verdict
+        for fault in self._faults:
+            if fault.fits(actor):
+                fault.is_used = True
+                return fault.verdict
         return Verdict()
 
     def _stall(self, actor: Actor, verdict: Verdict) -> None:
-        self._world.say(
+        self._world.log(
             f"{self.outcome.steps:5d} {actor.name}: {verdict.kind.name} {verdict.seconds:g} before {actor.pending}"
         )
         actor.wake_s = self._world.now_s + verdict.seconds
         if verdict.kind is Kind.SUSPEND:
             actor.asleep_s += verdict.seconds
-        seat = self.outcome.seat_of(actor.number)
-        if verdict.kind is Kind.REPLACED and seat.actors[-1] is actor:
-            seat.due_s = self._world.now_s + _RESTART_S
+        slot = self.outcome.slot_of(actor.number)
+        if verdict.kind is Kind.REPLACED and slot.actors[-1] is actor:
+            slot.due_s = self._world.now_s + _RESTART_S
 
     def _on_exit(self, actor: Actor) -> None:
-        self._world.say(f"      {actor.name}: exit {actor.exit_code} {actor.message or actor.error or ''}")
-        seat = self.outcome.seat_of(actor.number)
-        if seat.actors[-1] is not actor or seat.due_s is not None:
+        self._world.log(f"      {actor.name}: exit {actor.exit_code} {actor.message or actor.error or ''}")
+        slot = self.outcome.slot_of(actor.number)
+        if slot.actors[-1] is not actor or slot.due_s is not None:
             return
-        if actor.exit_code in FINAL_CODES or not seat.place.launch.is_restarted:
-            seat.exit_code = actor.exit_code
+        if actor.exit_code in FINAL_CODES or not slot.worker_id.launch.is_restarted:
+            slot.exit_code = actor.exit_code
         else:
-            seat.due_s = self._world.now_s + _RESTART_S
+            slot.due_s = self._world.now_s + _RESTART_S
 
     def _kill_all(self) -> None:
-        for seat in self._seats:
-            for actor in seat.actors:
+        for slot in self._slots:
+            for actor in slot.actors:
                 if not actor.is_over:
                     actor.is_dead = True
                     actor.resume(Verdict())
 
 
 def draw_faults(rng: random.Random, steps: int, count: int, kinds: Sequence[Kind]) -> dict[int, Verdict]:
-    """So many faults, anywhere in so many steps."""
+    """Draw `count` faults within `steps` steps."""
     faults = {}
     for _ in range(count):
         kind = rng.choice(kinds)
         is_ghost = kind in (Kind.CRASH_GHOST, Kind.RETRY_GHOST)
-        seconds = rng.choice((0.5, 8.0, MOST_GHOST_S)) if is_ghost else rng.choice(STALLS_S)
+        seconds = rng.choice((0.5, 8.0, MAX_GHOST_S)) if is_ghost else rng.choice(STALLS_S)
         faults[rng.randrange(steps)] = Verdict(kind, seconds)
     return faults

@@ -1,7 +1,7 @@
-"""A simulated process: the real `annotate` in a `World`, its pipeline and its heartbeat's thread replaced.
+"""A simulated process: the real `annotate` on a `WorldStore`, without the threads of pipeline and heartbeat.
 
-The pipeline does one image after the other and lets the real last stage store them. Image, mask and JSON tell by
-their bytes which options and which precision made them, and so does the row.
+The pipeline processes one image at a time and stores it by the real last stage. The bytes of mask and JSON, and the
+row, have a tag of the options and the precision that made them.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Pool:
 
     Attributes:
         name: Of the pool.
-        num_indexes: How many.
-        order: In which they walk.
-        precision: What their outputs differ by from those of other pools.
+        num_indexes: Number of processes.
+        order: Order of the shards.
+        precision: Precision of the model, which makes the outputs differ from those of other pools.
     """
 
     name: str = "gpu"
@@ -66,16 +66,16 @@ class Pool:
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """A command that somebody gives, restarted as often as its processes die.
+    """A command; its processes restart whenever they die.
 
     Attributes:
         run_name: `--run`, or None.
         threshold: The option in which runs differ.
-        override: Whether everything is done again.
+        override: Whether all inputs are annotated again.
         supersede: `--supersede`.
-        pools: Who does it.
-        at_s: When it is given.
-        is_restarted: Whether its processes are started again when they die, as Kubernetes does.
+        pools: Its processes.
+        at_s: Start time.
+        is_restarted: Whether its processes restart when they die, as in Kubernetes.
         shard_size: Inputs in a shard.
         bad: Inputs that cannot be annotated.
     """
@@ -91,7 +91,7 @@ class Launch:
     bad: frozenset[str] = frozenset()
 
     def spec(self) -> RunSpec:
-        """What is pinned."""
+        """The options of the run."""
         return RunSpec(
             input_url="world://in",
             prompts=("car",),
@@ -108,15 +108,15 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a process is of: an index of a pool of a launch."""
+class WorkerId:
+    """An index of a pool of a launch; successive processes have the same worker ID."""
 
     launch: Launch
     pool: Pool
     index: int
 
     def body(self, world: World, actor: Actor) -> Callable[[], object]:
-        """What a process in this place does, from its start to its exit."""
+        """The program of a process with this worker ID."""
         options = WorkerOptions(
             device="cpu",
             pool=self.pool.name,
@@ -144,7 +144,7 @@ class Place:
 @dataclass(frozen=True)
 class _ActorClock:
     actor: Actor
-    place: Place
+    worker_id: WorkerId
 
     def monotonic_s(self) -> float:
         return self.actor.monotonic_s()
@@ -157,17 +157,17 @@ class _ActorClock:
 
 
 def tag_of(threshold: float, precision: str) -> str:
-    """What outputs tell about who made them."""
+    """The tag of the options in outputs."""
     return f"{threshold}-{precision}"
 
 
 def mask_digest(npz: bytes) -> str:
-    """As in the journal."""
+    """Digest of a mask as in the journal."""
     return hashlib.sha256(npz).hexdigest()
 
 
-class _SequentialFlow:
-    """Stands for `job.pipeline.executor.Flow`: one image after the other, each `IMAGE_S` long."""
+class _SequentialPipeline:
+    """Replaces `job.pipeline.executor.ThreadedPipeline`: one image at a time, `IMAGE_S` for each."""
 
     def __init__(self, run: Run, source: WorldStore, clock: _ActorClock) -> None:
         self._run, self._source, self._clock = run, source, clock
@@ -208,9 +208,9 @@ class _SequentialFlow:
         found = look_up(planned, self._source, self._run)
         if found.is_done:
             return ResultRow(json=planned.json, result=SKIPPED)
-        if found.image is None or planned.json in self._clock.place.launch.bad:
+        if found.image is None or planned.json in self._clock.worker_id.launch.bad:
             raise InputError("bad")
-        tag = tag_of(self._run.spec.confidence_threshold, self._clock.place.pool.precision)
+        tag = tag_of(self._run.spec.confidence_threshold, self._clock.worker_id.pool.precision)
         npz = f"npz {planned.json} {tag}".encode()
         row = ResultRow(json=planned.json, result=ANNOTATED, scores={tag: [1.0]}, mask_sha256=mask_digest(npz))
         loaded = LoadedItem(planned, found.image, Fetched(b"image"), None, None)  # type: ignore[arg-type]
@@ -218,7 +218,7 @@ class _SequentialFlow:
 
 
 class _SteppedHeartbeat(Heartbeat):
-    """Beats where the simulated process stops, instead of from a thread."""
+    """Writes heartbeats when the simulated process stops, instead of in a thread."""
 
     def __init__(self, run: Run, options: WorkerOptions) -> None:
         super().__init__(run, options)
@@ -237,15 +237,15 @@ class _SteppedHeartbeat(Heartbeat):
 def _build_worker(run: Run, source: WorldStore, artifact: None, options: WorkerOptions) -> Worker:
     clock = options.clock
     assert isinstance(clock, _ActorClock)
-    flow: Any = _SequentialFlow(run, source, clock)
-    who = Provenance(worker=options.process_id, artifact="", precision=clock.place.pool.precision, provider="")
-    worker = Worker(run, flow, ResidentBudget(1 << 20, 1), options, who)
+    pipeline: Any = _SequentialPipeline(run, source, clock)
+    made_by = Provenance(worker=options.process_id, artifact="", precision=clock.worker_id.pool.precision, provider="")
+    worker = Worker(run, pipeline, ResidentBudget(1 << 20, 1), options, made_by)
     clock.actor.on_term = worker.stop.set
     return worker
 
 
 class _InlineExecutor:
-    """Stands for a thread pool: calls are made when they are handed in."""
+    """Replaces a thread pool: `submit` makes the call."""
 
     def __init__(self, threads: int) -> None:
         pass
@@ -264,7 +264,7 @@ class _InlineExecutor:
 
 @contextmanager
 def simulated(world: World) -> Iterator[None]:
-    """Let `annotate` live in a world: no threads, no model, no logging."""
+    """Make `annotate` run in a simulation: no threads, no model, no logging."""
     nonces = count()
     logging.disable(logging.CRITICAL)
     with pytest.MonkeyPatch.context() as patch:
@@ -283,8 +283,11 @@ def simulated(world: World) -> Iterator[None]:
             logging.disable(logging.NOTSET)
 
 
-def places_of(launches: Iterable[Launch]) -> list[Place]:
-    """Every place of every pool."""
+def worker_ids_of(launches: Iterable[Launch]) -> list[WorkerId]:
+    """The worker IDs of all pools."""
     return [
-        Place(launch, pool, index) for launch in launches for pool in launch.pools for index in range(pool.num_indexes)
+        WorkerId(launch, pool, index)
+        for launch in launches
+        for pool in launch.pools
+        for index in range(pool.num_indexes)
     ]

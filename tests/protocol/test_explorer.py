@@ -14,8 +14,8 @@ import job.run.end_watch
 import job.worker.shards
 from job.run.journal import ShardHistory
 from tests.protocol.campaign import Scenario
-from tests.protocol.explorer import Cue, Outcome
-from tests.protocol.invariants import Rest
+from tests.protocol.explorer import FaultAt, Outcome
+from tests.protocol.invariants import FinalState
 from tests.protocol.process import Launch, Pool
 from tests.protocol.world import Kind, Verdict
 
@@ -122,29 +122,29 @@ def test_two_faults_at_every_two_operations() -> None:
 
 def creator(outcome: Outcome, name: str) -> str:
     """The process that has written a file of the run."""
-    created = Rest(outcome).event("create", f"out/_sam3/runs/{name}")
+    created = FinalState(outcome).event("create", f"out/_sam3/runs/{name}")
     assert created is not None
     return outcome.actor(created.actor).name
 
 
 def test_a_process_that_does_not_plan_plans_when_nobody_else_seems_to() -> None:
     scenario = Scenario(launches=(Launch(pools=(Pool(num_indexes=3),)),), inputs=6)
-    outcome = scenario.check([Cue("r/gpu-0", "^list $", Verdict(Kind.STOP, 2000.0))])
+    outcome = scenario.check([FaultAt("r/gpu-0", "^list $", Verdict(Kind.STOP, 2000.0))])
     assert not creator(outcome, "r/plan.json").startswith("r/gpu-0")
 
 
 def test_of_two_planners_at_the_same_moment_one_wins() -> None:
     scenario = SCENARIOS["two pools meet"]
-    outcome = scenario.check([Cue("r/gpu", "create .*plan.json", Verdict(Kind.STOP, 1.0))])
+    outcome = scenario.check([FaultAt("r/gpu", "create .*plan.json", Verdict(Kind.STOP, 1.0))])
     assert creator(outcome, "r/plan.json").startswith("r/cpu")
 
 
 def test_a_pair_torn_by_a_stopped_worker_of_the_same_run_is_found_by_an_audit() -> None:
     scenario = SCENARIOS["two pools meet and override"]
-    outcome = scenario.check([Cue("r/gpu", r"put 0\.json", Verdict(Kind.STOP, 400.0))])
-    rest = Rest(outcome)
-    assert rest.output("0.npz").endswith("int8")
-    assert rest.output("0.json").endswith("fp16"), "the check has found that no row has these two"
+    outcome = scenario.check([FaultAt("r/gpu", r"put 0\.json", Verdict(Kind.STOP, 400.0))])
+    state = FinalState(outcome)
+    assert state.output("0.npz").endswith("int8")
+    assert state.output("0.json").endswith("fp16"), "the check has found that no row has these two"
 
 
 def test_a_zombie_of_a_superseded_run_puts_at_most_what_it_had_in_flight() -> None:
@@ -155,8 +155,8 @@ def test_a_zombie_of_a_superseded_run_puts_at_most_what_it_had_in_flight() -> No
         ),
         done="012",
     )
-    outcome = scenario.check([Cue("a/", r"put 1\.npz", Verdict(Kind.STOP, 3000.0))])
-    late = [event.key for event, run in Rest(outcome).puts if run == "a" and event.time_s > 1_002_000]
+    outcome = scenario.check([FaultAt("a/", r"put 1\.npz", Verdict(Kind.STOP, 3000.0))])
+    late = [event.key for event, run in FinalState(outcome).puts if run == "a" and event.time_s > 1_002_000]
     assert late == ["out/1.npz"]
 
 
@@ -204,13 +204,13 @@ def test_the_explorer_finds_a_fault_that_is_planted(
 
 def test_two_runs_that_begin_in_one_second() -> None:
     scenario = Scenario(launches=(Launch(run_name="b", threshold=0.5), Launch(run_name="a")), inputs=2)
-    scenario.check([Cue("b/", "^list $", Verdict(Kind.STOP, 0.35))])
+    scenario.check([FaultAt("b/", "^list $", Verdict(Kind.STOP, 0.35))])
 
 
 def test_a_mend_that_was_interrupted_between_mask_and_json_is_done_again_by_the_next_run() -> None:
     launches = (Launch(run_name="a", is_restarted=False), Launch(run_name="b", threshold=0.5, at_s=100))
     scenario = Scenario(launches=launches, inputs=2, done="01", without_mask="0")
-    scenario.check([Cue("a/", r"put 0\.json", Verdict(Kind.CRASH_BEFORE))])
+    scenario.check([FaultAt("a/", r"put 0\.json", Verdict(Kind.CRASH_BEFORE))])
 
 
 def test_a_run_that_follows_one_that_has_just_ended_waits_for_its_last_puts() -> None:
@@ -219,13 +219,13 @@ def test_a_run_that_follows_one_that_has_just_ended_waits_for_its_last_puts() ->
         Launch(run_name="b", threshold=0.5, override=True, at_s=36),
     )
     scenario = Scenario(launches=launches, inputs=4, done="0123")
-    scenario.check([Cue("a/cpu", "^list .*journal/000000", Verdict(Kind.STOP, 15.0))])
+    scenario.check([FaultAt("a/cpu", "^list .*journal/000000", Verdict(Kind.STOP, 15.0))])
 
 
 def test_a_worker_that_comes_back_just_before_its_run_is_ended_is_waited_for() -> None:
-    left = Cue("a/gpu-0#1", r"put 1\.jpg", Verdict(Kind.TERM))
+    left = FaultAt("a/gpu-0#1", r"put 1\.jpg", Verdict(Kind.TERM))
     scenario = two_runs(True, True, False, 18.5)
-    scenario.check([left, Cue("b/", "create .*/a/end.json", Verdict(Kind.STOP, 12.9))])
+    scenario.check([left, FaultAt("b/", "create .*/a/end.json", Verdict(Kind.STOP, 12.9))])
 
 
 def test_a_process_that_leaves_in_order_does_not_hide_another_in_its_place() -> None:
@@ -234,16 +234,16 @@ def test_a_process_that_leaves_in_order_does_not_hide_another_in_its_place() -> 
         Launch(run_name="b", threshold=0.5, override=True, at_s=60),
     )
     scenario = Scenario(launches=launches, inputs=6, done="012345")
-    stopped = Cue("a/gpu-0#1", r"put 0\.npz", Verdict(Kind.REPLACED, 40.0))
-    scenario.check([stopped, Cue("a/gpu-0#1", r"put 1\.jpg", Verdict(Kind.TERM), after=stopped)])
+    stopped = FaultAt("a/gpu-0#1", r"put 0\.npz", Verdict(Kind.REPLACED, 40.0))
+    scenario.check([stopped, FaultAt("a/gpu-0#1", r"put 1\.jpg", Verdict(Kind.TERM), after=stopped)])
 
 
 def test_a_run_that_is_refused_leaves_nothing_behind() -> None:
     outcome = two_runs(True, False, False, 3.0).check(
-        [Cue("a/", r"put 1\.jpg", Verdict(Kind.SUSPEND, 40.0))],
+        [FaultAt("a/", r"put 1\.jpg", Verdict(Kind.SUSPEND, 40.0))],
     )
-    assert [seat.exit_code for seat in outcome.seats] == [0, 78]
-    assert Rest(outcome).runs == ["a"]
+    assert [slot.exit_code for slot in outcome.slots] == [0, 78]
+    assert FinalState(outcome).runs == ["a"]
 
 
 def test_a_worker_that_starts_while_its_run_is_watched_is_a_sign_of_life() -> None:
@@ -252,12 +252,12 @@ def test_a_worker_that_starts_while_its_run_is_watched_is_a_sign_of_life() -> No
         Launch(run_name="b", threshold=0.5, at_s=10),
     )
     scenario = Scenario(launches=launches, inputs=12, done="012")
-    killed = Cue("a/gpu-0#1", r"put 1\.jpg", Verdict(Kind.STOP, 9000.0))
-    outcome = scenario.check([killed, Cue("a/cpu", "put .*/workers/cpu", Verdict(Kind.STOP, 60.0))])
+    killed = FaultAt("a/gpu-0#1", r"put 1\.jpg", Verdict(Kind.STOP, 9000.0))
+    outcome = scenario.check([killed, FaultAt("a/cpu", "put .*/workers/cpu", Verdict(Kind.STOP, 60.0))])
     assert not any(re.search("exit 78 .*superseded", line) for line in outcome.world.trace)
 
 
 def test_worker_exits_75_when_the_last_journal_part_fails_after_sigterm() -> None:
-    term = Cue("r/", r"put 0\.json", Verdict(Kind.TERM))
-    outcome = TINY.check([term, Cue("r/", "put .*/journal/", Verdict(Kind.FAIL_AFTER), after=term)])
-    assert outcome.seats[0].actors[0].exit_code == 75, "the shard has no marker yet"
+    term = FaultAt("r/", r"put 0\.json", Verdict(Kind.TERM))
+    outcome = TINY.check([term, FaultAt("r/", "put .*/journal/", Verdict(Kind.FAIL_AFTER), after=term)])
+    assert outcome.slots[0].actors[0].exit_code == 75, "the shard has no marker yet"

@@ -1,8 +1,7 @@
-"""A store in memory, in which nothing happens but by the scheduler's leave, and time that passes by it alone.
+"""A simulated store in memory and a simulated clock; a scheduler controls both.
 
-A simulated process is a thread. Exactly one thread runs at any time: a process stops before every operation on the
-store and whenever it sleeps, and goes on when the scheduler says so and how (`Verdict`). So a run of the whole world
-is a function of its seed.
+A simulated process is a thread. Exactly one thread runs at any time: a process stops before every store operation and
+at every sleep, until the scheduler resumes it with a `Verdict`. So a simulation is a function of its seed.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from job.storage.store import Fetched, FolderTest, Guard, StoredObject, no_folde
 PAGE = 4
 BEAT_S = 30.0
 LATENCY_S = 0.05
-MOST_GHOST_S = 20.0
-"""A request that a client gave up may still land, but no later than this."""
+MAX_GHOST_S = 20.0
+"""A request whose client timed out may still complete within this time."""
 
 _T = TypeVar("_T")
 
 
 class CrashedError(BaseException):
-    """SIGKILL: the thread of a dead process unwinds; nothing that it does any more has an effect."""
+    """SIGKILL: the thread of a dead process unwinds without further effects."""
 
 
 class Kind(Enum):
-    """What may become of an operation."""
+    """The outcomes of an operation."""
 
     def __repr__(self) -> str:
         return f"Kind.{self.name}"
@@ -40,26 +39,26 @@ class Kind(Enum):
     CRASH_BEFORE = auto()
     CRASH_AFTER = auto()
     CRASH_GHOST = auto()
-    """The process dies; its request lands later."""
+    """The process dies; its request completes later."""
     RETRY = auto()
-    """Done, the answer lost, tried again."""
+    """The response is lost, and the client retries."""
     RETRY_GHOST = auto()
-    """Given up, tried again; the first request lands later."""
+    """The request times out, and the client retries; the first request completes later."""
     FAIL_BEFORE = auto()
     FAIL_AFTER = auto()
-    """The store is out of reach for longer than it is tried; the last try was done all the same."""
+    """The store is unreachable for longer than the retry timeout; FAIL_AFTER: the last attempt took effect."""
     STOP = auto()
     """SIGSTOP, and SIGCONT later."""
     REPLACED = auto()
-    """The same, and meanwhile another process has its place."""
+    """SIGSTOP and SIGCONT; meanwhile a replacement process starts."""
     SUSPEND = auto()
-    """The machine sleeps: its monotonic clock stands still."""
+    """The machine sleeps: its monotonic clock stops."""
     TERM = auto()
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of an operation, with a time where it takes one."""
+    """The outcome of an operation, with a time for the outcomes that need one."""
 
     kind: Kind = Kind.GO
     seconds: float = 0.0
@@ -67,16 +66,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to the store.
+    """A change of the store, or a listing.
 
     Attributes:
-        time_s: When.
+        time_s: Simulated time.
         actor: Number of the process.
         what: `put`, `create`, `delete`, or `list` for the first page of a listing.
         key: Of the object or folder, after `in/` or `out/`.
         data: What was stored.
-        guarded_s: When the guard let it pass; None when there is none.
-        is_ghost: Its client had given it up, or died.
+        guarded_s: Time of the guard's check; None without a guard.
+        is_ghost: Whether its client had timed out or died.
     """
 
     time_s: float
@@ -90,7 +89,7 @@ class Event:
 
 @dataclass
 class World:
-    """Objects, time, and what happened."""
+    """Objects, time, events and trace of a simulation."""
 
     now_s: float = 1_000_000.0
     objects: dict[str, tuple[bytes, float]] = field(default_factory=dict)
@@ -99,37 +98,37 @@ class World:
     ghosts: list[tuple[float, Event]] = field(default_factory=list)
 
     def seed(self, key: str, data: bytes) -> None:
-        """Put an object there before anything begins."""
+        """Add an object before the simulation starts."""
         self.objects[key] = (data, self.now_s - 10_000)
 
     def note(self, event: Event) -> None:
-        """It happens now."""
+        """Record an event at the current time."""
         self.events.append(replace(event, time_s=self.now_s))
 
     def store(self, event: Event) -> bool:
-        """A put or a create takes effect; returns whether it does. Times of objects are whole seconds, as on S3."""
+        """Apply a put or create; returns whether it took effect. Times of objects are whole seconds, as on S3."""
         if event.what == "create" and event.key in self.objects:
             return False
         self.objects[event.key] = (event.data, float(int(self.now_s)))
         self.note(event)
         return True
 
-    def say(self, line: str) -> None:
-        """Note a line for whoever reads about a violation."""
+    def log(self, line: str) -> None:
+        """Add a line to the trace."""
         self.trace.append(f"{self.now_s - 1_000_000:9.2f}  {line}")
 
 
 class Actor:
-    """One simulated process, from its start to its exit.
+    """One simulated process.
 
     Attributes:
-        wake_s: World time before which it is not to go on.
-        pending: What it is about to do.
-        is_dead: Killed.
-        exit_code: Of a process that has ended by itself, else None.
-        error: What it was ended by if nobody foresaw that.
-        beat: Writes the heartbeat, while there is one.
-        on_term: Takes SIGTERM; None to be ended by it.
+        wake_s: World time at which it may continue.
+        pending: Its next operation.
+        is_dead: Whether it was killed.
+        exit_code: Its exit code; None if it was killed or is running.
+        error: The unexpected error that ended it, or None.
+        beat: Writes the heartbeat, or None.
+        on_term: Handles SIGTERM; None for the default action.
     """
 
     def __init__(self, world: World, number: int, name: str) -> None:
@@ -151,25 +150,25 @@ class Actor:
         self._back.acquire()
 
     def start(self, body: Callable[[], object]) -> None:
-        """Make the thread; it does nothing before the first `resume`."""
+        """Start the thread; it waits for the first `resume`."""
         threading.Thread(target=self._run, args=(body,), name=self.name, daemon=True).start()
 
     def resume(self, verdict: Verdict) -> None:
-        """Let it go on to its next operation; returns when it is there, or over."""
+        """Continue to the next operation; returns when the process is there or has exited."""
         self._verdict = verdict
         self._go.release()
         self._back.acquire()
 
     def monotonic_s(self) -> float:
-        """Its own clock, which stands still while the machine sleeps."""
+        """Its monotonic clock, which stops while the machine sleeps."""
         return self.world.now_s - self.asleep_s - self.number * 1000
 
     def boot_s(self) -> float:
-        """Its own clock, which does not."""
+        """Its boot clock, which does not stop."""
         return self.world.now_s + self.number * 77
 
     def sleep(self, seconds: float) -> None:
-        """Wait by its own clock, beating meanwhile."""
+        """Wait by its monotonic clock and write heartbeats."""
         until_s = self.monotonic_s() + seconds
         while (left_s := until_s - self.monotonic_s()) > 1e-6:
             if self.beat is not None:
@@ -179,23 +178,23 @@ class Actor:
             self._pause(f"sleep {left_s:.1f}")
 
     def step(self, pending: str) -> Verdict:
-        """Stop before an operation until the scheduler lets it happen."""
+        """Stop before an operation until the scheduler continues."""
         self._beat_if_due()
         verdict = self._pause(pending)
         if verdict.kind is Kind.TERM:
             self._terminate()
             return Verdict()
         if verdict.kind is Kind.FAIL_BEFORE:
-            raise StorageError(f"{pending}: out of reach")
+            raise StorageError(f"{pending}: unreachable")
         return verdict
 
     def die(self) -> None:
-        """Be killed."""
+        """Die as from SIGKILL."""
         self.is_dead = True
         raise CrashedError
 
     def first_beat(self) -> None:
-        """A beat was just written."""
+        """Record that a heartbeat was written."""
         self._beaten_s = self.monotonic_s()
 
     def _run(self, body: Callable[[], object]) -> None:
@@ -208,13 +207,13 @@ class Actor:
             pass
         except AnnotateError as exc:
             self.exit_code, self.message = exc.exit_code, str(exc)
-        except BaseException as exc:  # noqa: BLE001 - told by the checks
+        except BaseException as exc:  # noqa: BLE001 - the checks report it
             self.exit_code, self.error = 70, exc
         self.is_over = True
         self._back.release()
 
     def _pause(self, pending: str) -> Verdict:
-        """Hand the token to the scheduler and wait to get it back."""
+        """Return control to the scheduler and wait for it."""
         if self.is_dead:
             raise CrashedError
         self.pending = pending
@@ -255,7 +254,7 @@ class WorldStore:
     def list(
         self, prefix: str = "", skip: str | None = None, after: str = "", is_optional: FolderTest = no_folder
     ) -> Iterator[StoredObject]:
-        """A page at a time: what appears behind the reader is not seen."""
+        """List by pages: objects that appear before the current page are not listed."""
         folder = f"{prefix}/" if prefix else ""
         begun = Event(0.0, self.actor.number, "list", self._root + prefix)
         self._operate("list", prefix, lambda: self._world.note(begun))
@@ -271,7 +270,7 @@ class WorldStore:
     def list_dirs(self, prefix: str) -> tuple[str, ...]:
         def find() -> tuple[str, ...]:
             keys = self._keys(f"{prefix}/", None)
-            names = sorted({rest.partition("/")[0] for key in keys if "/" in (rest := key.removeprefix(f"{prefix}/"))})
+            names = sorted({tail.partition("/")[0] for key in keys if "/" in (tail := key.removeprefix(f"{prefix}/"))})
             return tuple(names)
 
         return self._operate("list_dirs", prefix, find)
@@ -319,13 +318,13 @@ class WorldStore:
         pass
 
     def _operate(self, what: str, key: str, effect: Callable[[], _T]) -> _T:
-        """A request that changes nothing that matters here: only dying and waiting makes a difference."""
+        """Perform a request without side effects; only crashes and delays apply."""
         verdict = self.actor.step(f"{what} {key}")
         result = effect()
         if verdict.kind in (Kind.CRASH_AFTER, Kind.CRASH_GHOST):
             self.actor.die()
         if verdict.kind is Kind.FAIL_AFTER:
-            raise StorageError(f"{what} {key}: out of reach")
+            raise StorageError(f"{what} {key}: unreachable")
         return result
 
     def _write(self, what: str, key: str, data: bytes, guard: Guard | None) -> bool:
@@ -343,7 +342,7 @@ class WorldStore:
             if verdict.kind in (Kind.CRASH_GHOST, Kind.CRASH_AFTER):
                 self.actor.die()
             if verdict.kind is Kind.FAIL_AFTER:
-                raise StorageError(f"{what} {key}: out of reach")
+                raise StorageError(f"{what} {key}: unreachable")
             if verdict.kind not in (Kind.RETRY, Kind.RETRY_GHOST):
                 return is_stored
 

@@ -1,4 +1,4 @@
-"""Fakes for protocols: a session that answers at once, a clock that jumps."""
+"""Fakes for protocols: a session without a model, a clock without waits."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def use_fake_session(monkeypatch: pytest.MonkeyPatch, session: FakeSession) -> N
 
 @dataclass
 class JumpingClock:
-    """Every wait passes at once."""
+    """A clock whose `sleep` returns at once."""
 
     now_s: float = 0.0
     waits: list[float] = field(default_factory=list)
@@ -111,7 +111,7 @@ def spec_of(source: Path, **changes: object) -> RunSpec:
 
 
 def write_ended_run(target: Path, name: str, end: RunEnd | None = None) -> None:
-    """A run that is over: as it was asked for, and its end."""
+    """Write `run.json` and `end.json` of a run."""
     run = open_run(LocalStore(target, "tester"), spec_of(target), name=name, is_date_given=True, process_id="tester")
     run.write_end(end or RunEnd(outcome="succeeded", by="x"))
 

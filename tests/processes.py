@@ -24,7 +24,7 @@ def annotate(
 
 @contextmanager
 def running(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-    """A Python process at work, ended with the block; its standard error is read by `communicate`."""
+    """A running Python process, killed at the end of the block; `communicate` reads its standard error."""
     process = subprocess.Popen(
         [sys.executable, *arguments], env={**os.environ, **(environment or {})}, stderr=subprocess.PIPE, text=True
     )
@@ -38,10 +38,10 @@ def running(*arguments: str, environment: dict[str, str] | None = None) -> Itera
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Look again and again."""
+    """Poll until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not hold in time"
         time.sleep(0.05)
 
 
@@ -55,7 +55,7 @@ def results(folder: Path) -> dict[str, bytes]:
 
 
 def quiet_results(inputs: dict[str, bytes], folder: Path, *flags: str) -> dict[str, bytes]:
-    """Outputs of an undisturbed run on local disk, with one thread."""
+    """Outputs of an undisturbed run on local disk with one thread."""
     for key, data in inputs.items():
         path = folder / "in" / key
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def quiet_results(inputs: dict[str, bytes], folder: Path, *flags: str) -> dict[s
 
 
 def frozen(text: str, *paths: Path) -> str:
-    """Output without what differs from run to run: times, and the folders of the test."""
+    """Output without the times and folders of one test run."""
     for number, path in enumerate(paths):
         text = text.replace(str(path), f"<{number}>")
     text = re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - ", "", text, flags=re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The command line with a decoder that one picture kills, as a bug in a codec would: `poisoned.py FLAG…`."""
+"""The command line with a decoder that crashes on one picture: `poisoned.py FLAG…`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from job.cli.main import main
 from job.pipeline import stages
 
 POISON = b"poison"
-"""A picture that ends with this kills."""
+"""A picture that ends with these bytes crashes the decoder."""
 
 _decode = stages.decode_for_model
 

@@ -1,4 +1,4 @@
-"""`--workers`: one command, several processes; a worker that dies is replaced, the parent never leaves orphans."""
+"""`--workers`: the supervisor restarts dead workers, and no worker survives the supervisor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import DATE, annotate, results
+from tests.processes import DATE, annotate, results, wait_until
 
 COUNT = 60
 
@@ -57,13 +57,6 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
     return [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def wait_for(condition: object, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.02)
-
-
 def done(target: Path) -> int:
     return len(list(target.glob("*.json")))
 
@@ -79,10 +72,10 @@ def test_two_workers_give_the_bytes_of_one(source: Path, tmp_path: Path, quiet: 
     assert beats == {"local-00000", "local-00000.0", "local-00000.1"}
 
 
-def test_a_worker_that_is_killed_is_replaced_and_told(source: Path, tmp_path: Path, quiet: dict[str, bytes]) -> None:
+def test_killed_worker_is_restarted_with_a_warning(source: Path, tmp_path: Path, quiet: dict[str, bytes]) -> None:
     target = tmp_path / "out"
     with at_work(source, target, "--journal_interval_s", "0.5") as process:
-        wait_for(lambda: done(target) >= 5)
+        wait_until(lambda: done(target) >= 5, 60)
         os.kill(workers_of(process)[0], signal.SIGKILL)
         _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
@@ -92,12 +85,12 @@ def test_a_worker_that_is_killed_is_replaced_and_told(source: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("to_group", [True, False], ids=["ctrl-c", "sigterm"])
-def test_a_signal_ends_all_in_order_and_the_same_command_goes_on(
+def test_signal_stops_all_workers_and_a_rerun_resumes(
     source: Path, tmp_path: Path, quiet: dict[str, bytes], to_group: bool
 ) -> None:
     target = tmp_path / "out"
     with at_work(source, target) as process:
-        wait_for(lambda: done(target) >= 5)
+        wait_until(lambda: done(target) >= 5, 60)
         workers = workers_of(process)
         if to_group:
             os.killpg(process.pid, signal.SIGINT)
@@ -115,16 +108,14 @@ def test_a_signal_ends_all_in_order_and_the_same_command_goes_on(
     assert before < COUNT, "the signal came too late to show anything"
 
 
-def test_workers_whose_parent_is_killed_end_by_themselves(
-    source: Path, tmp_path: Path, quiet: dict[str, bytes]
-) -> None:
+def test_workers_exit_when_the_supervisor_is_killed(source: Path, tmp_path: Path, quiet: dict[str, bytes]) -> None:
     target = tmp_path / "out"
     with at_work(source, target) as process:
-        wait_for(lambda: done(target) >= 5)
+        wait_until(lambda: done(target) >= 5, 60)
         workers = workers_of(process)
         assert len(workers) == 2
         process.kill()
-        wait_for(lambda: not any(is_alive(worker) for worker in workers), timeout_s=30)
+        wait_until(lambda: not any(is_alive(worker) for worker in workers), timeout_s=30, 60)
     annotate(source, target, "--annotation_date", DATE, "--threads", "1").check_returncode()
     assert results(target) == quiet
 
@@ -136,6 +127,6 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_a_configuration_that_every_worker_would_see_ends_all_at_once(source: Path, tmp_path: Path) -> None:
+def test_configuration_error_of_one_worker_stops_all(source: Path, tmp_path: Path) -> None:
     completed = annotate(source, tmp_path / "out", "--workers", "2", "--device", "cuda")
     assert completed.returncode == 78, completed.stderr

@@ -1,4 +1,4 @@
-"""What a new user gets wrong: one clear sentence, the right exit code, no traceback."""
+"""Mistakes of users give one error line, the documented exit code and no traceback."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ is_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a s
 
 @dataclass(frozen=True)
 class Mistake:
-    """Flags beside a good input (`{input}`) and output (`{output}`), what is answered, and the exit code."""
+    """Flags for a valid input (`{input}`) and output (`{output}`), the exit code and the error line."""
 
     flags: tuple[str, ...]
     code: int
@@ -97,7 +97,7 @@ def errors(completed: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("mistake", FLAG_MISTAKES.values(), ids=FLAG_MISTAKES)
-def test_a_wrong_flag_is_answered_with_one_sentence(mistake: Mistake, one_scene: Path, tmp_path: Path) -> None:
+def test_invalid_flag_gives_one_error_line(mistake: Mistake, one_scene: Path, tmp_path: Path) -> None:
     flags = [flag.format(input=one_scene) for flag in mistake.flags]
     completed = annotate(one_scene, tmp_path / "out", *flags)
     assert errors(completed) == [mistake.answer.format(input=one_scene)]
@@ -175,7 +175,7 @@ SPOILERS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("spoil", "reason"), SPOILERS.values(), ids=SPOILERS)
-def test_an_input_that_cannot_be_used_is_one_failed_row(
+def test_unusable_input_is_one_failed_row(
     spoil: Callable[[Path], object], reason: str, one_scene: Path, tmp_path: Path
 ) -> None:
     json_file = next(one_scene.glob("*.json"))
@@ -196,7 +196,7 @@ def test_an_input_that_cannot_be_used_is_one_failed_row(
 
 
 @is_root
-def test_a_file_that_may_not_be_read_is_one_failed_row(scenes: Path, tmp_path: Path) -> None:
+def test_file_without_read_permission_is_one_failed_row(scenes: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     shutil.copytree(scenes, folder)
     images = sorted(folder.rglob("*.jpg"))
@@ -207,14 +207,14 @@ def test_a_file_that_may_not_be_read_is_one_failed_row(scenes: Path, tmp_path: P
     assert "Failed: 1" in completed.stderr
 
 
-def test_no_json_at_all_is_a_warning_and_no_error(tmp_path: Path) -> None:
+def test_folder_without_json_gives_a_warning_and_exit_0(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     completed = annotate(tmp_path / "in", tmp_path / "out")
     assert completed.returncode == 0
     assert f"WARNING - No JSON files found in {tmp_path}/in" in completed.stderr
 
 
-def test_a_checkout_that_was_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkout_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("job.cli.commands.entry_points", lambda group: ())
     for arguments in (["--help"], ["annotate"]):
         assert run_cli(arguments) == 78

@@ -1,4 +1,4 @@
-"""How a pod ends: one line on why, and SIGTERM at any time."""
+"""The end of a pod: its termination message, and SIGTERM at any time."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ EARLY = {
 
 
 @pytest.mark.parametrize(("arguments", "expected"), EARLY.values(), ids=EARLY)
-def test_every_command_says_why_it_ends(arguments: list[str], expected: tuple[int, str], log: Path) -> None:
+def test_every_command_writes_a_termination_message(arguments: list[str], expected: tuple[int, str], log: Path) -> None:
     code, message = ended(log, "-m", "job", *arguments)
     assert code == expected[0]
     assert message.startswith(expected[1])
     assert message.count("\n") == (code != 0)
 
 
-def test_a_model_that_is_none(source: Path, log: Path) -> None:
+def test_folder_without_a_model(source: Path, log: Path) -> None:
     assert ended(log, "-m", "job", *flags_of(source, "--model", str(source))) == (
         78,
         f"ArtifactError, exit 78: no model at {source}: it has no manifest.json. "
@@ -103,14 +103,14 @@ def test_an_image_that_hangs(source: Path, log: Path) -> None:
     assert "stage decode has not ended after 1 s" in message
 
 
-def test_what_nobody_foresaw(source: Path, log: Path) -> None:
-    assert ended(log, TROUBLED, "unforeseen", *flags_of(source)) == (
+def test_unexpected_error(source: Path, log: Path) -> None:
+    assert ended(log, TROUBLED, "unexpected", *flags_of(source)) == (
         70,
-        "RuntimeError, exit 70: no bug is ever foreseen\n",
+        "RuntimeError, exit 70: two lines of a defect\n",
     )
 
 
-def test_a_message_is_cut_where_a_letter_ends(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_message_is_truncated_at_a_character(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(log))
     for text in ("x" * 5000, "ü" * 5000, "x" + "ü" * 5000, "…" * 5000, "\ud800" * 5000):
         write_termination_message("E", 70, text)
@@ -119,7 +119,7 @@ def test_a_message_is_cut_where_a_letter_ends(log: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("place", ["/proc/nothing", "/nowhere/log", ""])
-def test_a_file_that_cannot_be_written_changes_nothing(place: str) -> None:
+def test_unwritable_termination_log_is_ignored(place: str) -> None:
     command = [sys.executable, "-m", "job", "annotate"]
     completed = subprocess.run(
         command, env={**os.environ, VARIABLE: place}, capture_output=True, text=True, timeout=60, check=False
@@ -129,7 +129,7 @@ def test_a_file_that_cannot_be_written_changes_nothing(place: str) -> None:
 
 
 def said(target: Path, activity: str) -> Callable[[], bool]:
-    """Whether a heartbeat of the output tells an activity."""
+    """Whether a heartbeat of the output has an activity."""
 
     def look() -> bool:
         beats = [path.read_bytes() for path in target.rglob("workers/*.json")]
@@ -139,7 +139,7 @@ def said(target: Path, activity: str) -> Callable[[], bool]:
 
 
 def terminated(process: subprocess.Popen[str]) -> int:
-    """Exit code after SIGTERM, which has to come soon."""
+    """Send SIGTERM; returns the exit code, which must come within `SOON_S`."""
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
     code = process.wait(60)
@@ -194,7 +194,7 @@ def test_sigterm_while_an_older_run_is_watched(source: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_sigterm_at_work_leaves_the_rest_to_the_next(source: Path, workers: str) -> None:
+def test_rerun_resumes_after_sigterm_during_work(source: Path, workers: str) -> None:
     for path in sorted(source.iterdir()):
         for number in range(3):
             os.link(path, path.with_name(f"{number}-{path.name}"))
@@ -213,7 +213,7 @@ def test_sigterm_while_an_image_hangs(source: Path) -> None:
         assert terminated(process) == 75
 
 
-def test_sigterm_when_all_is_done_is_no_interruption(source: Path, log: Path) -> None:
+def test_sigterm_after_the_last_image_exits_0(source: Path, log: Path) -> None:
     environment = {VARIABLE: str(log), "IMAGES": "4"}
     with running(TROUBLED, "term_at_the_end", *flags_of(source), environment=environment) as process:
         assert process.wait(60) == 0

@@ -1,4 +1,4 @@
-"""The command line with something wrong in it: `troubled.py TROUBLE FLAG…`."""
+"""The command line with an injected defect: `troubled.py DEFECT FLAG…`."""
 
 from __future__ import annotations
 
@@ -13,34 +13,33 @@ from job.cli.main import main
 from job.pipeline import stages
 from job.run import heartbeat
 from job.telemetry import metrics
-from job.worker import factory as building
-from job.worker import shards, worker
+from job.worker import factory, shards, worker
 
 LONG_S = 60
 
 
 def stuck() -> None:
-    """The thread that conducts never comes back from a marker; the heartbeat beats on."""
+    """The coordinator thread hangs while it writes a marker; heartbeats continue."""
     heartbeat.BEAT_INTERVAL_S = 0.1
     metrics.RETRY_TIMEOUT_S, metrics.MARGIN_S = 1.0, 0.0
     worker.write_marker = lambda *arguments: time.sleep(LONG_S)
 
 
 def hung_image() -> None:
-    """A picture is decoded for ever."""
+    """The decoder hangs on a picture."""
     stages.decode_for_model = lambda *arguments: time.sleep(LONG_S)
 
 
 def slow_load() -> None:
     """Loading the model takes long, inside foreign code that no signal interrupts."""
-    building.open_session = lambda *arguments, **options: ctypes.CDLL(None).sleep(LONG_S)
+    factory.open_session = lambda *arguments, **options: ctypes.CDLL(None).sleep(LONG_S)
 
 
-def unforeseen() -> None:
+def unexpected() -> None:
     """A defect."""
 
     def fail(*arguments: Any) -> None:
-        raise RuntimeError("no bug\nis ever foreseen")
+        raise RuntimeError("two lines\nof a defect")
 
     shards.read_shard = fail
 

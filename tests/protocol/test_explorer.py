@@ -1,4 +1,4 @@
-"""The protocol of runs under every kind of death, delay and lost answer: see ../shared/spec/runs.md, issue 5."""
+"""The run protocol under crashes, delays and lost responses; docs/architecture.md describes it."""
 
 from __future__ import annotations
 
@@ -69,21 +69,21 @@ SCENARIOS = {
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
-def test_nothing_is_lost_whatever_goes_wrong(scenario: Scenario) -> None:
+def test_invariants_hold_with_random_faults(scenario: Scenario) -> None:
     for seed in SEEDS:
         scenario.explore(seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
-def test_nothing_is_lost_whatever_goes_wrong_in_many_worlds(scenario: Scenario) -> None:
+def test_invariants_hold_with_many_random_faults(scenario: Scenario) -> None:
     for seed in MANY_SEEDS:
         scenario.explore(seed)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.GO], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("name", ["one process", "one process overrides"])
-def test_a_fault_at_every_single_operation(name: str, kind: Kind) -> None:
+def test_invariants_hold_with_a_fault_at_every_operation(name: str, kind: Kind) -> None:
     scenario = SCENARIOS[name]
     for step in range(scenario.check().steps):
         scenario.check({step: Verdict(kind, 15.0)})
@@ -100,7 +100,7 @@ def pairs_of_kills(scenario: Scenario, kinds: Iterable[tuple[Kind, Kind]]) -> No
 TINY = Scenario(launches=(Launch(override=True),), inputs=1, done="0")
 
 
-def test_two_kills_at_every_two_operations() -> None:
+def test_invariants_hold_with_two_kills_at_every_pair_of_operations() -> None:
     pairs_of_kills(TINY, [(Kind.CRASH_AFTER, Kind.CRASH_AFTER)])
 
 
@@ -108,14 +108,14 @@ STEPS_TO_EXIT = 14
 """Operations of a worker between SIGTERM and its exit."""
 
 
-def test_storage_failure_at_every_operation_after_sigterm() -> None:
+def test_invariants_hold_with_a_storage_failure_at_every_operation_after_sigterm() -> None:
     for first in range(TINY.check().steps):
         for second in range(first + 1, first + STEPS_TO_EXIT):
             TINY.check({first: Verdict(Kind.TERM), second: Verdict(Kind.FAIL_AFTER)})
 
 
 @pytest.mark.slow
-def test_two_faults_at_every_two_operations() -> None:
+def test_invariants_hold_with_two_faults_at_every_pair_of_operations() -> None:
     deadly = (Kind.CRASH_AFTER, Kind.CRASH_GHOST, Kind.FAIL_AFTER, Kind.TERM)
     pairs_of_kills(TINY, product(deadly, deadly))
 
@@ -127,19 +127,19 @@ def creator(outcome: Outcome, name: str) -> str:
     return outcome.actor(created.actor).name
 
 
-def test_a_process_that_does_not_plan_plans_when_nobody_else_seems_to() -> None:
+def test_waiting_process_plans_when_the_planner_is_stopped() -> None:
     scenario = Scenario(launches=(Launch(pools=(Pool(num_indexes=3),)),), inputs=6)
     outcome = scenario.check([FaultAt("r/gpu-0", "^list $", Verdict(Kind.STOP, 2000.0))])
     assert not creator(outcome, "r/plan.json").startswith("r/gpu-0")
 
 
-def test_of_two_planners_at_the_same_moment_one_wins() -> None:
+def test_one_planner_wins_when_two_race() -> None:
     scenario = SCENARIOS["two pools meet"]
     outcome = scenario.check([FaultAt("r/gpu", "create .*plan.json", Verdict(Kind.STOP, 1.0))])
     assert creator(outcome, "r/plan.json").startswith("r/cpu")
 
 
-def test_a_pair_torn_by_a_stopped_worker_of_the_same_run_is_found_by_an_audit() -> None:
+def test_audit_finds_a_torn_pair_when_a_worker_was_stopped() -> None:
     scenario = SCENARIOS["two pools meet and override"]
     outcome = scenario.check([FaultAt("r/gpu", r"put 0\.json", Verdict(Kind.STOP, 400.0))])
     state = FinalState(outcome)
@@ -147,7 +147,7 @@ def test_a_pair_torn_by_a_stopped_worker_of_the_same_run_is_found_by_an_audit() 
     assert state.output("0.json").endswith("fp16"), "the check has found that no row has these two"
 
 
-def test_a_zombie_of_a_superseded_run_puts_at_most_what_it_had_in_flight() -> None:
+def test_zombie_writes_only_what_was_in_flight_when_its_run_was_superseded() -> None:
     scenario = Scenario(
         launches=(
             Launch(run_name="a", override=True, is_restarted=False),
@@ -160,18 +160,18 @@ def test_a_zombie_of_a_superseded_run_puts_at_most_what_it_had_in_flight() -> No
     assert late == ["out/1.npz"]
 
 
-def test_the_same_seed_is_the_same_story() -> None:
+def test_same_seed_gives_the_same_trace() -> None:
     scenario = SCENARIOS["four processes, one bad input"]
     stories = [scenario.run(scenario.drawn(5), 5).world.trace for _ in range(2)]
     assert stories[0] == stories[1]
 
 
 PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
-    "nobody waits for the last puts": (
+    "no wait for the last puts": (
         lambda patch: patch.setattr(job.plan.takeover, "QUIET_AFTER_END_S", 0.0),
         "two runs 2 s apart, override 11, supersede 1",
     ),
-    "nobody looks for the end": (
+    "no check for the end": (
         lambda patch: patch.setattr(job.run.end_watch, "CHECK_INTERVAL_S", 1e9),
         "two runs 2 s apart, override 11, supersede 1",
     ),
@@ -183,7 +183,7 @@ PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
         lambda patch: patch.setattr(job.plan.takeover, "interrupted_work", lambda runs: frozenset()),
         "a chain of three runs",
     ),
-    "two planners both win": (
+    "both planners win": (
         lambda patch: patch.setattr(job.plan.planner, "read_plan", lambda run: None),
         "two pools meet",
     ),
@@ -191,7 +191,7 @@ PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
 
 
 @pytest.mark.parametrize(("plant", "name"), PLANTED.values(), ids=PLANTED)
-def test_the_explorer_finds_a_fault_that_is_planted(
+def test_explorer_finds_a_planted_defect(
     plant: Callable[[pytest.MonkeyPatch], None], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scenario = SCENARIOS[name]
@@ -199,21 +199,21 @@ def test_the_explorer_finds_a_fault_that_is_planted(
     assert any(scenario.broken(scenario.drawn(seed), seed) for seed in range(400))
 
 
-# What the explorer has found, and what was mended since.
+# Defects that the explorer found.
 
 
-def test_two_runs_that_begin_in_one_second() -> None:
+def test_two_runs_start_in_one_second() -> None:
     scenario = Scenario(launches=(Launch(run_name="b", threshold=0.5), Launch(run_name="a")), inputs=2)
     scenario.check([FaultAt("b/", "^list $", Verdict(Kind.STOP, 0.35))])
 
 
-def test_a_mend_that_was_interrupted_between_mask_and_json_is_done_again_by_the_next_run() -> None:
+def test_next_run_redoes_an_input_interrupted_between_mask_and_json() -> None:
     launches = (Launch(run_name="a", is_restarted=False), Launch(run_name="b", threshold=0.5, at_s=100))
     scenario = Scenario(launches=launches, inputs=2, done="01", without_mask="0")
     scenario.check([FaultAt("a/", r"put 0\.json", Verdict(Kind.CRASH_BEFORE))])
 
 
-def test_a_run_that_follows_one_that_has_just_ended_waits_for_its_last_puts() -> None:
+def test_run_waits_for_the_last_puts_of_a_run_that_has_just_ended() -> None:
     launches = (
         Launch(run_name="a", override=True, pools=MEETING, shard_size=4),
         Launch(run_name="b", threshold=0.5, override=True, at_s=36),
@@ -222,13 +222,13 @@ def test_a_run_that_follows_one_that_has_just_ended_waits_for_its_last_puts() ->
     scenario.check([FaultAt("a/cpu", "^list .*journal/000000", Verdict(Kind.STOP, 15.0))])
 
 
-def test_a_worker_that_comes_back_just_before_its_run_is_ended_is_waited_for() -> None:
+def test_run_waits_for_a_worker_that_restarts_before_its_run_is_superseded() -> None:
     left = FaultAt("a/gpu-0#1", r"put 1\.jpg", Verdict(Kind.TERM))
     scenario = two_runs(True, True, False, 18.5)
     scenario.check([left, FaultAt("b/", "create .*/a/end.json", Verdict(Kind.STOP, 12.9))])
 
 
-def test_a_process_that_leaves_in_order_does_not_hide_another_in_its_place() -> None:
+def test_orderly_exit_does_not_hide_a_replaced_process() -> None:
     launches = (
         Launch(run_name="a", override=True, shard_size=6),
         Launch(run_name="b", threshold=0.5, override=True, at_s=60),
@@ -238,7 +238,7 @@ def test_a_process_that_leaves_in_order_does_not_hide_another_in_its_place() -> 
     scenario.check([stopped, FaultAt("a/gpu-0#1", r"put 1\.jpg", Verdict(Kind.TERM), after=stopped)])
 
 
-def test_a_run_that_is_refused_leaves_nothing_behind() -> None:
+def test_refused_run_writes_nothing() -> None:
     outcome = two_runs(True, False, False, 3.0).check(
         [FaultAt("a/", r"put 1\.jpg", Verdict(Kind.SUSPEND, 40.0))],
     )
@@ -246,7 +246,7 @@ def test_a_run_that_is_refused_leaves_nothing_behind() -> None:
     assert FinalState(outcome).runs == ["a"]
 
 
-def test_a_worker_that_starts_while_its_run_is_watched_is_a_sign_of_life() -> None:
+def test_worker_that_starts_while_its_run_is_watched_counts_as_running() -> None:
     launches = (
         Launch(run_name="a", override=True, pools=MEETING),
         Launch(run_name="b", threshold=0.5, at_s=10),

@@ -36,7 +36,7 @@ def test_bytes_are_held_when_they_fit_or_are_alone(held: list[int], asked: int, 
 
 
 @given(st.lists(st.integers(1, 150), max_size=30))
-def test_the_limit_is_kept_and_all_is_given_back(sizes: list[int]) -> None:
+def test_limit_holds_and_all_bytes_are_released(sizes: list[int]) -> None:
     budget, held = ByteBudget(100), list[int]()
     for size in sizes:
         if budget.try_acquire(size):
@@ -58,7 +58,7 @@ def test_a_refused_request_holds_nothing() -> None:
     assert budget.try_acquire(10)
 
 
-def test_a_negative_size_holds_more_without_asking() -> None:
+def test_negative_size_holds_more_without_waiting() -> None:
     budget = ByteBudget(100)
     assert budget.try_acquire(90)
     budget.release(-50)
@@ -83,7 +83,7 @@ def test_a_block_waits_for_room() -> None:
     assert budget.try_acquire(100)
 
 
-def test_a_block_gives_back_when_it_fails() -> None:
+def test_block_releases_bytes_when_it_fails() -> None:
     budget = ByteBudget(100)
     with pytest.raises(RuntimeError, match="broken"), budget.hold(100):
         raise RuntimeError("broken")
@@ -110,7 +110,7 @@ def test_many_threads_never_hold_more_than_the_limit() -> None:
     assert 0 < most[0] <= 100
 
 
-def test_one_request_larger_than_the_limit_comes_through_among_small_ones() -> None:
+def test_request_larger_than_the_limit_is_admitted_among_small_ones() -> None:
     budget, done = ByteBudget(10), list[int]()
 
     def work(size: int) -> None:
@@ -124,7 +124,7 @@ def test_one_request_larger_than_the_limit_comes_through_among_small_ones() -> N
     assert sorted(done) == [5] * 40 + [25] * 20
 
 
-def test_images_are_admitted_at_the_price_of_the_largest_so_far() -> None:
+def test_images_are_admitted_by_the_size_of_the_largest_so_far() -> None:
     room = ResidentBudget(limit_bytes=1000, fixed_bytes=100)
     first = room.try_admit()
     assert first == 100

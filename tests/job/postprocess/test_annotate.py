@@ -77,7 +77,7 @@ def assert_equal(annotation: Annotation, expected: reference.Expected) -> None:
     st.integers(1, 8),
     st.sampled_from([PROMPTS, ("person", "dog", "car"), ("car", "tree", "dog"), ("license plate", "person", "x")]),
 )
-def test_an_annotation_is_what_the_plain_reading_of_the_rules_says(
+def test_annotation_matches_a_plain_implementation_of_the_rules(
     grounding: Grounding, size: tuple[int, int], orientation: int, prompts: tuple[str, ...]
 ) -> None:
     for logits in grounding.mask_logits:
@@ -95,7 +95,7 @@ def dots(count: int, side: int = 20) -> Grounding:
 
 
 @pytest.mark.torch
-def test_of_more_than_255_instances_the_highest_scores_stay() -> None:
+def test_highest_scores_are_kept_when_more_than_255_instances_are_found() -> None:
     annotation = annotate_grounding(dots(280), PROMPTS, (20, 20), 6)
     assert_equal(annotation, reference.expected_annotation(dots(280), PROMPTS, (20, 20), 6))
     assert annotation.dropped_beyond_255 == 25
@@ -119,7 +119,7 @@ GARAGE: list[Found] = [
 """A car, its plate, a passenger, a person, the person again, and nothing."""
 
 
-def test_a_garage_is_sorted_out() -> None:
+def test_scene_with_cars_persons_and_overlaps() -> None:
     annotation = annotate_grounding(grounding_of(GARAGE, (40, 40)), PROMPTS, (40, 40), 1)
     found = [(name, round(score, 3), query, value) for name, score, query, value in listed(annotation)]
     assert found == [
@@ -153,7 +153,7 @@ def test_masks_have_the_size_of_the_stored_raster(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_nothing_found_is_an_empty_mask(orientation: int) -> None:
+def test_mask_is_empty_when_nothing_is_found(orientation: int) -> None:
     annotation = annotate_grounding(grounding_of([], (8, 8)), PROMPTS, (4, 6), orientation)
     assert annotation.mask.shape == ((4, 6) if orientation == 1 else (6, 4))
     assert not annotation.mask.any()

@@ -85,7 +85,7 @@ def test_the_first_pixel_is_the_highest_bit() -> None:
         pytest.param((0, 0, 8, 2), (3, 1), id="too many rows"),
     ],
 )
-def test_bits_that_do_not_fit_the_box_are_refused(box: Any, bits_shape: tuple[int, int]) -> None:
+def test_bits_of_another_size_than_the_box_are_refused(box: Any, bits_shape: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=r"does not lie in|do not fill"):
         CroppedMask((10, 10), box, np.zeros(bits_shape, np.uint8))
 

@@ -34,7 +34,7 @@ def kept(boxes: Sequence[Box]) -> list[int]:
         pytest.param([(0, 0, 10, 100), (0, 60, 10, 160), (0, 30, 10, 130)], [0, 1], id="with any kept one"),
     ],
 )
-def test_the_first_of_those_that_overlap_stays(boxes: list[Box], expected: list[int]) -> None:
+def test_first_of_overlapping_instances_is_kept(boxes: list[Box], expected: list[int]) -> None:
     assert kept(boxes) == expected
 
 

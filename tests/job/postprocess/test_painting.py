@@ -15,7 +15,7 @@ def scored(*scores: float) -> list[int]:
     return [one.query for one in keep_highest(found, 3)]
 
 
-def test_nothing_found_is_background() -> None:
+def test_mask_is_background_when_nothing_is_found() -> None:
     painting = paint([], SIZE)
     assert painting.mask.shape == SIZE
     assert painting.mask.dtype == np.uint8
@@ -47,12 +47,12 @@ def test_values_are_even_steps_and_of_equal_areas_the_earlier_is_lower(count: in
     assert painting.hidden == 0
 
 
-def test_what_does_not_fit_into_a_byte_is_refused() -> None:
+def test_more_than_255_instances_are_refused() -> None:
     with pytest.raises(ValueError, match="256 instances do not fit into one byte: at most 255"):
         paint(pixels(256), (200, 300))
 
 
-def test_small_ones_lie_over_large_ones() -> None:
+def test_small_instances_are_painted_over_large_ones() -> None:
     small, large = rectangles((10, 10, 12, 12), size_hw=SIZE), rectangles((0, 0, 30, 30), size_hw=SIZE)
     for found in ([small, large], [large, small]):
         painting = paint([instance("car", mask) for mask in found], SIZE)
@@ -61,7 +61,7 @@ def test_small_ones_lie_over_large_ones() -> None:
         assert np.count_nonzero(painting.mask == 127) == 900 - 4
 
 
-def test_those_of_which_no_pixel_is_left_are_counted() -> None:
+def test_completely_covered_instances_are_counted() -> None:
     boxes = [(0, 0, 10, 10), (0, 0, 10, 5), (0, 5, 10, 9), (0, 9, 10, 10), (20, 20, 21, 21)]
     found = [instance("car", rectangles(box, size_hw=SIZE)) for box in boxes]
     painting = paint(found, SIZE)
@@ -92,5 +92,5 @@ def test_the_highest_scores_are_kept(scores: tuple[float, ...], expected: list[i
 
 
 @pytest.mark.parametrize(("count", "kept"), [(254, 254), (255, 255), (256, 255), (300, 255)])
-def test_255_are_kept_if_not_said_otherwise(count: int, kept: int) -> None:
+def test_255_instances_are_kept_by_default(count: int, kept: int) -> None:
     assert [one.query for one in keep_highest(pixels(count))] == list(range(kept))

@@ -67,7 +67,7 @@ def test_the_edges_of_the_rule(person: Box, expected: bool, orientation: int) ->
     assert is_inside(someone, car) is expected
 
 
-def test_a_person_of_whom_much_is_car_needs_the_centre_of_the_box_in_it() -> None:
+def test_passenger_needs_the_box_centre_inside_the_car() -> None:
     """Nearly all pixels are in the car, but a thin arm draws the box's centre out of it."""
     person = rectangles((150, 60, 200, 140), (200, 100, 280, 101))
     assert not is_inside(person, rectangles(CAR))
@@ -80,7 +80,7 @@ def test_boxes_are_tight_around_all_of_a_mask() -> None:
     assert is_inside(rectangles((10, 40, 30, 60)), car)
 
 
-def test_one_car_is_enough() -> None:
+def test_passenger_needs_only_one_car() -> None:
     person = instance("person", rectangles((110, 60, 120, 80)), query=7, score=0.55)
     cars = [instance("car", rectangles((0, 0, 50, 50))), instance("car", rectangles(CAR), query=1)]
     split = split_passengers([*cars, person])

@@ -68,7 +68,7 @@ def cpu_v1(quota: str, period: str = "100000", folder: str = "cpu") -> dict[str,
         pytest.param(HYBRID, cpu_v1("200000"), 2, id="both, v1 has the controller"),
     ],
 )
-def test_processors_are_the_affinity_cut_to_the_quota(
+def test_processors_are_the_affinity_limited_by_the_quota(
     own_cgroups: str, files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
@@ -117,7 +117,7 @@ UNLIMITED_V1 = 9223372036854771712
         pytest.param(HYBRID, memory_v1(64 * MIB, 24 * MIB), 40 * MIB, id="both, v1 has the controller"),
     ],
 )
-def test_memory_is_what_machine_and_cgroups_leave(
+def test_available_memory_is_limited_by_machine_and_cgroups(
     own_cgroups: str, files: dict[str, str], expected: int, tmp_path: Path
 ) -> None:
     assert available_memory(*machine(tmp_path, own_cgroups, files)) == expected
@@ -146,11 +146,11 @@ def test_memory_limit_is_the_smallest_of_machine_and_cgroups(
     assert memory_limit(*machine(tmp_path, own_cgroups, files)) == expected
 
 
-def test_without_proc_memory_is_all_there_is(tmp_path: Path) -> None:
+def test_memory_is_that_of_the_machine_without_proc(tmp_path: Path) -> None:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert available_memory(tmp_path / "cgroup", tmp_path / "proc") == total
 
 
-def test_the_machine_itself_is_read() -> None:
+def test_real_machine_is_read() -> None:
     assert 1 <= usable_cpus() <= AFFINITY
     assert available_memory() > 0

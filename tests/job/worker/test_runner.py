@@ -77,21 +77,21 @@ def test_a_second_run_does_only_what_is_new(source: Path, target: Path, session:
     assert (tally.annotated, tally.skipped) == (3, 4)
 
 
-def test_nothing_to_do_is_a_run_with_an_end_and_without_shards(source: Path, target: Path) -> None:
+def test_run_without_inputs_to_process_has_an_end_and_no_shards(source: Path, target: Path) -> None:
     annotate(request_of(source, target), Tally())
     end = annotate(request_of(source, target), Tally())
     assert end is not None
     assert (end.outcome, end.annotated, end.inputs_listed) == ("succeeded", 0, 5)
 
 
-def test_without_images_an_input_is_done_when_mask_and_json_are_there(source: Path, target: Path) -> None:
+def test_input_is_done_with_mask_and_json_when_images_are_not_copied(source: Path, target: Path) -> None:
     annotate(request_of(source, target, image_mode="none"), Tally())
     assert not list(target.glob("*.jpg"))
     assert list(list_planned(request_of(source, target, image_mode="none"))) == []
     assert len(list(list_planned(request_of(source, target)))) == 5
 
 
-def test_a_limit_takes_the_first_of_what_is_to_do(source: Path, target: Path) -> None:
+def test_limit_takes_the_first_pending_inputs(source: Path, target: Path) -> None:
     annotate(request_of(source, target, limit=2), Tally())
     annotate(request_of(source, target, limit=2), Tally())
     assert sorted(path.stem for path in target.glob("*.npz")) == ["00000", "00001", "00002", "00003"]
@@ -132,7 +132,7 @@ def test_a_named_run_that_was_followed_by_another_is_refused(source: Path, targe
         annotate(request_of(source, target, run_name="first"), Tally())
 
 
-def test_an_image_on_which_the_model_is_not_finite_twice_fails_alone(
+def test_image_fails_alone_when_the_model_is_not_finite_twice(
     source: Path, target: Path, use_session: UseSession
 ) -> None:
     def fail(pixels: NDArray[np.uint8]) -> None:
@@ -146,7 +146,7 @@ def test_an_image_on_which_the_model_is_not_finite_twice_fails_alone(
     assert (end.annotated, end.failed) == (4, 1)
 
 
-def test_a_model_that_fails_on_everything_is_not_booked_on_the_images(
+def test_worker_stops_when_the_model_fails_on_every_image(
     tmp_path: Path, target: Path, use_session: UseSession
 ) -> None:
     write_inputs(tmp_path / "many", 30)
@@ -159,7 +159,7 @@ def test_a_model_that_fails_on_everything_is_not_booked_on_the_images(
         annotate(request_of(tmp_path / "many", target), Tally())
 
 
-def test_an_error_nobody_foresaw_ends_the_run_and_is_not_booked(
+def test_unexpected_error_is_not_recorded_as_a_failed_input(
     source: Path, target: Path, use_session: UseSession
 ) -> None:
     def fail(pixels: NDArray[np.uint8]) -> None:
@@ -188,7 +188,7 @@ def killed_run(source: Path, target: Path, *, override: bool, intents: int) -> R
     return run
 
 
-def test_an_image_that_ended_the_worker_twice_is_a_failed_input(source: Path, target: Path) -> None:
+def test_image_that_crashed_two_workers_fails(source: Path, target: Path) -> None:
     killed_run(source, target, override=False, intents=2)
     options = WorkerOptions(device="cpu", max_failed_fraction=0.2, image_timeout_s=0.5)
     end = annotate(request_of(source, target, run_name="r", options=options), Tally())
@@ -198,14 +198,14 @@ def test_an_image_that_ended_the_worker_twice_is_a_failed_input(source: Path, ta
     assert row == {"json": "00001.json", "reason": "ended the worker twice"}
 
 
-def test_an_image_that_ended_the_worker_once_is_tried_again(source: Path, target: Path) -> None:
+def test_image_that_crashed_one_worker_is_retried(source: Path, target: Path) -> None:
     killed_run(source, target, override=False, intents=1)
     end = annotate(request_of(source, target, run_name="r"), Tally())
     assert end is not None
     assert (end.annotated, end.failed) == (5, 0)
 
 
-def test_what_has_a_row_is_not_done_again(source: Path, target: Path, session: FakeSession) -> None:
+def test_input_with_a_row_is_not_repeated(source: Path, target: Path, session: FakeSession) -> None:
     run = killed_run(source, target, override=True, intents=0)
     journal = ShardJournal(run, "000002", "earlier")
     journal.add(ResultRow(json="00002.json", result="annotated"))
@@ -216,7 +216,7 @@ def test_what_has_a_row_is_not_done_again(source: Path, target: Path, session: F
     assert tally.annotated == 5
 
 
-def test_an_older_unfinished_run_gives_way_and_its_torn_override_is_done_again(source: Path, target: Path) -> None:
+def test_newer_run_supersedes_an_unfinished_one_and_redoes_its_override(source: Path, target: Path) -> None:
     annotate(request_of(source, target, run_name="done"), Tally())
     old = killed_run(source, target, override=True, intents=0)
     new = open_run(
@@ -231,7 +231,7 @@ def test_an_older_unfinished_run_gives_way_and_its_torn_override_is_done_again(s
         annotate(request_of(source, target, run_name="r", override=True), Tally())
 
 
-def test_an_older_run_whose_heart_beats_is_not_ended_without_force(source: Path, target: Path) -> None:
+def test_older_run_with_a_changing_heartbeat_is_superseded_only_on_request(source: Path, target: Path) -> None:
     old = killed_run(source, target, override=False, intents=0)
     beat = Beat(attempt="alive", activity="working")
     key = old.key("workers", "local-00000-alive.json")
@@ -252,7 +252,7 @@ def test_an_older_run_whose_heart_beats_is_not_ended_without_force(source: Path,
     assert 50 < watched[-1] <= 60, "the last puts of a worker that may live are waited for"
 
 
-def test_a_run_that_would_be_refused_is_not_begun(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_run_is_not_created(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = killed_run(source, target, override=False, intents=0)
     old.store.put(old.key("workers", "gpu-00003-alive.json"), msgspec.json.encode(Beat(attempt="alive")))
     clock = JumpingClock()
@@ -274,7 +274,7 @@ def test_runs_are_listed_oldest_first(source: Path, target: Path) -> None:
     assert list_runs(LocalStore(target, "x")) == ["b", "a"]
 
 
-def test_a_reviewed_annotation_is_left_alone(source: Path, target: Path) -> None:
+def test_reviewed_annotation_is_kept(source: Path, target: Path) -> None:
     annotate(request_of(source, target), Tally())
     path = target / "00002.json"
     fields = json.loads(path.read_text())
@@ -289,7 +289,7 @@ def test_a_reviewed_annotation_is_left_alone(source: Path, target: Path) -> None
     assert path.read_bytes() != before
 
 
-def test_the_stop_event_ends_in_order_and_the_next_process_goes_on(
+def test_next_process_resumes_after_the_stop_event(
     tmp_path: Path, target: Path, use_session: UseSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_inputs(tmp_path / "many", 40)
@@ -313,9 +313,7 @@ def test_the_stop_event_ends_in_order_and_the_next_process_goes_on(
     assert 0 < session.images <= 25, "what was stored was journalled"
 
 
-def test_an_image_that_hangs_ends_the_process_and_counts_as_one_that_killed(
-    source: Path, target: Path, use_session: UseSession
-) -> None:
+def test_image_that_hangs_counts_as_a_crash(source: Path, target: Path, use_session: UseSession) -> None:
     release = threading.Event()
 
     def hang(pixels: NDArray[np.uint8]) -> None:
@@ -335,7 +333,7 @@ def test_an_image_that_hangs_ends_the_process_and_counts_as_one_that_killed(
     assert (end.annotated, end.failed) == (4, 1)
 
 
-def test_an_image_at_which_a_person_stops_the_worker_is_not_blamed(source: Path, target: Path) -> None:
+def test_orderly_stop_during_an_image_is_not_a_crash(source: Path, target: Path) -> None:
     run = killed_run(source, target, override=False, intents=0)
     for number in range(2):
         journal = ShardJournal(run, "000001", f"stopped{number}")

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,7 +114,7 @@ def test_workers_exit_when_the_supervisor_is_killed(source: Path, tmp_path: Path
         workers = workers_of(process)
         assert len(workers) == 2
         process.kill()
-        wait_until(lambda: not any(is_alive(worker) for worker in workers), timeout_s=30, 60)
+        wait_until(lambda: not any(is_alive(worker) for worker in workers))
     annotate(source, target, "--annotation_date", DATE, "--threads", "1").check_returncode()
     assert results(target) == quiet
 

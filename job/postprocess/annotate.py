@@ -1,4 +1,4 @@
-"""What the model says to what is annotated: masks, classes, passengers, overlaps, one painted mask."""
+"""From the answers of the model to the annotation: masks, classes, passengers, overlaps and the painted mask."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Annotation:
         mask: uint8 (H, W), painted, in the raster as stored.
         instances: By class (prompt order, then passenger), inside a class by query.
         values: Value of each instance in the mask.
-        dropped_empty: Instances without a pixel.
-        dropped_overlap: Instances that cover the same pixels as an earlier one.
-        dropped_beyond_255: Instances for which a byte has no value.
-        hidden: Instances in the lists of which no pixel is left in the mask.
+        dropped_empty: Number of instances without a pixel.
+        dropped_overlap: Number of instances that overlap an earlier one.
+        dropped_beyond_255: Number of instances above 255.
+        hidden: Number of instances that smaller ones cover completely.
     """
 
     mask: NDArray[np.uint8]
@@ -53,21 +53,21 @@ class Annotation:
 def annotate_grounding(
     grounding: Grounding, prompts: Sequence[str], upright_size_hw: tuple[int, int], orientation: int
 ) -> Annotation:
-    """Apply the rules of the annotator to one image.
+    """Apply the annotation rules to one image.
 
     Args:
-        grounding: What the model says of the upright picture.
+        grounding: Answers of the model on the upright picture.
         prompts: In the order of `grounding`.
-        upright_size_hw: Height and width of the picture as a person sees it, in pixels.
+        upright_size_hw: Height and width of the upright picture, in pixels.
         orientation: EXIF orientation of the raster as stored, 1 to 8.
 
     Returns:
         The annotation of the raster as stored.
     """
     found = _instances(grounding, prompts, upright_size_hw, orientation)
-    sorted_out = split_passengers(found) if len(considered_classes(prompts)) > len(prompts) else tuple(found)
-    apart = filter_overlaps(sorted_out)
-    kept = keep_highest(apart)
+    classified = split_passengers(found) if len(considered_classes(prompts)) > len(prompts) else tuple(found)
+    separate = filter_overlaps(classified)
+    kept = keep_highest(separate)
     height, width = upright_size_hw
     painting = paint(kept, (width, height) if orientation in _SIDEWAYS else (height, width))
     return Annotation(
@@ -75,8 +75,8 @@ def annotate_grounding(
         instances=kept,
         values=painting.values,
         dropped_empty=len(grounding.selected) - len(found),
-        dropped_overlap=len(sorted_out) - len(apart),
-        dropped_beyond_255=len(apart) - len(kept),
+        dropped_overlap=len(classified) - len(separate),
+        dropped_beyond_255=len(separate) - len(kept),
         hidden=painting.hidden,
     )
 

@@ -1,4 +1,4 @@
-"""An instance: one object that the model found in one image; and the names of classes."""
+"""An instance (one object in one image), and the names of classes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Instance:
     Attributes:
         class_name: Its class.
         score: 0 to 1.
-        query: Query of the model that found it; instances of one class are in this order.
-        mask: Where it is.
+        query: Query of the model that found it; it orders the instances of a class.
+        mask: Its pixels.
     """
 
     class_name: str
@@ -35,6 +35,6 @@ def class_name_of(prompt: str) -> str:
 
 
 def considered_classes(prompts: Sequence[str]) -> tuple[str, ...]:
-    """Classes in the order of the output: the prompts', then `passenger` when both car and person are asked for."""
+    """Classes in the order of the output: those of the prompts, then `passenger` if car and person are among them."""
     names = tuple(class_name_of(prompt) for prompt in prompts)
     return (*names, PASSENGER) if {CAR, PERSON} <= set(names) else names

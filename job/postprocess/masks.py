@@ -1,4 +1,4 @@
-"""Binary masks as they travel between the stages: cropped to their box and bit-packed.
+"""Binary masks between the stages: cropped to their box and bit-packed.
 
 Coordinates are pixels of a raster: x to the right, y down; a box holds its first column and row (x0, y0) and one
 past its last (x1, y1).
@@ -67,8 +67,8 @@ def crop_mask(window: NDArray[np.bool_], origin_xy: tuple[int, int], size_hw: tu
     """Crop a mask to its tight box.
 
     Args:
-        window: bool (h, w), the mask in a part of the raster; outside of it there is none.
-        origin_xy: Where the window's first pixel lies in the raster.
+        window: bool (h, w), the mask in a part of the raster; the rest of the raster is empty.
+        origin_xy: Position of the window's first pixel in the raster.
         size_hw: Height and width of the raster.
 
     Returns:
@@ -91,7 +91,7 @@ def logits_to_mask(logits: NDArray[np.float32], size_hw: tuple[int, int]) -> Cro
 
     The arithmetic is that of `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`, which
     `Sam3Processor` uses. Only the part of the raster that a positive logit can reach is computed, in chunks of
-    rows, so that memory follows the mask's box and not the picture.
+    rows, so memory depends on the mask's box and not on the picture.
 
     Args:
         logits: float32 (h, w).
@@ -135,16 +135,16 @@ def intersection_area(a: CroppedMask, b: CroppedMask) -> int:
 
 
 def iou(a: CroppedMask, b: CroppedMask) -> float:
-    """Intersection over union of two masks of one raster, 0 to 1; to hold it against a limit, compare areas."""
+    """Intersection over union of two masks of one raster, 0 to 1; compare areas to test it against a limit."""
     shared = intersection_area(a, b)
     return shared / (a.area + b.area - shared)
 
 
 def reorient(mask: CroppedMask, orientation: int) -> CroppedMask:
-    """Turn a mask of the upright picture back to the raster as stored.
+    """Rotate a mask of the upright picture to the raster as stored.
 
     Args:
-        mask: In the frame in which a person sees the picture.
+        mask: In the frame of the upright picture.
         orientation: EXIF orientation of the stored raster, 1 to 8 (Exif 2.32, tag 0x0112).
 
     Returns:
@@ -187,7 +187,7 @@ class _Axis:
 
     @classmethod
     def reached(cls, positive: NDArray[np.int64], source: int, target: int) -> _Axis:
-        """The pixels whose value a positive source cell takes part in (ATen, UpSample.h)."""
+        """The pixels whose value depends on a positive source cell (ATen, UpSample.h)."""
         scale = np.float32(source) / np.float32(target)
         at = scale * (np.arange(target, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
         at = np.maximum(at, np.float32(0))
@@ -201,12 +201,12 @@ class _Axis:
         return cls(part.start, low[part], high[part], weight)
 
     def part(self, pixels: slice) -> _Axis:
-        """The same for some of the pixels."""
+        """The weights of some of the pixels."""
         return _Axis(self.first + pixels.start, self.low[pixels], self.high[pixels], self.weight[pixels])
 
 
 def _interpolate(logits: NDArray[np.float32], y_axis: _Axis, x_axis: _Axis) -> NDArray[np.float32]:
-    """Along the width on the source rows that are needed, then along the height."""
+    """Interpolate the needed source rows along the width, then along the height."""
     first, last = int(y_axis.low[0]), int(y_axis.high[-1])
     rows = logits[first : last + 1]
     share = x_axis.weight

@@ -1,4 +1,4 @@
-"""Of instances that cover the same pixels, the first stays."""
+"""The overlap filter: if two instances overlap, the first one is kept."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from job.postprocess.instances import Instance
 from job.postprocess.masks import CroppedMask, intersection_area
 
 MAX_IOU = 0.5
-"""As much two instances may overlap. A half times a whole number is exact, so exactly 0.5 is not more than it."""
+"""Maximum mask IoU of two kept instances. Products with 0.5 are exact, so an IoU of exactly 0.5 is allowed."""
 
 
 def filter_overlaps(instances: Sequence[Instance]) -> tuple[Instance, ...]:
-    """Drop every instance whose mask IoU with one that is kept before it is more than `MAX_IOU`."""
+    """Drop every instance whose mask IoU with an earlier kept one is more than `MAX_IOU`."""
     kept: list[Instance] = []
     areas: list[int] = []
     for instance in instances:
@@ -25,7 +25,7 @@ def filter_overlaps(instances: Sequence[Instance]) -> tuple[Instance, ...]:
 
 
 def _overlap(a: CroppedMask, a_area: int, b: CroppedMask, b_area: int) -> bool:
-    """IoU > `MAX_IOU` without a division; it cannot be when the smaller mask is at most that share of the larger."""
+    """Whether IoU > `MAX_IOU`, without a division; impossible if the area ratio is at most `MAX_IOU`."""
     if min(a_area, b_area) <= MAX_IOU * max(a_area, b_area):
         return False
     shared = intersection_area(a, b)

@@ -1,4 +1,4 @@
-"""Instances painted into one uint8 mask: a value each, large ones first, so that small ones stay visible."""
+"""Painting of instances into one uint8 mask: one value each, large ones first, so that small ones are visible."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Painting:
     Attributes:
         mask: uint8 (H, W), 0 is background.
         values: Value of each instance, in instance order.
-        hidden: Instances of which no pixel is left.
+        hidden: Number of instances without a visible pixel.
     """
 
     mask: NDArray[np.uint8]
@@ -33,13 +33,13 @@ class Painting:
 
 
 def keep_highest(instances: Sequence[Instance], count: int = MAX_INSTANCES) -> tuple[Instance, ...]:
-    """The `count` instances with the highest scores (of equal ones the earlier), in their order."""
+    """The `count` instances with the highest scores (ties: the earlier), in their order."""
     ranked = sorted(range(len(instances)), key=lambda i: (-instances[i].score, i))
     return tuple(instances[i] for i in sorted(ranked[:count]))
 
 
 def paint(instances: Sequence[Instance], size_hw: tuple[int, int]) -> Painting:
-    """Paint by area, largest first (of equal ones the earlier); the k-th gets k * (255 // N).
+    """Paint by area, largest first (ties: the earlier); the k-th gets k * (255 // N).
 
     Args:
         instances: At most 255.
@@ -61,13 +61,13 @@ def paint(instances: Sequence[Instance], size_hw: tuple[int, int]) -> Painting:
 
 
 def count_hidden(mask: NDArray[np.uint8], values: Sequence[int]) -> int:
-    """How many of the instances with these values have no pixel left in a painted mask, uint8 (H, W)."""
+    """Number of instances with these values that have no pixel in a painted mask, uint8 (H, W)."""
     visible = _values_in(mask)
     return sum(value not in visible for value in values)
 
 
 def _values_in(mask: NDArray[np.uint8]) -> set[int]:
-    """Values that occur; in bands of rows, because counting takes eight bytes a pixel."""
+    """Values in the mask; counted in bands of rows, because counting takes eight bytes a pixel."""
     found: set[int] = set()
     for top in range(0, len(mask), _BAND_ROWS):
         counts = np.bincount(mask[top : top + _BAND_ROWS].reshape(-1))

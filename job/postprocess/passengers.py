@@ -1,4 +1,4 @@
-"""Persons in cars are passengers."""
+"""The passenger rule: persons in cars become passengers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from job.postprocess.instances import CAR, PASSENGER, PERSON, Instance
 from job.postprocess.masks import Box, CroppedMask, intersection_area
 
 BOX_TOLERANCE = 10
-"""Pixels by which a car's box is grown on each side for the weaker rule."""
+"""Pixels added to each side of a car's box for the weaker rule."""
 
 
 def split_passengers(instances: Sequence[Instance]) -> tuple[Instance, ...]:
-    """Turn persons in cars into passengers.
+    """Change the class of persons in cars to passenger.
 
     Args:
         instances: By class in prompt order.
@@ -33,11 +33,11 @@ def split_passengers(instances: Sequence[Instance]) -> tuple[Instance, ...]:
 
 
 def is_inside(person: CroppedMask, car: CroppedMask) -> bool:
-    """Whether a person sits in a car.
+    """Whether a person is in a car.
 
     The centre of the person's box lies in the car's box (edges count), and more than 0.6 of the person is car, or
-    more than 0.4 of it with its box inside the car's box grown by `BOX_TOLERANCE`. Shares are compared as whole
-    numbers, so that a share of exactly 0.6 is exactly not more than 0.6.
+    more than 0.4 of it with its box inside the car's box grown by `BOX_TOLERANCE`. Shares are compared as integers,
+    so a share of exactly 0.6 is not more than 0.6.
     """
     if not _has_centre_in(person.box_xyxy, car.box_xyxy):
         return False

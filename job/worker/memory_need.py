@@ -1,4 +1,4 @@
-"""How much memory a model needs, and whether the memory limit of this process allows it."""
+"""The memory that a model needs, and the check against the memory limit of this process."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def check_memory(artifact: Artifact, options: WorkerOptions) -> None:
 
 
 def images_in_flight(artifact: Artifact, options: WorkerOptions) -> int:
-    """How many calls of the model run at once: what is asked for on a CPU, less what does not fit into memory."""
+    """Concurrent calls of the model; on a CPU, as many as requested and as fit into memory."""
     if options.device != "cpu":
         return 1
     wanted = options.batch_size or CPU_IN_FLIGHT
@@ -108,4 +108,4 @@ def _image_tokens(manifest: Manifest) -> int:
 
 
 def _gib(size: int) -> str:
-    return f"{size / _GIB:.1f} GiB"
+    return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size >> 20} MiB"

@@ -107,7 +107,7 @@ def test_run_is_not_begun_when_the_memory_limit_is_too_low(
 ) -> None:
     session = use_session(FakeSession())
     limit_memory(monkeypatch, 100 << 20)
-    with pytest.raises(ConfigurationError, match=r"the memory limit leaves this process 0\.1 GiB"):
+    with pytest.raises(ConfigurationError, match=r"the memory limit leaves this process 100 MiB"):
         annotate(request_of(source, target), Tally())
     assert session.images == 0
     assert not target.exists()

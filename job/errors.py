@@ -4,6 +4,7 @@
     ├── FindingsError            1   audit has findings
     ├── UsageError               2   invalid flags, folders or prompts
     ├── TooManyFailedError      65   the run has ended, more inputs failed than allowed
+    ├── NoInputsError           65   the input has no JSON, and --fail_if_empty was given
     ├── WorkerError             70   this worker failed; another may succeed
     │   ├── DeviceError              the requested device does not respond
     │   ├── SelfCheckError           this machine does not reproduce the model's reference answers
@@ -53,6 +54,12 @@ class UsageError(AnnotateError):
 
 class TooManyFailedError(AnnotateError):
     """The run has ended and more inputs failed than `--max_failed_fraction` allows."""
+
+    exit_code = 65
+
+
+class NoInputsError(AnnotateError):
+    """The input has no JSON file, and `--fail_if_empty` was given."""
 
     exit_code = 65
 

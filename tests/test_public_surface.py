@@ -40,7 +40,7 @@ FLAGS = {
     "annotate": (
         annotate,
         "--annotation_date --batch_size --checkpoint_digest --confidence_threshold --device --device_retry_s --dry_run "
-        "--exclude --image_mode --image_timeout_s --include --index --input_list --input_list_column "
+        "--exclude --fail_if_empty --image_mode --image_timeout_s --include --index --input_list --input_list_column "
         "--input_storage_options --input_top_dir --journal_interval_s --limit --log_format --log_level "
         "--max_failed_fraction --max_image_pixels --memory_budget --metrics_port --model --model_cache --model_digest "
         "--num_indexes --order --out_top_dir --output_storage_options --override_previous_annotations "
@@ -49,7 +49,8 @@ FLAGS = {
     ),
     "plan": (
         plan,
-        "--annotation_date --checkpoint_digest --confidence_threshold --exclude --image_mode --include --input_list "
+        "--annotation_date --checkpoint_digest --confidence_threshold --exclude --fail_if_empty --image_mode --include "
+        "--input_list "
         "--input_list_column --input_storage_options --input_top_dir --limit --log_format --log_level "
         "--max_image_pixels --model --model_cache --model_digest --num_indexes --out_top_dir --output_storage_options "
         "--override_previous_annotations --override_reviewed --pool --prompts --run --shard_size --supersede",
@@ -90,6 +91,7 @@ EXIT_CODES = {
     "FindingsError": 1,
     "UsageError": 2,
     "TooManyFailedError": 65,
+    "NoInputsError": 65,
     "WorkerError": 70,
     "DeviceError": 70,
     "SelfCheckError": 70,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import click
 
 from job.cli import flags as groups
+from job.cli.requests import Folders, open_folders
 from job.cli.requests import annotate_request as request_of
-from job.cli.requests import open_folders
-from job.errors import AnnotateError, TooManyFailedError
+from job.errors import AnnotateError, NoInputsError, TooManyFailedError
 from job.storage.open import new_process_id
 from job.storage.store import refusals_are_configuration
 from job.system.watchdog import Watchdog
@@ -33,17 +34,19 @@ logger = logging.getLogger(__name__)
 @groups.run_flags
 @groups.share_flags
 @groups.runtime_flags
+@groups.fail_if_empty_flag
 @groups.log_flags
-@click.option("--dry_run", is_flag=True, help="List what would be done and change nothing.")
+@click.option("--dry_run", is_flag=True, help="List the keys that would be processed; change nothing.")
 def annotate(**flags: Any) -> None:
     """Annotate a folder of images, each with a JSON of metadata."""
     set_up_logging(flags["log_level"], flags["log_format"])
-    with _observed(flags) as seen, refusals_are_configuration(is_planner=not flags["index"]):
+    begun_s = time.monotonic()
+    with _observed(flags) as watch, refusals_are_configuration(is_planner=not flags["index"]):
         process_id = new_process_id()
         folders = open_folders(flags, process_id)
         logger.info("Input directory: %s", flags["input_top_dir"])
         logger.info("Output directory: %s", flags["out_top_dir"])
-        request = request_of(flags, folders, process_id, seen)
+        request = request_of(flags, folders, process_id, watch)
         if flags["dry_run"]:
             for key in list_planned(request):
                 click.echo(key)
@@ -53,16 +56,21 @@ def annotate(**flags: Any) -> None:
             end = annotate_request(request, tally)
         except AnnotateError as exc:
             if tally.is_begun:
-                log_summary(tally, COMPLETE if isinstance(exc, TooManyFailedError) else STOPPED)
+                is_complete = isinstance(exc, TooManyFailedError | NoInputsError)
+                _log_summary(tally, COMPLETE if is_complete else STOPPED, folders, begun_s)
             raise
         finally:
             folders.target.close()
-        log_summary(tally, PART_COMPLETE if end is None else COMPLETE)
+        _log_summary(tally, PART_COMPLETE if end is None else COMPLETE, folders, begun_s)
+
+
+def _log_summary(tally: Tally, headline: str, folders: Folders, begun_s: float) -> None:
+    log_summary(tally, headline, output_url=folders.target.url, seconds=time.monotonic() - begun_s)
 
 
 @contextmanager
 def _observed(flags: dict[str, Any]) -> Iterator[Watch]:
-    """Let the process be looked at from its first moment: a model may take long to come."""
+    """Serve metrics from the start of the process: downloading a model may take long."""
     watchdog, port = Watchdog(), flags["metrics_port"]
     if port is None:
         yield Watch(watchdog)

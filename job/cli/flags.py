@@ -93,6 +93,10 @@ log_flags = _group(
     ),
 )
 
+fail_if_empty_flag = click.option(
+    "--fail_if_empty", is_flag=True, help="Exit with 65 if the input has no JSON files. Default: a warning and 0."
+)
+
 model_flags = _group(
     click.option("--model", type=FOLDER, help="Folder or URL of an exported model. Default: the embedded demo model."),
     click.option(

@@ -16,7 +16,7 @@ from job.storage.open import new_process_id
 from job.storage.store import refusals_are_configuration
 from job.system.signals import ended_by_signals
 from job.telemetry.logs import set_up_logging
-from job.worker.runner import begin_run
+from job.worker.runner import begin_run, check_not_empty, warn_if_empty
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +26,10 @@ logger = logging.getLogger(__name__)
 @groups.selection_flags
 @groups.model_flags
 @groups.run_flags
+@groups.fail_if_empty_flag
 @groups.log_flags
 def plan(**flags: Any) -> None:
-    """List the input and write the plan of a run, for `annotate --run` to do: needs no device."""
+    """List the input and write the plan of a run for `annotate --run`; needs no device."""
     set_up_logging(flags["log_level"], flags["log_format"])
     with refusals_are_configuration(is_planner=True):
         folders = open_folders(flags, new_process_id())
@@ -48,4 +49,6 @@ def plan(**flags: Any) -> None:
         len(made.shards),
         " (planned before)" if found else "",
     )
+    warn_if_empty(request.source, made)
+    check_not_empty(request, made.inputs_listed)
     click.echo(run.name)

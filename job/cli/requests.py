@@ -107,7 +107,8 @@ def annotate_request(flags: dict[str, Any], folders: Folders, process_id: str, w
         model_cache=_model_cache(flags),
         **{name: flags[name] for name in RUNTIME_OPTIONS},
     )
-    return replace(_request(flags, folders, options), observer=watch.observer)
+    request = _request(flags, folders, options)
+    return replace(request, observer=watch.observer, fail_if_empty=flags["fail_if_empty"])
 
 
 def plan_request(flags: dict[str, Any], folders: Folders) -> AnnotateRequest:
@@ -120,7 +121,7 @@ def plan_request(flags: dict[str, Any], folders: Folders) -> AnnotateRequest:
         supersede=flags["supersede"],
         process_id=new_process_id(),
     )
-    return _request(flags, folders, options)
+    return replace(_request(flags, folders, options), fail_if_empty=flags["fail_if_empty"])
 
 
 def doctor_request(flags: dict[str, Any], folders: Folders) -> AnnotateRequest:

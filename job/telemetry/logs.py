@@ -33,7 +33,7 @@ def set_up_logging(level: str, log_format: LogFormat) -> None:
     handler.setFormatter(_JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT_FORMAT))
     if log_format == "json":
         handler.addFilter(lambda record: bool(record.getMessage().strip("=\n")))  # no rules between lines
-        _log_what_python_prints()
+        log_python_messages()
     logging.basicConfig(level=level, handlers=[handler], force=True)
     quiet_libraries()
     # Pillow warns of odd metadata; only pixels matter here, and what they need raises.
@@ -81,7 +81,8 @@ def _numbers(scores: list[float]) -> str:
     return " ".join(f"{score:.3f}" for score in scores)
 
 
-def _log_what_python_prints() -> None:
+def log_python_messages() -> None:
+    """Log Python's warnings and the errors of threads instead of printing them to standard error."""
     logging.captureWarnings(True)
     threading.excepthook = lambda error: logger.error(
         "An unexpected error in thread %s",

@@ -1,22 +1,41 @@
-"""What a person sees while a run is at work, and at its end."""
+"""Counts of a run, its progress bar, and its summary."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
 
-from job.run.journal import ANNOTATED, FAILED, SKIPPED
+from job.run.journal import ANNOTATED, FAILED, REVIEWED, SKIPPED, ResultRow
+from job.telemetry.logs import is_json_log
 
 logger = logging.getLogger(__name__)
 
 LINE_INTERVAL_S = 5.0
 _RULE = "=" * 60
+_RESULTS = (ANNOTATED, FAILED, REVIEWED, SKIPPED)
+_CUT = "instances beyond 255"
+_EMPTY = "images without instances"
+_OWN = "images of this process"
+_CLASS = "class "
+
+
+def counts_of(row: ResultRow) -> Counter[str]:
+    """What `Tally.add_counts` takes for one image that this process, or a worker process of it, has done."""
+    counts = Counter({row.result: 1})
+    if row.result == ANNOTATED:
+        counts[_OWN] = 1
+        counts[_EMPTY] = int(not row.scores)
+        counts[_CUT] = row.dropped.get("beyond_255", 0)
+        counts.update({f"{_CLASS}{name}": len(scores) for name, scores in row.scores.items()})
+    return counts
 
 
 @dataclass
@@ -28,18 +47,26 @@ class Tally:
         failed: Inputs that failed in this run.
         skipped: Inputs that were done before this run, or whose outputs were found.
         reviewed: Inputs left alone because a person has reviewed their annotation.
-        cut: Instances beyond 255 in one image, left out.
         finished: Inputs of the plan that have a result.
         is_begun: Whether there is anything to sum up: the run has a plan.
+        own: Images that this command annotated; earlier attempts and other processes not included.
+        cut: Of these images, instances beyond 255 in one image, left out.
+        empty: Of these images, those without an instance.
+        instances: Of these images, instances by class.
+        work_s: Seconds between the model was loaded and the last result.
     """
 
     annotated: int = 0
     failed: int = 0
     skipped: int = 0
     reviewed: int = 0
-    cut: int = 0
     finished: int = 0
     is_begun: bool = False
+    own: int = 0
+    cut: int = 0
+    empty: int = 0
+    instances: Counter[str] = field(default_factory=Counter)
+    work_s: float = 0.0
 
     def add(self, result: str, count: int = 1) -> None:
         """Count results of a kind."""
@@ -53,6 +80,22 @@ class Tally:
         else:
             self.reviewed += count
 
+    def add_counts(self, counts: Mapping[str, int]) -> int:
+        """Add results by kind and what `counts_of` adds to them; returns the number of results.
+
+        Negative counts take back what a worker process had reported.
+        """
+        finished_before = self.finished
+        for name in _RESULTS:
+            self.add(name, counts.get(name, 0))
+        self.own += counts.get(_OWN, 0)
+        self.cut += counts.get(_CUT, 0)
+        self.empty += counts.get(_EMPTY, 0)
+        for name, count in counts.items():
+            if name.startswith(_CLASS):
+                self.instances[name.removeprefix(_CLASS)] += count
+        return self.finished - finished_before
+
 
 class Progress:
     """A bar on a terminal, a log line every few seconds elsewhere."""
@@ -63,11 +106,15 @@ class Progress:
         self._begun = self._logged = time.monotonic()
         self._finished_before = tally.finished
         self._bar: Any = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not is_json_log():
             self._bar = tqdm(
-                total=total, initial=tally.finished, desc="Processing images", unit="img", dynamic_ncols=True
+                total=total,
+                initial=tally.finished,
+                desc="Processing images",
+                unit="img",
+                dynamic_ncols=True,
+                postfix=self._counts(),
             )
-            self._show_counts()
 
     def __enter__(self) -> Progress:
         """Nothing to do."""
@@ -77,14 +124,16 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Leave the bar as it is."""
+        self._tally.work_s = time.monotonic() - self._begun
         if self._bar is not None:
             self._bar.close()
 
     def advance(self, count: int = 1) -> None:
-        """So many more results are in the tally."""
+        """`count` more results are in the tally."""
         if self._bar is not None:
-            self._bar.update(count)
-            self._show_counts()
+            with self._bar.get_lock():  # a refresh by another thread must not see the one without the other
+                self._bar.set_postfix_str(self._counts(), refresh=False)
+                self._bar.update(count)
         elif time.monotonic() - self._logged >= LINE_INTERVAL_S:
             self._logged = time.monotonic()
             self._log()
@@ -95,9 +144,11 @@ class Progress:
         seconds = time.monotonic() - self._begun
         return (self._tally.finished - self._finished_before) / seconds if seconds > 0 else 0.0
 
-    def _show_counts(self) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"✓={self._tally.annotated}, ✗={self._tally.failed}", refresh=False)
+    def _counts(self) -> str:
+        """`✓=3, ✗=1`, and what else makes up the number of results."""
+        tally = self._tally
+        skipped = tally.finished - tally.annotated - tally.failed
+        return f"✓={tally.annotated}, ✗={tally.failed}" + (f", skipped={skipped}" if skipped else "")
 
     def _log(self) -> None:
         tally = self._tally
@@ -117,8 +168,15 @@ PART_COMPLETE = "This process's part is complete; other processes have work left
 STOPPED = "Processing stopped with work left"
 
 
-def log_summary(tally: Tally, headline: str) -> None:
-    """The original's summary, and what it did not count."""
+def log_summary(tally: Tally, headline: str, *, output_url: str, seconds: float) -> None:
+    """Log the original's summary, and what it did not count.
+
+    Args:
+        tally: Of the run.
+        headline: COMPLETE, PART_COMPLETE or STOPPED.
+        output_url: Where the results are.
+        seconds: Since the command began.
+    """
     logger.info("\n%s", _RULE)
     logger.info(headline)
     logger.info("Successfully processed: %d", tally.annotated)
@@ -128,4 +186,33 @@ def log_summary(tally: Tally, headline: str) -> None:
         logger.info("Skipped (reviewed by a person): %d", tally.reviewed)
     if tally.cut:
         logger.info("Instances beyond 255 in one image, left out: %d", tally.cut)
+    _log_statistics(tally, seconds)
+    logger.info("Output: %s", output_url, extra={"fields": {"output": output_url}})
     logger.info("\n%s", _RULE)
+
+
+def _log_statistics(tally: Tally, seconds: float) -> None:
+    rate = tally.own / tally.work_s if tally.work_s else 0.0
+    figures = {"seconds": round(seconds, 1), "images": tally.own, "images_per_s": float(f"{rate:.3g}")}
+    if not tally.own:
+        logger.info("Time: %.1f s", seconds, extra={"fields": figures})
+        return
+    logger.info(
+        "Time: %.1f s, of which %.1f s for %d images (%s images/s)",
+        seconds,
+        tally.work_s,
+        tally.own,
+        significant(rate),
+        extra={"fields": figures},
+    )
+    instances = {name: count for name, count in tally.instances.items() if count}
+    shown = ", ".join(f"{name} {count}" for name, count in instances.items())
+    logger.info("Instances: %s", shown or "none", extra={"fields": {"instances": instances}})
+    logger.info(
+        "Images without instances: %d", tally.empty, extra={"fields": {"images_without_instances": tally.empty}}
+    )
+
+
+def significant(rate: float) -> str:
+    """A rate with two decimals, and with more where these would show nothing: `0.0033`."""
+    return f"{rate:.2f}" if rate >= 0.1 or rate == 0 else f"{rate:.2g}"

@@ -23,7 +23,7 @@ from job.storage.open import Address, new_process_id
 from job.system.clock import Clock
 from job.system.resources import available_memory, return_freed_memory, usable_cpus
 from job.system.signals import stopped_by_signals
-from job.telemetry.logs import quiet_libraries
+from job.telemetry.logs import log_python_messages, quiet_libraries
 from job.worker.factory import DEFAULT_MEMORY_FRACTION, build_worker
 from job.worker.shards import open_shards
 
@@ -115,7 +115,7 @@ class _PipeListener:
     def add(self, shard: PlannedShard, row: ResultRow) -> None:
         self._done += 1
         self._heartbeat.add(row, self._done / max(self._clock.monotonic_s() - self._begun_s, 1e-3))
-        self._channel.send("result", shard.name, row.result, row.dropped.get("beyond_255", 0), row.seconds)
+        self._channel.send("result", shard.name, row)
 
     def add_others(self, shard: PlannedShard, results: Iterable[str]) -> None:
         self._channel.send("others", shard.name, dict(Counter(results)))
@@ -143,6 +143,7 @@ def run_worker(connection: Connection, task: WorkerTask) -> None:
     channel = _Channel(connection)
     logging.basicConfig(level=task.log_level, handlers=[_ChannelHandler(channel, task.options.part)], force=True)
     quiet_libraries()
+    log_python_messages()
     code, text = 0, ""
     try:
         _work(channel, task)

@@ -1,4 +1,4 @@
-"""`annotate` from flags to end: open, plan, work, end. One path for a folder of ten and for 100 million objects."""
+"""`annotate` from a request to the end of the run: open, plan, work, end; one path for every size of input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from job.errors import RunConflictError, RunOverError
+from job.errors import NoInputsError, RunConflictError, RunOverError
 from job.model.artifact import Artifact
 from job.model.cache import RemoteModel
 from job.model.loader import check_session
@@ -27,7 +27,7 @@ from job.system.resources import return_freed_memory, visible_gpus
 from job.system.signals import ended_by_signals, stopped_by_signals
 from job.system.threads import iter_in_threads
 from job.telemetry.observer import NullObserver, Observer
-from job.telemetry.progress_bar import Progress, Tally
+from job.telemetry.progress_bar import Progress, Tally, counts_of
 from job.worker.completion import end_if_complete
 from job.worker.factory import build_worker
 from job.worker.memory_need import check_memory
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotateRequest:
-    """What `annotate` is asked for.
+    """The parameters of `annotate`.
 
     Attributes:
         source: The input.
@@ -50,10 +50,11 @@ class AnnotateRequest:
         is_date_given: Whether the user chose the annotation date.
         run_name: Name of the run, or None.
         options: How this process works.
+        fail_if_empty: Whether an input without a JSON is an error.
         input_list: Takes the place of a listing, or None.
         addresses: How other processes open input and output; needed when `options.workers` is above 1.
-        remote_model: Where the files of `artifact` are fetched from first, or None when they are there.
-        observer: Told how the work goes.
+        remote_model: Where the files of `artifact` are downloaded from, or None when they are local.
+        observer: Notified of the progress.
     """
 
     source: Store
@@ -63,6 +64,7 @@ class AnnotateRequest:
     is_date_given: bool
     run_name: str | None
     options: WorkerOptions
+    fail_if_empty: bool = False
     input_list: InputList | None = None
     addresses: tuple[Address, Address] | None = None
     remote_model: RemoteModel | None = None
@@ -70,17 +72,17 @@ class AnnotateRequest:
 
 
 def annotate(request: AnnotateRequest, tally: Tally) -> RunEnd | None:
-    """Do what is asked for, or this process's part of it.
+    """Annotate the input, or this process's part of it.
 
     Args:
-        request: What is asked for.
-        tally: Counted up as results come in, so that it is true after an error too.
+        request: The parameters.
+        tally: Updated with each result, so that it is correct after an error too.
 
     Returns:
         How the run ended, or None while other processes have work left.
 
     Raises:
-        AnnotateError: See job.errors; each kind has an exit code.
+        AnnotateError: See job.errors; each class has an exit code.
     """
     options = request.options
     return_freed_memory()
@@ -90,32 +92,34 @@ def annotate(request: AnnotateRequest, tally: Tally) -> RunEnd | None:
     request.observer.run_opened(run.name)
     end = run.end()
     if end is not None:
-        return _nothing_to_do(end, tally)
+        return _nothing_to_do(request, end, tally)
     with ended_by_signals(), Heartbeat(run, options) as heartbeat:
         plan = obtain_plan(run, request.source, options, request.input_list)
         if plan is None:
-            return _nothing_to_do(run.end(), tally)
-        left = _count_what_is_done(run, plan, options, tally)
-        _say_what_is_to_do(request.source, plan, tally)
+            return _nothing_to_do(request, run.end(), tally)
+        left = _count_completed(run, plan, options, tally)
+        _log_work(request.source, plan, tally)
         if left:
             try:
                 _work(run, plan, left, request, _Reporter(tally, heartbeat, request.observer))
             except RunOverError as exc:
                 logger.info("%s", exc)
-        return end_if_complete(run, plan, options)
+        end = end_if_complete(run, plan, options)
+        check_not_empty(request, plan.inputs_listed)
+        return end
 
 
 def begin_run(request: AnnotateRequest) -> Run:
-    """The run to continue, or a new one.
+    """Open the run to resume, or a new one.
 
     Raises:
-        RunConflictError: See `job.run.run.open_run`; or an older run is at work and is not to be superseded.
+        RunConflictError: See `job.run.run.open_run`; or an older run is still working, and `supersede` is not set.
     """
     if _find(request) is None and not request.options.supersede:
         try:
             refuse_if_others_work(request.target, request.options.clock.sleep)
         except RunConflictError:
-            if _find(request) is None:  # else another process of this run has begun it meanwhile
+            if _find(request) is None:  # otherwise another process of this run has created it meanwhile
                 raise
     with first_writes(request.target):
         return open_run(
@@ -132,7 +136,7 @@ def _find(request: AnnotateRequest) -> Run | None:
 
 
 def list_planned(request: AnnotateRequest) -> Iterator[str]:
-    """Keys of what `annotate` would do now, ascending, without changing anything."""
+    """Yield the keys that `annotate` would process now, ascending, without changing anything."""
     run = _find(request)
     plan = None if run is None else read_plan(run)
     if run is None or plan is None:
@@ -146,7 +150,7 @@ def list_planned(request: AnnotateRequest) -> Iterator[str]:
 
 
 class _Reporter:
-    """A listener that tells the tally, the heartbeat, the progress bar and the observer."""
+    """A listener that updates the tally, the heartbeat, the progress bar and the observer."""
 
     def __init__(self, tally: Tally, heartbeat: Heartbeat, observer: Observer) -> None:
         self.tally = tally
@@ -155,55 +159,83 @@ class _Reporter:
         self.progress: Progress | None = None
 
     def add(self, shard: PlannedShard, row: ResultRow) -> None:
-        """A result of this process."""
+        """Count a result of this process."""
         self.heartbeat.add(row, 0.0 if self.progress is None else self.progress.images_per_s)
         self.observer.image_finished(row.result, row.seconds)
-        self.add_counts({row.result: 1}, row.dropped.get("beyond_255", 0))
+        self.add_counts(counts_of(row))
 
     def add_others(self, shard: PlannedShard, results: Iterable[str]) -> None:
-        """Results of other processes, or of earlier attempts."""
-        self.add_counts(Counter(results), 0)
+        """Count results of other processes, or of earlier attempts."""
+        self.add_counts(Counter(results))
 
     def marked(self, shard: PlannedShard) -> None:
-        """A complete shard is no news: its results were told."""
+        """Nothing to do: the results of a complete shard are counted."""
 
-    def add_counts(self, results: Mapping[str, int], cut: int) -> None:
-        """So many results of each kind; a negative count takes back what a worker process had told."""
-        for result, count in results.items():
-            self.tally.add(result, count)
-        self.tally.cut += cut
+    def add_counts(self, counts: Mapping[str, int]) -> None:
+        """Add counts as `counts_of` gives them; negative counts take back what a worker process reported."""
+        finished = self.tally.add_counts(counts)
         if self.progress is not None:
-            self.progress.advance(sum(results.values()))
+            self.progress.advance(finished)
 
 
-def _nothing_to_do(end: RunEnd | None, tally: Tally) -> RunEnd | None:
+def _nothing_to_do(request: AnnotateRequest, end: RunEnd | None, tally: Tally) -> RunEnd | None:
     logger.info("Nothing to do: the run has ended")
     if end is not None:
         tally.is_begun = True
         tally.annotated, tally.failed, tally.reviewed = end.annotated, end.failed, end.reviewed
         tally.skipped = end.inputs_listed - end.annotated - end.failed - end.reviewed
+        check_not_empty(request, end.inputs_listed)
     return end
 
 
-def _count_what_is_done(run: Run, plan: Plan, options: WorkerOptions, tally: Tally) -> Sequence[PlannedShard]:
+def check_not_empty(request: AnnotateRequest, inputs_listed: int) -> None:
+    """Refuse an input without a JSON where the request asks for that.
+
+    Raises:
+        NoInputsError: There is none.
+    """
+    if request.fail_if_empty and not inputs_listed:
+        raise NoInputsError(
+            f"no JSON files in {request.source.url} (--fail_if_empty): give the folder or prefix whose images have "
+            "JSON files beside them"
+        )
+
+
+def warn_if_empty(source: Store, plan: Plan) -> None:
+    """Warn of an input without a JSON, as the original does, and name the number of its images."""
+    if plan.inputs_listed:
+        return
+    logger.warning("No JSON files found in %s", source.url)
+    if plan.images_without_json:
+        logger.warning(
+            "%d images without a JSON were found: only images with a JSON of the same name are inputs",
+            plan.images_without_json,
+        )
+    else:
+        logger.warning("No images were found either: check the folder or prefix, --include and --exclude")
+
+
+def _count_completed(run: Run, plan: Plan, options: WorkerOptions, tally: Tally) -> Sequence[PlannedShard]:
     """Count the complete shards of this process; returns the others."""
     tally.is_begun, tally.skipped = True, plan.inputs_done
     own = assigned_shards(plan, options)
     marked = completed_shards_in(run, own)
     for marker in iter_in_threads(lambda name: read_marker(run, name), sorted(marked)):
         options.watchdog.touch()
-        for result, count in marker.totals.items():
-            tally.add(result, count)
+        tally.add_counts(marker.totals)
     return [shard for shard in own if shard.name not in marked]
 
 
-def _say_what_is_to_do(source: Store, plan: Plan, tally: Tally) -> None:
+def _log_work(source: Store, plan: Plan, tally: Tally) -> None:
+    """Log what there is to do."""
+    warn_if_empty(source, plan)
     if plan.inputs_listed == 0:
-        logger.warning("No JSON files found in %s", source.url)
         return
-    logger.info("Found %d JSON files to process", plan.inputs_planned)
+    if plan.inputs_planned:
+        logger.info("Found %d JSON files to process", plan.inputs_planned)
     if plan.inputs_done:
-        logger.info("%d more are annotated already (--override_previous_annotations does them again)", plan.inputs_done)
+        which = f"{plan.inputs_done} more" if plan.inputs_planned else f"All {plan.inputs_done} JSON files found"
+        logger.info("%s are annotated already (--override_previous_annotations annotates them again)", which)
     if plan.images_without_json:
         logger.info("%d images have no JSON and are no inputs (named at --log_level DEBUG)", plan.images_without_json)
     if tally.finished == plan.inputs_planned:
@@ -232,7 +264,7 @@ def _work(run: Run, plan: Plan, left: Sequence[PlannedShard], request: AnnotateR
 
 
 def _task(run: Run, request: AnnotateRequest) -> WorkerTask:
-    """What worker processes need to know."""
+    """The task of the worker processes."""
     assert request.addresses is not None
     return WorkerTask(
         addresses=request.addresses,

@@ -20,6 +20,7 @@ from job.plan.plan import PlannedShard
 from job.run.run import Run
 from job.system.signals import stopped_by_signals
 from job.telemetry.observer import Observer
+from job.telemetry.progress_bar import counts_of
 from job.worker.process import WorkerTask, run_worker
 from job.worker.shards import is_marked
 
@@ -28,12 +29,11 @@ logger = logging.getLogger(__name__)
 MAX_RESTARTS = 20
 """Restarts of one worker; as many as an index of the chart's Jobs gets."""
 _POLL_S = 0.2
-_BEYOND_255 = "instances cut off"
 _KILL_AFTER_S = 60.0
 _FATAL = {UsageError.exit_code: UsageError, ConfigurationError.exit_code: ConfigurationError}
 
-Report = Callable[[Mapping[str, int], int], None]
-"""Receives counts of results and of instances beyond 255; negative counts revoke earlier ones."""
+Report = Callable[[Mapping[str, int]], None]
+"""Receives counts as `counts_of` gives them; negative counts revoke earlier ones."""
 
 
 @dataclass
@@ -124,11 +124,11 @@ class _Supervisor:
             case ("loaded", seconds, self_check):
                 self._observer.model_loaded(seconds)
                 self._observer.model_checked(self_check)
-            case ("result", shard_name, result, cut, seconds):
-                self._observer.image_finished(result, seconds)
-                self._add(slot, shard_name, {result: 1}, cut)
+            case ("result", shard_name, row):
+                self._observer.image_finished(row.result, row.seconds)
+                self._add(slot, shard_name, counts_of(row))
             case ("others", shard_name, results):
-                self._add(slot, shard_name, results, 0)
+                self._add(slot, shard_name, results)
             case ("marked", shard_name):
                 slot.assigned.pop(shard_name, None)
                 slot.reported.pop(shard_name, None)
@@ -137,9 +137,9 @@ class _Supervisor:
             case ("end", code, text):
                 slot.end = (code, text)
 
-    def _add(self, slot: _Slot, shard_name: str, results: Mapping[str, int], cut: int) -> None:
-        slot.reported.setdefault(shard_name, Counter()).update({**results, _BEYOND_255: cut})
-        self._report(results, cut)
+    def _add(self, slot: _Slot, shard_name: str, counts: Mapping[str, int]) -> None:
+        slot.reported.setdefault(shard_name, Counter()).update(counts)
+        self._report(counts)
 
     def _assign(self, slot: _Slot) -> None:
         assert slot.connection is not None
@@ -191,8 +191,7 @@ class _Supervisor:
         self._waiting.extendleft(reversed(lost))
         for shard in lost:
             reported = slot.reported.get(shard.name, Counter())
-            cut = reported.pop(_BEYOND_255, 0)
-            self._report({result: -count for result, count in reported.items()}, -cut)
+            self._report({name: -count for name, count in reported.items()})
         slot.assigned, slot.reported = {}, {}
 
     def _raise_worst(self, is_stopping: bool) -> None:

@@ -29,6 +29,7 @@ from job.plan.plan import PlannedInput
 from job.run.journal import FAILED, ResultRow
 from job.run.options import WorkerOptions
 from job.run.run import Run
+from job.telemetry.logs import log_image
 from job.telemetry.observer import Load
 from job.worker.shards import Listener, OpenShard, write_marker
 
@@ -205,6 +206,7 @@ class Worker:
         if row.result == FAILED:
             key = f"{self._run.spec.input_url}/{row.json}"
             logger.warning(row.reason if key in row.reason else f"{key}: {row.reason}")
+        log_image(row)
         if shard.add(row):
             self._listener.add(shard.shard, row)
         self._mark_if_complete(shard)

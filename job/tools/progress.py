@@ -1,9 +1,10 @@
-"""How far a run is, told from its plan, one listing of its markers and the heartbeats; never a request a shard."""
+"""Progress of a run, from its plan, one listing of its markers, and the heartbeats; no request per shard."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -13,23 +14,26 @@ from job.plan.plan import Plan, read_plan
 from job.run.heartbeat import Beat, heartbeats
 from job.run.run import Run, find_named, newest_run
 from job.run.spec import RunEnd
-from job.storage.store import Store, read_if_there
+from job.storage.store import Store, StoredObject, read_if_there
 from job.system.threads import map_in_threads
-from job.worker.shards import marked_shards
 
 ALIVE_S = 90.0
-"""A worker beats every 30 s; one that has not for this long is silent."""
+"""A worker writes a heartbeat every 30 s; one without a heartbeat for this long counts as silent."""
 
-State = Literal["planning", "working", "stalled", "succeeded", "too_many_failed", "superseded"]
+State = Literal[
+    "planning", "planned", "working", "interrupted", "stalled", "succeeded", "too_many_failed", "superseded"
+]  # fmt: skip
+_PLAN_POOL = "plan"
+"""The pool of `sam3-annotate plan`, whose process only plans."""
 
 
 class PoolProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The processes of a pool.
 
     Attributes:
-        alive: With a heartbeat not older than 90 s.
-        left: That have ended in order.
-        silent: That have ended otherwise, or cannot reach the storage.
+        alive: With a heartbeat at most 90 s old.
+        left: Exited in order.
+        silent: Exited otherwise, or without access to the storage.
         images_per_s: Of those alive.
     """
 
@@ -40,22 +44,23 @@ class PoolProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class RunProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
         run: Its name.
-        state: `stalled`: it has not ended and nobody is at work.
+        state: `planned`: there is a plan and no worker has started. `interrupted`: work is left and all processes
+            exited in order. `stalled`: work is left, no process is alive, and some did not exit in order.
         inputs_listed: Inputs that the planner saw; 0 before there is a plan.
-        inputs_done_before: Of these, how many needed nothing.
+        inputs_done_before: Of these, how many were done before.
         planned: Inputs in all shards.
-        done: Inputs of the plan that have a result, as far as markers and heartbeats tell.
-        failed: Inputs that failed, as far as heartbeats tell; exact once the run has ended.
+        done: Inputs of the plan with a result, according to markers and heartbeats.
+        failed: Inputs that failed, according to heartbeats; exact once the run has ended.
         left: Inputs of the plan without a result.
-        images_per_s: Of all workers alive.
+        images_per_s: Of all workers alive, or while they report none, of the shards completed in the last 90 s.
         eta_s: Seconds to the end at this rate, or None.
         pools: Processes by pool.
         last_errors: Of the workers, newest heartbeat first, at most five.
-        other_options: Options that change bytes and that earlier runs, whose results are kept, had otherwise.
+        other_options: Options that change bytes and differ in earlier runs whose results are kept.
     """
 
     run: str
@@ -74,7 +79,7 @@ class RunProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class _Seen(msgspec.Struct, frozen=True):
-    """A heartbeat: whose, how old."""
+    """A heartbeat, its worker and its age."""
 
     worker_id: str
     age_s: float
@@ -90,7 +95,7 @@ class _Seen(msgspec.Struct, frozen=True):
 
 
 def read_progress(store: Store, run_name: str | None = None) -> RunProgress:
-    """How far a run is.
+    """Read the progress of a run.
 
     Args:
         store: The output.
@@ -98,24 +103,30 @@ def read_progress(store: Store, run_name: str | None = None) -> RunProgress:
 
     Raises:
         UsageError: No such run.
-        RunConflictError: A heartbeat is not of this version.
+        RunConflictError: A heartbeat was written by an incompatible version.
     """
     run = newest_run(store) if run_name is None else find_named(store, run_name)
-    plan, end, seen = read_plan(run), run.end(), _beats(run)
-    rate = sum(one.beat.images_per_s for one in seen if one.is_alive)
-    done, failed = _done_and_failed(run, plan, end, seen)
+    plan, end = read_plan(run), run.end()
+    listed = sorted(heartbeats(run), key=lambda item: -item.modified_s)
+    now_s = _now_s(run.store) if listed else 0.0
+    seen = _beats(run, listed, now_s)
+    marked = _Marked() if plan is None or _is_complete(end) else _read_marked(run, plan, now_s)
+    rate = 0.0
+    if any(one.is_alive for one in seen):
+        rate = sum(one.beat.images_per_s for one in seen if one.is_alive) or marked.lately / ALIVE_S
+    done, failed = _done_and_failed(marked, plan, end, seen)
     planned = plan.inputs_planned if plan else 0
     left = max(0, planned - done)
     return RunProgress(
         run=run.name,
-        state=_state(plan, end, seen),
+        state=_state(plan, end, seen, has_results=bool(done)),
         inputs_listed=plan.inputs_listed if plan else 0,
         inputs_done_before=plan.inputs_done if plan else 0,
         planned=planned,
         done=done,
         failed=failed,
         left=left,
-        images_per_s=round(rate, 3),
+        images_per_s=float(f"{rate:.4g}"),
         eta_s=round(left / rate, 1) if rate and left else None,
         pools=_pools(seen),
         other_options=plan.other_options if plan else (),
@@ -123,10 +134,8 @@ def read_progress(store: Store, run_name: str | None = None) -> RunProgress:
     )
 
 
-def _beats(run: Run) -> list[_Seen]:
-    """Newest first; one that is removed meanwhile is passed over."""
-    listed = sorted(heartbeats(run), key=lambda item: -item.modified_s)
-    now_s = _now_s(run.store) if listed else 0.0
+def _beats(run: Run, listed: Sequence[StoredObject], now_s: float) -> list[_Seen]:
+    """Read heartbeats; one that is removed meanwhile is skipped."""
     raws = map_in_threads(lambda item: read_if_there(run.store, item.key), listed)
     return [
         _Seen(item.key.rpartition("/")[2].rpartition("-")[0], now_s - item.modified_s, _decode(run, item.key, raw))
@@ -136,7 +145,7 @@ def _beats(run: Run) -> list[_Seen]:
 
 
 def _now_s(store: Store) -> float:
-    """The store's clock; where it is read off a probe and this user may not write one, this machine's."""
+    """The store's time, or this machine's where the store needs a probe object and refuses it."""
     try:
         return store.now_s()
     except (ObjectError, StorageError):
@@ -148,36 +157,63 @@ def _decode(run: Run, key: str, raw: bytes) -> Beat:
         return msgspec.json.decode(raw, type=Beat)
     except msgspec.DecodeError as exc:
         raise RunConflictError(
-            f"{run.store.url}/{key} is not of this version: {exc}. Look with the version that does the run"
+            f"{run.store.url}/{key} was written by an incompatible version: {exc}. Use the version of the run's workers"
         ) from exc
 
 
-def _done_and_failed(run: Run, plan: Plan | None, end: RunEnd | None, seen: Iterable[_Seen]) -> tuple[int, int]:
+@dataclass(frozen=True)
+class _Marked:
+    """Inputs in completed shards: all, and of those completed in the last 90 s."""
+
+    inputs: int = 0
+    lately: int = 0
+
+
+def _read_marked(run: Run, plan: Plan, now_s: float) -> _Marked:
+    sizes = {shard.name: shard.inputs for shard in plan.shards}
+    inputs = lately = 0
+    for found in run.store.list(run.key("done")):
+        size = sizes.get(found.key.rpartition("/")[2].removesuffix(".json"), 0)
+        inputs += size
+        lately += size if now_s - found.modified_s <= ALIVE_S else 0
+    return _Marked(inputs, lately)
+
+
+def _is_complete(end: RunEnd | None) -> bool:
+    return end is not None and end.outcome != "superseded"
+
+
+def _done_and_failed(marked: _Marked, plan: Plan | None, end: RunEnd | None, seen: Iterable[_Seen]) -> tuple[int, int]:
     if plan is None:
         return 0, 0
-    if end is not None and end.outcome != "superseded":
+    if end is not None and _is_complete(end):
         return plan.inputs_planned, end.failed
-    sizes = {shard.name: shard.inputs for shard in plan.shards}
-    marked = sum(sizes.get(name, 0) for name in marked_shards(run))
     annotated, failed = (sum(getattr(one.beat, name) for one in seen) for name in ("annotated", "failed"))
-    return max(marked, min(plan.inputs_planned, annotated + failed)), min(failed, plan.inputs_planned)
+    return max(marked.inputs, min(plan.inputs_planned, annotated + failed)), min(failed, plan.inputs_planned)
 
 
-def _state(plan: Plan | None, end: RunEnd | None, seen: Iterable[_Seen]) -> State:
+def _state(plan: Plan | None, end: RunEnd | None, seen: Sequence[_Seen], *, has_results: bool) -> State:
     if end is not None:
         return end.outcome
-    if not any(one.is_alive for one in seen):
-        return "stalled"
-    return "planning" if plan is None else "working"
+    if any(one.is_alive for one in seen):
+        return "planning" if plan is None else "working"
+    if plan is not None and not has_results and all(one.pool == _PLAN_POOL for one in seen):
+        return "planned"
+    newest = _newest_of_each(seen).values()
+    return "interrupted" if seen and all(one.beat.activity == "left" for one in newest) else "stalled"
+
+
+def _newest_of_each(seen: Iterable[_Seen]) -> dict[str, _Seen]:
+    """The newest process of each worker id; it replaced the older ones."""
+    newest: dict[str, _Seen] = {}
+    for one in seen:
+        newest.setdefault(one.worker_id, one)
+    return newest
 
 
 def _pools(seen: Iterable[_Seen]) -> dict[str, PoolProgress]:
-    """Keep the youngest process of each worker id; it replaced the older ones."""
-    youngest: dict[str, _Seen] = {}
-    for one in seen:
-        youngest.setdefault(one.worker_id, one)
     pools: dict[str, list[_Seen]] = {}
-    for one in youngest.values():
+    for one in _newest_of_each(seen).values():
         pools.setdefault(one.pool, []).append(one)
     return {
         name: PoolProgress(

@@ -64,7 +64,7 @@ def test_who_is_alive(run: Run, activity: str, age_s: float, pool: PoolProgress)
     beat(run, "gpu-a-00003", "x", age_s=age_s, activity=activity, images_per_s=2.0)
     found = read_progress(run.store)
     assert found.pools == {"gpu-a": pool}
-    assert found.state == ("working" if pool.alive else "stalled")
+    assert found.state == ("working" if pool.alive else "interrupted" if pool.left else "stalled")
     assert found.images_per_s == pool.images_per_s
 
 
@@ -82,7 +82,40 @@ def test_before_there_is_a_plan(tmp_path: Path) -> None:
     beat(run, "local-00000", "x", activity="planning")
     assert read_progress(store).state == "planning"
     beat(run, "local-00000", "x", activity="left")
+    assert read_progress(store).state == "interrupted"
+    beat(run, "local-00000", "x", age_s=500, activity="planning")
     assert read_progress(store).state == "stalled"
+
+
+def test_a_run_that_is_only_planned(run: Run) -> None:
+    assert read_progress(run.store).state == "planned"
+    beat(run, "plan-00000", "x", activity="left")
+    assert read_progress(run.store).state == "planned"
+    beat(run, "local-00000", "y", activity="left")
+    assert read_progress(run.store).state == "interrupted"
+
+
+def test_a_process_that_exited_in_order_after_a_killed_one(run: Run) -> None:
+    beat(run, "local-00000", "killed", age_s=500, activity="working")
+    beat(run, "local-00000", "resumed", activity="left")
+    assert read_progress(run.store).state == "interrupted"
+    beat(run, "local-00001", "killed too", age_s=500, activity="working")
+    assert read_progress(run.store).state == "stalled"
+
+
+def test_the_rate_is_that_of_completed_shards_until_a_worker_reports_one(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beat(run, "local-00000", "x", activity="working")
+    assert run_cli(["progress", run.store.url]) == 0
+    assert "Rate           not known yet\n" in capsys.readouterr().out
+    run.store.put(run.key("done", "000000.json"), b"{}")
+    assert read_progress(run.store).images_per_s == pytest.approx(2 / ALIVE_S, rel=1e-3)
+    assert run_cli(["progress", run.store.url]) == 0
+    assert "Rate           0.022 images/s, " in capsys.readouterr().out
+    beat(run, "local-00000", "x", activity="working", images_per_s=0.0031)
+    assert run_cli(["progress", run.store.url]) == 0
+    assert "Rate           0.0031 images/s, " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "too_many_failed", "superseded"])
@@ -122,7 +155,7 @@ def test_a_heartbeat_that_vanishes_is_passed_over(run: Run, monkeypatch: pytest.
 
 def test_a_heartbeat_of_another_version_is_one_sentence(run: Run) -> None:
     run.store.put(run.key("workers", "gpu-00000-a.json"), b'{"attempt": "a", "new": 1}')
-    with pytest.raises(RunConflictError, match="is not of this version"):
+    with pytest.raises(RunConflictError, match="was written by an incompatible version"):
         read_progress(run.store)
 
 
@@ -173,6 +206,13 @@ def test_on_a_terminal_it_is_repainted_until_the_run_ends(run: Run, terminal: Te
     terminal.wait_for("Done           2 (22.2 %)")
     run.write_end(RunEnd(outcome="succeeded", by="x", annotated=9))
     terminal.wait_for("Run r: succeeded")
+    assert terminal.process.wait(30) == 0
+
+
+def test_the_view_ends_when_the_run_is_interrupted(run: Run, terminal: Terminal) -> None:
+    terminal.wait_for("Run r: working")
+    beat(run, "local-00000", "x", activity="left", annotated=1)
+    terminal.wait_for("Run r: interrupted; rerun the same command to resume")
     assert terminal.process.wait(30) == 0
 
 

@@ -43,9 +43,9 @@ FLAGS = {
         "--exclude --fail_if_empty --image_mode --image_timeout_s --include --index --input_list --input_list_column "
         "--input_storage_options --input_top_dir --journal_interval_s --limit --log_format --log_level "
         "--max_failed_fraction --max_image_pixels --memory_budget --metrics_port --model --model_cache --model_digest "
-        "--num_indexes --order --out_top_dir --output_storage_options --override_previous_annotations "
-        "--override_reviewed --pool --prompts --run --runtime --self_check --shard_size --supersede --threads "
-        "--visualize --workers",
+        "--num_indexes --order --out_top_dir --output_storage_options --overlay_format --overlay_side "
+        "--override_previous_annotations --override_reviewed --pool --prompts --run --runtime --self_check "
+        "--shard_size --supersede --threads --visualize --workers",
     ),
     "plan": (
         plan,

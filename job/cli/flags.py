@@ -48,6 +48,21 @@ class Location(click.ParamType[str]):
 FOLDER, FILE = Location("dir"), Location("file")
 
 
+class OverlayCount(click.ParamType[int | str]):
+    """A number of images from 1, or all."""
+
+    name = "number or all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """`20` to 20; `all` stays."""
+        text = str(value).strip().lower()
+        if text == "all":
+            return text
+        if not text.isdigit() or int(text) == 0:
+            self.fail(f"{value!r} is neither a number of images from 1 nor all", param, ctx)
+        return int(text)
+
+
 def _group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for option in reversed(options):
@@ -242,5 +257,25 @@ runtime_flags = _group(
         type=click.IntRange(0, 65535),
         help="Serve /metrics and /livez on this port. Queues and memory are shown with one worker only.",
     ),
-    click.option("--visualize", is_flag=True, help="Draw overlays into _sam3/overlays/ of the output."),
+    click.option(
+        "--visualize",
+        type=OverlayCount(),
+        is_flag=False,
+        flag_value="all",
+        metavar="[N|all]",
+        help="Draw overlays of the first N images of the run's plan, or of all, into _sam3/overlays/ of the output. "
+        "Without a value: all.",
+    ),
+    click.option(
+        "--overlay_format",
+        type=click.Choice(["jpeg", "webp", "png"]),
+        default="jpeg",
+        show_default=True,
+        help="File format of the overlays.",
+    ),
+    click.option(
+        "--overlay_side",
+        type=click.IntRange(16),
+        help="Longest side of an overlay, in pixels. Default: that of the image.",
+    ),
 )

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 RUNTIME_OPTIONS = (
     "runtime", "batch_size", "threads", "memory_budget", "journal_interval_s", "image_timeout_s", "device_retry_s",
-    "max_failed_fraction", "self_check", "visualize", "order",
+    "max_failed_fraction", "self_check", "visualize", "overlay_format", "overlay_side", "order",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Image files to what the model sees: header first, then pixels, upright, RGB, resized to the model's square."""
+"""Decode image files into the model's input: header, then pixels, upright, RGB, resized to the model's square."""
 
 from __future__ import annotations
 
@@ -13,42 +13,37 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from job.errors import InputError
+from job.formats.file_type import READABLE, describe, unsupported_jpeg
 from job.formats.image_resize import resize_to_square
+from job.postprocess.orientation import read_orientation, swap_if_sideways, turn_upright
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Image.MAX_IMAGE_PIXELS = None  # `open_header` holds the limit, with a reason that names the flag
+Image.MAX_IMAGE_PIXELS = None  # `read_header` enforces the limit, with a reason that names the flag
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-"""What a file named .jpg may be. Of the others that Pillow knows, it starts a program for EPS, and turns TIFF upright
-by itself, so that the raster as stored is not to be had."""
-_EXIF_ORIENTATION = 0x0112
-_SIDEWAYS = frozenset({5, 6, 7, 8})
-_TO_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+"""Formats that are accepted whatever the file's name. Of the others that Pillow supports, EPS runs an external program,
+and TIFF is turned upright by Pillow itself, so the stored raster is not available."""
+_INTEGER_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+_INTEGER_MAX = 0xFFFF
 _BYTES_PER_PIXEL = {"L": 1, "P": 1, "1": 1}
 _PILLOW_RGB_BYTES = 4
+_PROGRESSIVE_BYTES = 6
+"""Coefficients of a progressive JPEG: 16 bits for each of three components."""
 _RESIZE_BYTES = 32 << 20
-"""Bands of rows of the resize, and the picture once it is narrowed."""
+"""Bands of rows of the resize, and the image once it is narrowed."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says of itself before anything is decoded.
+    """Metadata of an image file, read before anything is decoded.
 
     Attributes:
         size_hw: Height and width of the raster as stored, in pixels.
-        orientation: EXIF orientation, 1 to 8; 1 when there is none or it is nonsense.
-        decode_bytes: Memory that `decode` needs at most, in bytes.
+        orientation: EXIF orientation, 1 to 8; 1 if there is none or it is invalid.
+        decode_bytes: Maximum memory that decoding needs, in bytes.
     """
 
     size_hw: tuple[int, int]
@@ -57,41 +52,40 @@ class Header:
 
     @property
     def upright_size_hw(self) -> tuple[int, int]:
-        """Height and width of the picture as a person sees it."""
-        height, width = self.size_hw
-        return (width, height) if self.orientation in _SIDEWAYS else (height, width)
+        """Height and width of the upright image."""
+        return swap_if_sideways(self.size_hw, self.orientation)
 
 
 def read_header(data: bytes, max_pixels: int) -> Header:
-    """Read size and orientation; nothing is decoded.
+    """Read size and orientation; decodes nothing.
 
     Args:
         data: The image file.
-        max_pixels: Largest height times width.
+        max_pixels: Maximum of height times width.
 
     Raises:
-        InputError: Not an image that can be read, or too large.
+        InputError: The format is not supported, or the image is too large.
     """
-    with _mapped_errors(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    with _mapped_errors(data), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise InputError(
                 f"image has {width} x {height} pixels, allowed are {max_pixels}: raise --max_image_pixels to take it"
             )
-        orientation = _orientation(image)
+        orientation = read_orientation(image)
         return Header((height, width), orientation, _decode_bytes(image, orientation))
 
 
 def decode_upright(data: bytes) -> Image.Image:
-    """Decode to RGB as a person sees it.
+    """Decode to upright RGB.
 
     Raises:
         InputError: The file is truncated or damaged.
     """
-    with _mapped_errors(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        turn = _TO_UPRIGHT.get(_orientation(image))  # before the pixels, like `read_header`
+    with _mapped_errors(data), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        orientation = read_orientation(image)  # before the pixels, like `read_header`
         image.load()
-        upright = image if turn is None else image.transpose(turn)
+        upright = turn_upright(_to_8_bits(image), orientation)
         return upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
@@ -111,28 +105,43 @@ def decode_for_model(data: bytes, side: int) -> NDArray[np.uint8]:
     return resize_to_square(decode_upright(data), side)
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation as far as it stands before the pixels: a PNG's own `getexif` decodes to look behind them."""
-    orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
-    return int(orientation) if orientation in range(1, 9) else 1
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale samples of more than 8 bits to 8 bits by the range of their format; other modes are returned as they are.
+
+    A 16-bit sample keeps its high byte, as Pillow and libpng do with 16-bit colour. Of the formats that are read, only
+    PNG has such modes, and its samples span 0 to 65535 (ISO/IEC 15948, 12.5); floats have no range to scale by.
+
+    Raises:
+        InputError: Samples outside 0 to 65535, or floats.
+    """
+    if image.mode == "F":
+        raise InputError("image has floating-point samples, which have no defined range: convert it to 8 or 16 bits")
+    if image.mode not in _INTEGER_MODES:
+        return image
+    samples = np.asarray(image)
+    low, high = int(samples.min()), int(samples.max())
+    if low < 0 or high > _INTEGER_MAX:
+        raise InputError(f"image has samples from {low} to {high}, allowed are 0 to {_INTEGER_MAX}: convert it")
+    return Image.fromarray((samples >> 8).astype(np.uint8))
 
 
 def _decode_bytes(image: Image.Image, orientation: int) -> int:
-    """Pillow holds RGB in four bytes a pixel; a conversion and a transposition each hold two rasters at once."""
+    """Pillow stores RGB in four bytes per pixel; a conversion and a transposition each hold two rasters at once."""
     width, height = image.size
     stored = _BYTES_PER_PIXEL.get(image.mode, _PILLOW_RGB_BYTES)
     copies = _PILLOW_RGB_BYTES if image.mode != "RGB" else 0
     turned = _PILLOW_RGB_BYTES if orientation != 1 else 0
-    return width * height * (stored + copies + turned) + _RESIZE_BYTES
+    coefficients = _PROGRESSIVE_BYTES if "progressive" in image.info else 0
+    return width * height * (stored + copies + turned + coefficients) + _RESIZE_BYTES
 
 
 @contextmanager
-def _mapped_errors() -> Iterator[None]:
-    """Pillow's many ways to say that a file is bad."""
+def _mapped_errors(data: bytes) -> Iterator[None]:
+    """Map the exceptions that Pillow raises for invalid files."""
     try:
         yield
     except UnidentifiedImageError as exc:
-        raise InputError("image is not in a format that can be read") from exc
+        raise InputError(_unreadable(describe(data))) from exc
     except (
         OSError,
         ValueError,
@@ -144,4 +153,9 @@ def _mapped_errors() -> Iterator[None]:
         OverflowError,
         struct.error,
     ) as exc:
-        raise InputError(f"image cannot be decoded: {exc}") from exc
+        kind = unsupported_jpeg(data)
+        raise InputError(_unreadable(kind) if kind else f"image cannot be decoded: {exc}") from exc
+
+
+def _unreadable(kind: str) -> str:
+    return f"image is not in a format that can be read: it is {kind}. {READABLE} can be read"

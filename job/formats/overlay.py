@@ -1,17 +1,19 @@
-"""Pictures for people: masks, classes and scores drawn over the image."""
+"""Overlays for visual review: masks, classes and scores drawn over the image."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from job.formats.image_decode import decode_upright, read_header
 from job.postprocess.annotate import Annotation
+from job.postprocess.orientation import turn_upright
+from job.run.options import OverlayFormat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +22,7 @@ Rgb = tuple[int, int, int]
 Rect = tuple[float, float, float, float]
 Box = tuple[slice, slice]
 
-# Okabe and Ito, "Color Universal Design" (2008): told apart with any kind of colour vision.
+# Okabe and Ito, "Color Universal Design" (2008): distinguishable with every kind of colour vision.
 CLASS_COLOURS: dict[str, Rgb] = {
     "car": (0, 114, 178),
     "license_plate": (240, 228, 66),
@@ -32,19 +34,46 @@ OTHER_COLOURS: tuple[Rgb, ...] = ((0, 158, 115), (86, 180, 233), (230, 159, 0))
 _FILL_OPACITY = 0.4
 _SMALLEST_FONT, _LARGEST_FONT = 10, 64
 _FONT_PER_SIDE = 1 / 45
-"""Height of a label as a share of the picture's shorter side."""
+"""Height of a label as a fraction of the shorter side of the image."""
 _CONTOUR_PER_SIDE = 1 / 360
 _FARTHEST_LABEL = 5
-"""Heights of a label between an instance and the far edge of its label."""
+"""Maximum distance between an instance and the far edge of its label, in heights of the label."""
+_SUFFIXES: dict[OverlayFormat, str] = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
+_SAVE_OPTIONS: dict[OverlayFormat, dict[str, Any]] = {
+    "jpeg": {"format": "JPEG", "quality": 85, "subsampling": 0},
+    "webp": {"format": "WEBP", "quality": 80, "method": 2},
+    "png": {"format": "PNG", "compress_level": 3},
+}
+"""JPEG without chroma subsampling: contours are a few pixels wide."""
+_LONGEST_SIDE: dict[OverlayFormat, int] = {"jpeg": 65_500, "webp": 16_383, "png": (1 << 31) - 1}
+"""Limits of the encoders: libjpeg's JPEG_MAX_DIMENSION, WebP's 14 bits, PNG's 31 bits."""
+
+
+@dataclass(frozen=True)
+class OverlayEncoding:
+    """How overlays are stored.
+
+    Attributes:
+        format: File format.
+        side: Maximum of height and width, in pixels; None for the size of the image.
+    """
+
+    format: OverlayFormat = "jpeg"
+    side: int | None = None
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the file's name, as in `.jpg`."""
+        return _SUFFIXES[self.format]
 
 
 @dataclass(frozen=True)
 class OverlayLabel:
-    """What is written beside an instance.
+    """Label of one instance.
 
     Attributes:
         class_name: Its class.
-        score: 0 to 1; None when the annotator gave none.
+        score: 0 to 1; None if the annotator gave none.
         value: Its value in the painted mask, 1 to 255.
     """
 
@@ -59,36 +88,50 @@ class OverlayLabel:
         return name if self.score is None else f"{name} {self.score:.2f}"
 
 
-def overlay_png(image_file: bytes, annotation: Annotation) -> bytes:
-    """Draw an annotation over its image, upright.
+def encode_overlay(image_file: bytes, annotation: Annotation, encoding: OverlayEncoding) -> bytes:
+    """Draw an annotation over its upright image and encode the result.
 
     Args:
         image_file: The image.
-        annotation: Of the raster as stored.
+        annotation: Annotation of the stored raster.
+        encoding: Format and maximum size of the overlay.
 
     Returns:
-        A PNG.
+        The file of the overlay.
     """
+    side = min(_LONGEST_SIDE[encoding.format], encoding.side or _LONGEST_SIDE[encoding.format])
     labels = [
         OverlayLabel(instance.class_name, instance.score, value)
         for instance, value in zip(annotation.instances, annotation.values, strict=True)
     ]
     buffer = io.BytesIO()
-    draw_over_file(image_file, annotation.mask, labels).save(buffer, "PNG", compress_level=3)
+    draw_over_file(image_file, annotation.mask, labels, side).save(buffer, **_SAVE_OPTIONS[encoding.format])
     return buffer.getvalue()
 
 
-def draw_over_file(image_file: bytes, mask: NDArray[np.uint8], labels: Sequence[OverlayLabel]) -> Image.Image:
-    """Draw over an image file, upright.
+def draw_over_file(
+    image_file: bytes, mask: NDArray[np.uint8], labels: Sequence[OverlayLabel], side: int | None = None
+) -> Image.Image:
+    """Draw over an image file.
 
     Args:
         image_file: The image.
-        mask: uint8 (H, W), painted, in the raster as stored.
-        labels: Of the instances in the mask.
+        mask: uint8 (H, W), painted, in the stored raster.
+        labels: Labels of the instances in the mask.
+        side: Maximum of height and width of the result, in pixels; a larger image is reduced before drawing.
+
+    Returns:
+        RGB, upright.
     """
-    picture = decode_upright(image_file)
-    orientation = read_header(image_file, picture.width * picture.height).orientation
-    return draw_overlay(picture, turn_upright(mask, orientation), labels)
+    image = decode_upright(image_file)
+    orientation = read_header(image_file, image.width * image.height).orientation
+    upright_mask = turn_upright(Image.fromarray(mask), orientation)
+    scale = min(1.0, (side or max(image.size)) / max(image.size))
+    if scale < 1:
+        size_wh = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size_wh, Image.Resampling.BILINEAR, reducing_gap=2.0)
+        upright_mask = upright_mask.resize(size_wh, Image.Resampling.NEAREST)
+    return draw_overlay(image, np.asarray(upright_mask), labels)
 
 
 def draw_overlay(picture: Image.Image, mask: NDArray[np.uint8], labels: Sequence[OverlayLabel]) -> Image.Image:
@@ -111,13 +154,6 @@ def draw_overlay(picture: Image.Image, mask: NDArray[np.uint8], labels: Sequence
     drawn = Image.fromarray(pixels)
     _write_labels(drawn, boxed, colours)
     return drawn
-
-
-def turn_upright(mask: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turn a stored raster of EXIF orientation 1 to 8 as a person sees it."""
-    image = Image.fromarray(mask)
-    image.getexif()[0x0112] = orientation
-    return np.asarray(ImageOps.exif_transpose(image))
 
 
 def _colour_of_classes(labels: Sequence[OverlayLabel]) -> dict[str, Rgb]:

@@ -74,5 +74,5 @@ class EncodedItem:
     loaded: LoadedItem
     npz: bytes
     json: bytes
-    overlay: bytes | None
+    overlay: tuple[str, bytes] | None
     row: ResultRow

@@ -21,8 +21,9 @@ from job.errors import (
 )
 from job.formats import gva
 from job.formats.image_decode import Header, decode_for_model, read_header
+from job.formats.jpeg_scan import check_scans
 from job.formats.mask_npz import to_npz
-from job.formats.overlay import overlay_png
+from job.formats.overlay import OverlayEncoding, encode_overlay
 from job.model.session import Grounding, Session, TextFeatures
 from job.pipeline.executor import Finished
 from job.pipeline.items import DecodedItem, EncodedItem, InferredItem, LoadedItem, ProcessedItem
@@ -73,11 +74,24 @@ class AnnotatorIO:
     guard: Guard
 
 
+@dataclass(frozen=True)
+class Overlays:
+    """Which overlays are stored, and how.
+
+    Attributes:
+        encoding: Format and size.
+        keys: JSON keys of the images that get one; None for all.
+    """
+
+    encoding: OverlayEncoding
+    keys: frozenset[str] | None
+
+
 class Annotator:
     """The six stages of a run.
 
     Attributes:
-        visualize: Whether to store overlays.
+        overlays: Which overlays to store; None for none.
     """
 
     def __init__(self, io: AnnotatorIO, session: Session, text: TextFeatures, budgets: Budgets) -> None:
@@ -88,7 +102,7 @@ class Annotator:
         self._session = session
         self._text = text
         self._budgets = budgets
-        self.visualize = False
+        self.overlays: Overlays | None = None
 
     def read(self, planned: PlannedInput) -> LoadedItem | Finished:
         """Fetch JSON, image and the output's JSON; finish inputs whose annotation a person has reviewed."""
@@ -115,6 +129,9 @@ class Annotator:
         self._warn_of_size(loaded, header)
         with self._budgets.transient.hold(header.decode_bytes):
             pixels = decode_for_model(loaded.image.data, self._session.info.image_side)
+            damage = check_scans(loaded.image.data)
+        if damage is not None:
+            logger.warning("%s: the image is damaged (%s): it is annotated as decoded", loaded.image_key, damage)
         return DecodedItem(loaded, header, pixels)
 
     def infer(self, batch: list[DecodedItem]) -> list[InferredItem | InputError]:
@@ -159,7 +176,7 @@ class Annotator:
                 loaded.planned.json,
                 annotation.dropped_beyond_255,
             )
-        overlay = overlay_png(loaded.image.data, annotation) if self.visualize else None
+        overlay = self._draw_overlay(loaded, annotation)
         row = _row(loaded.planned.json, annotation)
         npz = to_npz(annotation.mask)
         self._budgets.transient.release(annotation.mask.size)
@@ -170,7 +187,7 @@ class Annotator:
         store, key, guard = self._run.store, encoded.loaded.planned.json, self._guard
         try:
             if encoded.overlay is not None:
-                store.put(f"{OVERLAY_FOLDER}/{stem_of(key)}.png", encoded.overlay, guard)
+                store.put(*encoded.overlay, guard)
             if self._spec.image_mode == "copy":
                 store.copy_from(encoded.loaded.image_key, encoded.loaded.image, guard)
             store.put(mask_key(key), encoded.npz, guard)
@@ -178,6 +195,16 @@ class Annotator:
         except UnstorableObjectError as exc:
             raise InputError(str(exc)) from exc
         return encoded.row
+
+    def _draw_overlay(self, loaded: LoadedItem, annotation: Annotation) -> tuple[str, bytes] | None:
+        """Key and bytes of the overlay, if this image gets one."""
+        key, overlays = loaded.planned.json, self.overlays
+        if overlays is None or (overlays.keys is not None and key not in overlays.keys):
+            return None
+        encoding = overlays.encoding
+        return f"{OVERLAY_FOLDER}/{stem_of(key)}{encoding.suffix}", encode_overlay(
+            loaded.image.data, annotation, encoding
+        )
 
     def _read_prior(self, key: str) -> gva.Document | None:
         """Read the output's JSON; a broken one is replaced only in an override run."""

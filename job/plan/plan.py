@@ -79,6 +79,18 @@ def read_plan(run: Run) -> Plan | None:
     return None if raw is None else msgspec.json.decode(raw, type=Plan)
 
 
+def first_keys(run: Run, count: int) -> frozenset[str]:
+    """JSON keys of the first `count` inputs of the run's plan; reads only the shards that hold them."""
+    plan, keys = read_plan(run), list[str]()
+    if plan is None:
+        return frozenset()
+    for shard in plan.shards:
+        if len(keys) >= count:
+            break
+        keys += [planned.json for planned in read_shard(run, plan, shard)]
+    return frozenset(keys[:count])
+
+
 def read_shard(run: Run, plan: Plan, shard: PlannedShard) -> list[PlannedInput]:
     """The inputs of a shard, in order."""
     raw = run.store.read(run.key(f"plan-{plan.nonce}", f"{shard.name}.jsonl"))

@@ -11,14 +11,13 @@ import numpy as np
 from job.model.session import Grounding
 from job.postprocess.instances import Instance, class_name_of, considered_classes
 from job.postprocess.masks import logits_to_mask, reorient
+from job.postprocess.orientation import swap_if_sideways
 from job.postprocess.overlaps import filter_overlaps
 from job.postprocess.painting import keep_highest, paint
 from job.postprocess.passengers import split_passengers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_SIDEWAYS = frozenset({5, 6, 7, 8})
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ def annotate_grounding(
     classified = split_passengers(found) if len(considered_classes(prompts)) > len(prompts) else tuple(found)
     separate = filter_overlaps(classified)
     kept = keep_highest(separate)
-    height, width = upright_size_hw
-    painting = paint(kept, (width, height) if orientation in _SIDEWAYS else (height, width))
+    painting = paint(kept, swap_if_sideways(upright_size_hw, orientation))
     return Annotation(
         mask=painting.mask,
         instances=kept,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from job.postprocess.orientation import TURNS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -152,7 +154,7 @@ def reorient(mask: CroppedMask, orientation: int) -> CroppedMask:
     """
     if orientation == 1:
         return mask
-    transposed, flipped_y, flipped_x = _UPRIGHT_TO_STORED[orientation]
+    _, transposed, flipped_y, flipped_x = TURNS[orientation]
     crop, (height, width), box = mask.crop(), mask.size_hw, mask.box_xyxy
     if transposed:
         crop, height, width, box = crop.T, width, height, (box[1], box[0], box[3], box[2])
@@ -162,18 +164,6 @@ def reorient(mask: CroppedMask, orientation: int) -> CroppedMask:
     if flipped_x:
         crop, x0, x1 = crop[:, ::-1], width - x1, width - x0
     return CroppedMask((height, width), (x0, y0, x1, y1), np.packbits(crop, axis=1))
-
-
-_UPRIGHT_TO_STORED = {
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, True, False),
-    7: (True, True, True),
-    8: (True, False, True),
-}
-"""Orientation to (transpose, then flip y, then flip x)."""
 
 
 @dataclass(frozen=True)

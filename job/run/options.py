@@ -16,6 +16,7 @@ from job.system.clock import SYSTEM_CLOCK, Clock
 from job.system.watchdog import Watchdog
 
 Order = Literal["forward", "backward"]
+OverlayFormat = Literal["jpeg", "webp", "png"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,9 @@ class WorkerOptions:
         image_timeout_s: Maximum seconds for one stage of one image.
         max_failed_fraction: Maximum failed inputs of a successful run, as a fraction of all inputs listed.
         supersede: Whether to end an older run that is still running.
-        visualize: Whether to draw overlays.
+        visualize: Number of images at the start of the run's plan that get an overlay, or all, or None for none.
+        overlay_format: File format of overlays.
+        overlay_side: Maximum of height and width of overlays, in pixels; None for the size of the image.
         process_id: Random ID of this process.
         clock: Clock of this process.
         watchdog: Touched on every progress.
@@ -69,7 +72,9 @@ class WorkerOptions:
     image_timeout_s: float = 600.0
     max_failed_fraction: float = 0.05
     supersede: bool = False
-    visualize: bool = False
+    visualize: int | Literal["all"] | None = None
+    overlay_format: OverlayFormat = "jpeg"
+    overlay_side: int | None = None
     process_id: str = field(default_factory=new_process_id)
     clock: Clock = SYSTEM_CLOCK
     watchdog: Watchdog = field(default_factory=Watchdog, compare=False)

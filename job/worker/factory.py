@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from job.errors import DeviceError
+from job.formats.overlay import OverlayEncoding
 from job.model.artifact import Artifact
 from job.model.loader import open_session
 from job.model.prompts import text_features_for
@@ -13,7 +14,8 @@ from job.model.session import Session
 from job.pipeline.executor import ThreadedPipeline
 from job.pipeline.memory import ByteBudget, ResidentBudget
 from job.pipeline.order import stages_of
-from job.pipeline.stages import Annotator, AnnotatorIO, Budgets
+from job.pipeline.stages import Annotator, AnnotatorIO, Budgets, Overlays
+from job.plan.plan import first_keys
 from job.postprocess.masks import full_mask
 from job.run.end_watch import EndWatch
 from job.run.options import WorkerOptions
@@ -53,6 +55,7 @@ def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOpt
     annotator, budgets = build_annotator(
         AnnotatorIO(source, run, EndWatch(run, options.clock).check), session, artifact, options, in_flight
     )
+    annotator.overlays = _overlays(run, options)
     is_remote = "://" in f"{source.url}{run.store.url}"
     io_threads = (_IO_THREADS_REMOTE if is_remote else _IO_THREADS)[options.device]
     stages = stages_of(annotator, batch_size=info.batch_size, in_flight=in_flight, cpus=cpus, io_threads=io_threads)
@@ -79,8 +82,14 @@ def build_annotator(
     image_bytes = session.info.image_side * session.info.image_side * 3 + _MASK_LOGITS_BYTES
     budgets = Budgets(ResidentBudget(budget - transient, image_bytes), ByteBudget(transient))
     annotator = Annotator(io, session, text_features_for(artifact, session, io.run.spec.prompts), budgets)
-    annotator.visualize = options.visualize
     return annotator, budgets
+
+
+def _overlays(run: Run, options: WorkerOptions) -> Overlays | None:
+    if options.visualize is None:
+        return None
+    keys = None if options.visualize == "all" else first_keys(run, options.visualize)
+    return Overlays(OverlayEncoding(options.overlay_format, options.overlay_side), keys)
 
 
 def _default_budget(artifact: Artifact, options: WorkerOptions, in_flight: int) -> int:

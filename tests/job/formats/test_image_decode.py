@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from job.errors import InputError
-from job.formats.image_decode import decode_for_model, decode_upright, read_header
+from job.formats.image_decode import _to_8_bits, decode_for_model, decode_upright, read_header
 from tests import reference
 
 ANY_SIZE = 1 << 40
@@ -74,6 +75,10 @@ def test_a_stored_raster_is_decoded_as_a_person_sees_it(orientation: int) -> Non
         pytest.param({"exif": exif(6, tag_type=99)}, id="a type that does not exist"),
         pytest.param({"exif": b"Exif\x00\x00"}, id="empty EXIF"),
         pytest.param({"exif": b"Exif\x00\x00garbage, garbage"}, id="garbage as EXIF"),
+        pytest.param({"exif": b"Exif\x00\x00" + bytes(200), "dpi": (300, 300)}, id="zeros and a density"),
+        pytest.param({"exif": b"Exif\x00\x00removed by a tool", "dpi": (300, 300)}, id="text and a density"),
+        pytest.param({"exif": b"Exif\x00\x00II*\x00", "dpi": (300, 300)}, id="cut off, and a density"),
+        pytest.param({"exif": b"Exif\x00\x00II+\x00\x08" + bytes(99), "dpi": (300, 300)}, id="BigTIFF and a density"),
     ],
 )
 def test_without_an_orientation_that_makes_sense_the_raster_is_upright(extra: dict[str, Any]) -> None:
@@ -106,6 +111,17 @@ def test_header_and_pixels_agree_on_an_orientation_that_only_xmp_gives() -> None
     data = encoded(picture(), xmp=b'<rdf:Description tiff:Orientation="6"/>')
     header = read_header(data, ANY_SIZE)
     assert header.upright_size_hw == decode_upright(data).size[::-1]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [pytest.param({}, id="no EXIF"), pytest.param({"exif": b"Exif\x00\x00" + bytes(200)}, id="EXIF of zeros")],
+)
+@pytest.mark.parametrize("density", [{}, {"dpi": (300, 300)}], ids=["no density", "density"])
+def test_xmp_gives_the_orientation_where_exif_gives_none(damaged: dict[str, Any], density: dict[str, Any]) -> None:
+    data = encoded(picture(), xmp=b'<rdf:Description tiff:Orientation="6"/>', **damaged, **density)
+    assert read_header(data, ANY_SIZE).orientation == 6
+    assert decode_upright(data).size == (32, 48)
 
 
 # --- kinds of files ----------------------------------------------------------------------------------------------
@@ -156,6 +172,48 @@ def test_every_kind_becomes_rgb(data: bytes, colour: tuple[int, int, int]) -> No
 def test_what_is_no_image_is_refused(data: bytes, read: Callable[[bytes], Any]) -> None:
     with pytest.raises(InputError, match="image is not in a format that can be read"):
         read(data)
+
+
+def test_the_reason_names_the_file_and_the_formats_that_can_be_read() -> None:
+    with pytest.raises(InputError) as refusal:
+        decode_upright(encoded(picture(), "TIFF"))
+    assert str(refusal.value) == (
+        "image is not in a format that can be read: it is TIFF or a camera's raw format. "
+        "JPEG (8-bit, Huffman-coded), PNG, WebP, BMP and GIF can be read"
+    )
+
+
+# --- samples of more than 8 bits ---------------------------------------------------------------------------------
+
+
+def test_16_bit_greyscale_keeps_its_high_byte() -> None:
+    samples = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
+    grey = np.asarray(decode_upright(encoded(Image.fromarray(samples), "PNG")))
+    assert (grey == (samples >> 8).astype(np.uint8)[..., None]).all()
+
+
+def test_16_bit_greyscale_is_turned_upright() -> None:
+    samples = np.arange(24, dtype=np.uint16).reshape(4, 6) << 10
+    upright = decode_upright(encoded(Image.fromarray(samples), "PNG", exif=exif(6)))
+    assert (np.asarray(upright)[..., 0] == np.rot90(samples >> 8, -1)).all()
+
+
+def test_32_bit_integers_span_16_bits() -> None:
+    samples = np.array([[0, 255, 256, 65_535]], np.int32)
+    assert np.asarray(_to_8_bits(Image.fromarray(samples))).tolist() == [[0, 0, 1, 255]]
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        pytest.param(np.array([[0, 65_536]], np.int32), "samples from 0 to 65536, allowed are 0 to 65535", id="I"),
+        pytest.param(np.array([[-1, 5]], np.int32), "samples from -1 to 5", id="negative"),
+        pytest.param(np.array([[0.5]], np.float32), "floating-point samples", id="F"),
+    ],
+)
+def test_samples_without_a_known_range_are_refused_and_not_clipped(samples: NDArray[Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        _to_8_bits(Image.fromarray(samples))
 
 
 @pytest.mark.parametrize("kept", [10, 100, 400, 620], ids="{} bytes".format)

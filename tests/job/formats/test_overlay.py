@@ -9,10 +9,18 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from job.formats.overlay import CLASS_COLOURS, OTHER_COLOURS, OverlayLabel, draw_overlay, overlay_png, turn_upright
+from job.formats.overlay import (
+    CLASS_COLOURS,
+    OTHER_COLOURS,
+    OverlayEncoding,
+    OverlayLabel,
+    draw_overlay,
+    encode_overlay,
+)
 from job.postprocess.annotate import Annotation
 from job.postprocess.instances import Instance
 from job.postprocess.masks import crop_mask, reorient
+from job.postprocess.orientation import turn_upright
 from job.postprocess.painting import paint
 
 STORED_TO_UPRIGHT: dict[int, Callable[[Any], Any]] = {
@@ -155,7 +163,9 @@ def test_a_label_without_a_score_is_the_class() -> None:
 @pytest.mark.parametrize("orientation", STORED_TO_UPRIGHT)
 def test_a_stored_mask_is_turned_upright(orientation: int) -> None:
     stored = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    assert (turn_upright(stored, orientation) == STORED_TO_UPRIGHT[orientation](stored)).all()
+    assert (
+        np.asarray(turn_upright(Image.fromarray(stored), orientation)) == STORED_TO_UPRIGHT[orientation](stored)
+    ).all()
 
 
 @pytest.mark.parametrize("orientation", STORED_TO_UPRIGHT)
@@ -165,13 +175,47 @@ def test_an_overlay_is_upright(orientation: int) -> None:
     mask = crop_mask(upright, (0, 0), upright.shape)
     assert mask is not None
     stored = reorient(mask, orientation)
-    drawn = Image.open(io.BytesIO(overlay_png(jpeg(stored.size_hw, orientation), annotation_of(stored))))
+    file = encode_overlay(jpeg(stored.size_hw, orientation), annotation_of(stored), OverlayEncoding("png"))
+    drawn = Image.open(io.BytesIO(file))
     assert (drawn.format, drawn.mode, drawn.size) == ("PNG", "RGB", (120, 80))
     contour = (np.asarray(drawn) == CLASS_COLOURS["person"]).all(axis=2)
     assert contour[74, 10:30].all()
     assert contour[65:75, 29].all()
     assert not contour[75:].any()
     assert not contour[65:, 30:].any()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "suffix", "expected"),
+    [
+        pytest.param(OverlayEncoding(), ".jpg", ("JPEG", (120, 80)), id="JPEG by default"),
+        pytest.param(OverlayEncoding("webp"), ".webp", ("WEBP", (120, 80)), id="WebP"),
+        pytest.param(OverlayEncoding("png"), ".png", ("PNG", (120, 80)), id="PNG"),
+        pytest.param(OverlayEncoding("png", 60), ".png", ("PNG", (60, 40)), id="reduced"),
+        pytest.param(OverlayEncoding("jpeg", 4000), ".jpg", ("JPEG", (120, 80)), id="never enlarged"),
+    ],
+)
+def test_an_overlay_has_the_format_and_size_asked_for(
+    encoding: OverlayEncoding, suffix: str, expected: tuple[str, tuple[int, int]]
+) -> None:
+    drawn = overlay_of_person((80, 120), encoding)
+    assert encoding.suffix == suffix
+    assert (drawn.format, drawn.size) == expected
+    scale = drawn.width / 120
+    tinted = np.asarray(drawn.convert("RGB"))[round(67 * scale), round(20 * scale)].astype(int)
+    assert np.abs(tinted - [int(0.6 * 100 + 0.4 * strength) for strength in CLASS_COLOURS["person"]]).max() <= 12
+
+
+def test_an_image_beyond_the_limit_of_webp_is_reduced_to_it() -> None:
+    assert overlay_of_person((80, 20_000), OverlayEncoding("webp")).size == (16_383, 66)
+
+
+def overlay_of_person(size_hw: tuple[int, int], encoding: OverlayEncoding) -> Image.Image:
+    upright = np.zeros(size_hw, np.bool_)
+    upright[60:75, 10:30] = True
+    mask = crop_mask(upright, (0, 0), size_hw)
+    assert mask is not None
+    return Image.open(io.BytesIO(encode_overlay(jpeg(size_hw, 1), annotation_of(mask), encoding)))
 
 
 def jpeg(size_hw: tuple[int, int], orientation: int) -> bytes:

@@ -1,4 +1,4 @@
-"""`sam3-annotate show`: one annotated image as a picture."""
+"""`sam3-annotate show`: draw the annotation of one image."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("json_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="PNG to write. Default: X.overlay.png in this folder.")
-@click.option("--model_id", help="Whose annotation to show. Default: the newest.")
+@click.option("--model_id", help="Show the annotation of this model. Default: the newest.")
 def show(json_file: Path, out: Path | None, model_id: str | None) -> None:
     """Draw masks, classes and scores of X.json over its image.
 
-    The image and the mask that X.json names lie beside it.
+    The image and the mask that X.json names must be in its folder.
     """
     labels, mask_name = _read_labels(json_file, model_id)
     mask = _read_mask(json_file.parent / mask_name)
     image_file = _find_image(json_file)
-    with _said_of(image_file):
+    with _errors_name(image_file):
         image = image_file.read_bytes()
         size_hw = read_header(image, max_pixels=sys.maxsize).size_hw
         if size_hw != mask.shape:
             raise UsageError(
                 f"it has {size_hw[1]} x {size_hw[0]} pixels and the mask {mask_name} {mask.shape[1]} x "
-                f"{mask.shape[0]}: they do not belong together"
+                f"{mask.shape[0]}: give the JSON of the output folder that holds both"
             )
         drawn = draw_over_file(image, mask, labels)
     target = out or Path(f"{json_file.stem}.overlay.png")
@@ -55,8 +55,8 @@ def show(json_file: Path, out: Path | None, model_id: str | None) -> None:
 
 
 def _read_labels(json_file: Path, model_id: str | None) -> tuple[list[OverlayLabel], str]:
-    """Labels of the wanted annotation, and the name of its mask's file."""
-    with _said_of(json_file):
+    """Labels of the requested annotation, and the name of its mask file."""
+    with _errors_name(json_file):
         entries = _get(lossless_json.parse(json_file.read_bytes()), "annotation", "segmentation")
         wanted = [
             entry
@@ -66,24 +66,24 @@ def _read_labels(json_file: Path, model_id: str | None) -> tuple[list[OverlayLab
         ]
         if not wanted:
             whose = f" of {model_id}" if model_id else ""
-            raise UsageError(f"there is no segmentation{whose} in it: give the JSON of an output folder")
+            raise UsageError(f"it has no segmentation{whose}: give the JSON of an output folder")
         labels = max(reversed(wanted), key=_date_of)["labels"]
         if not isinstance(labels.get("path"), str):
-            raise UsageError("its segmentation does not name the file of the mask in labels.path")
+            raise UsageError("its segmentation does not name the mask file in labels.path")
         try:
             return _overlay_labels(labels), labels["path"]
         except (KeyError, AttributeError, TypeError, ValueError) as exc:
-            raise UsageError("properties and confidences of its segmentation do not fit each other") from exc
+            raise UsageError("properties and confidences of its segmentation do not match") from exc
 
 
 def _date_of(entry: dict[str, Any]) -> str:
-    """`YYYY-MM-DD` of an annotation; an entry that gives none is older than all."""
+    """`YYYY-MM-DD` of an annotation; an entry without a date sorts first."""
     date = entry.get("annotation_date")
     return date if isinstance(date, str) else ""
 
 
 def _overlay_labels(labels: dict[str, Any]) -> list[OverlayLabel]:
-    """Labels by class; an annotator that gives no confidences at all (a person) has none."""
+    """Labels by class; their scores are None if the annotator (a person) gives no confidences."""
     confidences = labels.get("confidences")
     found: list[OverlayLabel] = []
     for name, values in labels["properties"].items():
@@ -95,7 +95,7 @@ def _overlay_labels(labels: dict[str, Any]) -> list[OverlayLabel]:
 def _mask_value(value: Any) -> int:
     number = lossless_json.as_int(value)
     if number is None or not 0 < number < 256:
-        raise ValueError(f"{value} is not a value of a mask")
+        raise ValueError(f"{value} is not a mask value")
     return number
 
 
@@ -104,9 +104,9 @@ def _read_mask(path: Path) -> NDArray[np.uint8]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             mask = arrays[MASK_NAME]
     except OSError as exc:
-        raise UsageError(f"{path} cannot be read: {exc.strerror}. show needs it beside the JSON") from exc
+        raise UsageError(f"{path} cannot be read: {exc.strerror}. show needs it in the folder of the JSON") from exc
     except (KeyError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as exc:
-        raise UsageError(f"{path} is not the file of a mask: {exc}") from exc
+        raise UsageError(f"{path} is not a mask file: {exc}") from exc
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise UsageError(f"{path} holds {mask.dtype} {mask.shape}, a mask is uint8 (height, width)")
     return np.asarray(mask)
@@ -117,12 +117,12 @@ def _find_image(json_file: Path) -> Path:
         path = json_file.with_suffix(suffix)
         if path.is_file():
             return path
-    raise UsageError(f"No image found at {json_file}: show needs it beside the JSON")
+    raise UsageError(f"No image found at {json_file}: show needs it in the folder of the JSON")
 
 
 @contextmanager
-def _said_of(path: Path) -> Iterator[None]:
-    """What is wrong with a file is said with its name, as an error of usage."""
+def _errors_name(path: Path) -> Iterator[None]:
+    """Convert errors about a file into usage errors that name it."""
     try:
         yield
     except (InputError, UsageError) as exc:

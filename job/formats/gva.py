@@ -1,4 +1,4 @@
-"""The GVA metadata of one image: read, our annotation put in its place, written; everything else untouched."""
+"""The GVA metadata of one image: read it, insert our annotation, write it; every other field is unchanged."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SCORE_DECIMALS = 3
 
 @dataclass(frozen=True)
 class Document:
-    """One JSON, decoded losslessly (job.formats.lossless_json). Not to be changed in place."""
+    """One JSON, decoded losslessly (job.formats.lossless_json). Must not be modified in place."""
 
     fields: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class MergeResult:
-    """A document with our annotation, and what a person should know about it."""
+    """A document with our annotation, and warnings for the user."""
 
     document: Document
     warnings: tuple[str, ...]
@@ -35,7 +35,7 @@ def parse(raw: bytes) -> Document:
     """Decode an input's JSON.
 
     Raises:
-        InputError: It cannot be carried over, or has no room for an annotation.
+        InputError: It cannot be preserved exactly, or an annotation cannot be inserted.
     """
     document = Document(lossless_json.parse(raw))
     _segmentation(document)
@@ -43,15 +43,15 @@ def parse(raw: bytes) -> Document:
 
 
 def parse_prior(raw: bytes) -> Document:
-    """Decode the JSON that the output holds already.
+    """Decode the existing JSON of the output.
 
     Raises:
-        InputError: It is broken. It may hold what others annotated, so it is not replaced unread.
+        InputError: It is invalid. It may hold entries of other annotators, so it is not replaced.
     """
     try:
         return parse(raw)
     except InputError as exc:
-        raise InputError(f"the JSON in the output folder cannot be read ({exc}): mend or remove it") from exc
+        raise InputError(f"the JSON in the output folder cannot be read ({exc}): repair or remove it") from exc
 
 
 def render(document: Document) -> bytes:
@@ -60,7 +60,7 @@ def render(document: Document) -> bytes:
 
 
 def declared_size_wh(document: Document) -> tuple[int, int] | None:
-    """Width and height in pixels that the metadata gives, or None when it gives none that make sense."""
+    """Width and height in pixels according to the metadata; None if they are absent or invalid."""
     image = document.fields.get("image")
     dimensions = image.get("dimensions") if isinstance(image, dict) else None
     if not isinstance(dimensions, dict):
@@ -70,13 +70,13 @@ def declared_size_wh(document: Document) -> tuple[int, int] | None:
 
 
 def is_reviewed(document: Document, model_id: str) -> bool:
-    """Whether a person has filled in the review of an annotation of ours."""
+    """Whether an entry of ours has a review."""
     return any(_is_ours(entry, model_id) and entry.get("review") is not None for entry in _segmentation(document))
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What an annotation of ours says of its mask.
+    """Labels of an entry of ours.
 
     Attributes:
         values: Mask values of all instances.
@@ -88,7 +88,7 @@ class Labels:
 
 
 def labels_of(document: Document, model_id: str) -> Labels | None:
-    """Labels of the first annotation of ours, or None when there is none that makes sense."""
+    """Labels of the first entry of ours; None if there is none or it is invalid."""
     entry = next((other for other in _segmentation(document) if _is_ours(other, model_id)), None)
     properties, confidences = (_inner(entry, "labels", name) for name in ("properties", "confidences"))
     try:
@@ -102,13 +102,13 @@ def labels_of(document: Document, model_id: str) -> Labels | None:
 def segmentation_entry(
     annotation: Annotation, *, npz_name: str, model_id: str, prompts: Sequence[str], annotation_date: str
 ) -> dict[str, Any]:
-    """Our entry of `annotation.segmentation`.
+    """Build our entry of `annotation.segmentation`.
 
     Args:
-        annotation: What was found.
-        npz_name: Name of the mask's file, beside the JSON.
+        annotation: The instances and their mask.
+        npz_name: Name of the mask's file in the folder of the JSON.
         model_id: Name of the model.
-        prompts: What was looked for.
+        prompts: Prompts of the run.
         annotation_date: `YYYY-MM-DD`.
     """
     classes = considered_classes(prompts)
@@ -141,13 +141,13 @@ def segmentation_entry(
 
 
 def merge(document: Document, entry: dict[str, Any], prior: Document | None) -> MergeResult:
-    """Put our entry into a document.
+    """Insert our entry into a document.
 
-    The first entry of ours is replaced where it stands and further ones are dropped; without one, ours comes
-    last. Entries of others stay, and those that only the output's JSON has are kept behind them.
+    Our entry replaces the first entry of ours and further ones are dropped; if there is none, ours is appended.
+    Entries of other annotators are kept, and those that only the output's JSON has follow them.
 
-    An entry of the output's JSON that points at the mask's file is dropped, since the file will hold our masks;
-    when a person has reviewed it, that is a warning. Such an entry of the input stays, with a warning.
+    An entry of the output's JSON that points at the mask's file is dropped, because the file will hold our masks;
+    if it has a review, a warning says so. Such an entry of the input is kept, with a warning.
 
     Args:
         document: The input's JSON.
@@ -155,7 +155,7 @@ def merge(document: Document, entry: dict[str, Any], prior: Document | None) -> 
         prior: The output's JSON, or None.
 
     Returns:
-        A new document; the arguments are unchanged.
+        A new document; the arguments are not modified.
     """
     model_id, npz_name = entry["annotator"]["model_id"], entry["labels"]["path"]
     listed = _segmentation(document)
@@ -189,7 +189,7 @@ def _path_warnings(kept: list[Any], only_prior: list[Any], npz_name: str) -> tup
 
 
 def _segmentation(document: Document) -> list[Any]:
-    """The list of entries; empty when there is none.
+    """The list of entries; empty if there is none.
 
     Raises:
         InputError: `annotation` is not an object or `segmentation` not a list.
@@ -198,12 +198,12 @@ def _segmentation(document: Document) -> list[Any]:
     if annotation is None:
         return []
     if not isinstance(annotation, dict):
-        raise InputError("JSON field annotation is not an object: there is no place for an annotation")
+        raise InputError("JSON field annotation is not an object: an annotation cannot be inserted")
     segmentation = annotation.get("segmentation")
     if segmentation is None:
         return []
     if not isinstance(segmentation, list):
-        raise InputError("JSON field annotation.segmentation is not a list: there is no place for an annotation")
+        raise InputError("JSON field annotation.segmentation is not a list: an annotation cannot be inserted")
     return segmentation
 
 

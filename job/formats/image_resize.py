@@ -1,12 +1,12 @@
-"""Pictures to the square that the model sees, bit for bit as torch does it on a CPU.
+"""Resize images to the model's square, bit-identical to torch on a CPU.
 
-sam3's processor resizes uint8 with torch's antialiased bilinear filter: across, rounded to uint8, then down,
-with weights rounded to as many bits as 16-bit integers hold (ATen, UpSampleKernelAVXAntialias.h). Pillow's
-filter is the same with finer weights; about a pixel in 500 comes out one level apart, which moved scores of the
-demo model by more than 0.001.
+sam3's processor resizes uint8 with torch's antialiased bilinear filter: horizontally, rounded to uint8, then
+vertically, with weights rounded to as many bits as 16-bit integers hold (ATen, UpSampleKernelAVXAntialias.h). Pillow's
+filter is the same with finer weights: about one pixel in 500 differs by one level, which changed scores of the demo
+model by more than 0.001.
 
-The sums below are exact whatever their order, so matrix products of whole blocks of output pixels give torch's
-bits: an integer weight over a power of two times a pixel, and all sums of them, fit into the chosen float.
+The sums below are exact in any order, so matrix products of whole blocks of output pixels give torch's bits: an
+integer weight over a power of two times a pixel, and all sums of such products, fit into the chosen float type.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 _BLOCK = 16
 _ROWS = 256
-# Up to this many bits of weight the sums, below 256 with that many bits after the point, fit into a float32.
+# With at most this many fractional bits, the sums, which are below 256, fit into a float32.
 _FLOAT32_BITS = 16
 _MAX_BITS, _MAX_WEIGHT = 22, 1 << 15
-# Products up to this size (rows x inputs x outputs) OpenBLAS computes in the calling thread.
+# OpenBLAS computes products up to this size (rows x inputs x outputs) in the calling thread.
 _PRODUCT = 1 << 19
 
 
 def resize_to_square(picture: Image.Image, side: int) -> NDArray[np.uint8]:
-    """Resize an upright RGB picture, aspect ratio given up.
+    """Resize an upright RGB image to a square, without keeping the aspect ratio.
 
     Returns:
         uint8 (side, side, 3).
@@ -75,7 +75,7 @@ class _Filter:
             band = planes[:, top : top + self.rows].astype(kind)
             for block in self.blocks:
                 summed = band[:, :, block.start : block.end] @ block.weights
-                # Half up: what is left of the point after adding a half.
+                # Round half up: add 0.5, and the conversion to uint8 truncates.
                 summed += 0.5
                 out[:, top : top + self.rows, block.first : block.last] = summed
 
@@ -100,13 +100,13 @@ def _weights(inputs: int, outputs: int) -> tuple[NDArray[np.int64], NDArray[np.i
     sizes = np.minimum((centres + support + 0.5).astype(np.int64), inputs) - starts
     distances = np.abs((taps + starts[:, None] - centres[:, None] + 0.5) * (1.0 / support))
     weights = np.where((distances < 1.0) & (taps < sizes[:, None]), 1.0 - distances, 0.0)
-    # Added one by one, as torch does: numpy's own sum groups them.
+    # Added one by one, as torch does: numpy.sum adds in groups.
     totals = np.add.accumulate(weights, axis=1)[:, -1:]
     return starts, np.clip(sizes, 0, len(taps)), weights / totals
 
 
 def _fixed_point(weights: NDArray[np.float64]) -> tuple[NDArray[np.int64], int]:
-    """Weights as integers over a power of two, and its exponent: as many bits as the largest weight allows."""
+    """Weights as integers over a power of two, and its exponent: the most bits that the largest weight allows."""
     largest = float(weights.max())
     bits = 0
     while bits < _MAX_BITS and int(0.5 + largest * (1 << (bits + 1))) < _MAX_WEIGHT:

@@ -1,7 +1,7 @@
-"""JSON that is carried over: every number in its own spelling, every key in its place (RFC 8259, RFC 7493).
+"""Lossless JSON: every number keeps its spelling and every key its position (RFC 8259, RFC 7493).
 
-Python's decoder is used, but with numbers kept as text; its encoder is not, since it can only write numbers it
-has parsed. What cannot be carried over untouched is refused.
+Python's decoder is used, with numbers kept as text. Python's encoder is not used, because it can only write numbers
+that it has parsed. Input that cannot be preserved exactly is rejected.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any, NoReturn
 from job.errors import InputError
 
 MAX_INTEGER_DIGITS = 4300
-"""Python's own limit on the text of an integer, so that every reader of the output can read it."""
+"""Python's default limit for the text of an integer, so that Python can read the output."""
 MAX_DEPTH = 500
-"""Objects and arrays inside one another that other readers of the output can be expected to take."""
-_LONGEST_KEY_SHOWN = 80
+"""Maximum nesting of objects and arrays; common JSON readers support this depth."""
+_MAX_SHOWN_KEY = 80
+_TOO_DEEP = f"JSON is nested too deeply: allowed are {MAX_DEPTH} levels"
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _encode_string = json.encoder.encode_basestring
@@ -27,7 +28,7 @@ _encode_string = json.encoder.encode_basestring
 
 @dataclass(frozen=True)
 class RawNumber:
-    """A number as it was written."""
+    """A number in its original spelling."""
 
     text: str
 
@@ -42,7 +43,7 @@ def parse(raw: bytes) -> dict[str, Any]:
         Objects, arrays, strings, `RawNumber`, booleans and None.
 
     Raises:
-        InputError: Not UTF-8, not JSON, not an object, or something that cannot be carried over untouched.
+        InputError: The input is not UTF-8, not JSON, not an object, or cannot be preserved exactly.
     """
     try:
         text = raw.decode("utf-8-sig")
@@ -53,7 +54,7 @@ def parse(raw: bytes) -> dict[str, Any]:
     except json.JSONDecodeError as exc:
         raise InputError(f"JSON is broken: {exc.msg} at line {exc.lineno}, column {exc.colno}") from exc
     except RecursionError as exc:
-        raise InputError("JSON is nested too deeply") from exc
+        raise InputError(_TOO_DEEP) from exc
     if not isinstance(value, dict):
         raise InputError(f"JSON is not an object but {_kind(value)}")
     _check_depth(value)
@@ -64,7 +65,7 @@ def render(value: Any) -> bytes:
     """Encode with an indent of 2, not escaped to ASCII, in the order of the keys.
 
     Args:
-        value: What `parse` returns; numbers, tuples and lists of one's own may be mixed in.
+        value: A result of `parse`, which may also contain Python's numbers, tuples and lists.
 
     Returns:
         UTF-8. A lone surrogate is written as its escape.
@@ -77,7 +78,7 @@ def render(value: Any) -> bytes:
 
 
 def as_int(value: Any) -> int | None:
-    """The whole number that a parsed value is (`1920` and `1920.0` alike), or None."""
+    """Convert a parsed value to an integer (`1920` and `1920.0` alike); None if it is not one."""
     if not isinstance(value, RawNumber):
         return None
     if value.text.lstrip("-").isdigit():
@@ -114,14 +115,14 @@ def _check_depth(value: Any) -> None:
         level = [item for item in items if isinstance(item, dict | list)]
         if not level:
             return
-    raise InputError(f"JSON is nested too deeply: allowed are {MAX_DEPTH} levels")
+    raise InputError(_TOO_DEEP)
 
 
 def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise InputError(f"JSON has the key {twice[:_LONGEST_KEY_SHOWN]!r} twice in one object")
+        raise InputError(f"JSON has the key {twice[:_MAX_SHOWN_KEY]!r} twice in one object")
     return found
 
 
@@ -133,7 +134,7 @@ def _integer(text: str) -> RawNumber:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise InputError(f"JSON has {name}, which is not JSON")
+    raise InputError(f"JSON has {name}, which RFC 8259 does not allow: use null or a number")
 
 
 def _kind(value: Any) -> str:

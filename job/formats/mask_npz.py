@@ -1,4 +1,4 @@
-"""The mask's file: a compressed NPZ with the one key `mask`, the same bytes for the same mask."""
+"""The mask file: a compressed NPZ with the single key `mask`; equal masks give equal bytes."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _DEFLATE_LEVEL = 6
 
 
 def to_npz(mask: NDArray[np.uint8]) -> bytes:
-    """Compress.
+    """Encode a mask.
 
     Args:
         mask: uint8 (H, W).
 
     Returns:
-        What `numpy.load` reads.
+        A file that `numpy.load` reads.
     """
     buffer = io.BytesIO()
-    # Opened by name: such an entry has the archive's level (a ZipInfo would have zlib's own) and no time but 1980,
-    # the earliest that a ZIP can hold; the real one would make equal masks differ.
+    # Opened by name: such an entry uses the level of the archive (a ZipInfo uses zlib's default) and the date
+    # 1980-01-01, the earliest that a ZIP can hold; the real time would make the bytes of equal masks differ.
     with (
         zipfile.ZipFile(buffer, "w", compression=zipfile.ZIP_DEFLATED, compresslevel=_DEFLATE_LEVEL) as archive,
         archive.open(f"{MASK_NAME}.npy", "w") as stream,
@@ -53,12 +53,12 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class MaskFacts:
-    """A mask that was read.
+    """Properties of a mask file.
 
     Attributes:
         size_hw: Height and width, in pixels.
         values: Values that occur in it.
-        sha256: Digest of its pixels, row by row, as rows of the journal give it.
+        sha256: Digest of its pixels in row order, as in the rows of the journal.
     """
 
     size_hw: tuple[int, int]
@@ -70,7 +70,7 @@ def mask_facts(npz: bytes) -> MaskFacts:
     """Read a whole NPZ.
 
     Raises:
-        InputError: It is damaged, or holds something else than one uint8 array (H, W) named `mask`.
+        InputError: It is damaged, or does not hold a uint8 array (H, W) named `mask`.
     """
     with (
         _mapped_errors(),
@@ -84,7 +84,7 @@ def mask_facts(npz: bytes) -> MaskFacts:
             present |= np.bincount(np.frombuffer(block, np.uint8), minlength=256) > 0
             count += len(block)
     if count != size_hw[0] * size_hw[1]:
-        raise InputError(f"NPZ: its mask has {count} pixels and says that it has {size_hw[0]} x {size_hw[1]}")
+        raise InputError(f"NPZ: its mask has {count} pixels, but its header declares {size_hw[0]} x {size_hw[1]}")
     return MaskFacts(size_hw, frozenset(int(value) for value in present.nonzero()[0]), digest.hexdigest())
 
 
@@ -94,7 +94,7 @@ def _read_size(stream: IO[bytes]) -> tuple[int, int]:
         (2, 0): np.lib.format.read_array_header_2_0,
     }.get(np.lib.format.read_magic(stream))  # type: ignore[no-untyped-call]
     if read_header is None:
-        raise InputError("NPZ: its mask is of a version of the NPY format that is never written here")
+        raise InputError("NPZ: its mask has an unsupported version of the NPY format; 1.0 and 2.0 can be read")
     shape, is_by_column, dtype = read_header(stream)  # type: ignore[no-untyped-call]
     if dtype != np.uint8 or len(shape) != 2 or is_by_column:
         order = ", column by column" if is_by_column else ""
@@ -104,7 +104,7 @@ def _read_size(stream: IO[bytes]) -> tuple[int, int]:
 
 @contextmanager
 def _mapped_errors() -> Iterator[None]:
-    """The many ways of Python's and NumPy's readers to say that a file is damaged."""
+    """Map the exceptions that zipfile and NumPy raise for damaged files."""
     try:
         yield
     except KeyError as exc:

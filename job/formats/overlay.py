@@ -32,11 +32,11 @@ CLASS_COLOURS: dict[str, Rgb] = {
 OTHER_COLOURS: tuple[Rgb, ...] = ((0, 158, 115), (86, 180, 233), (230, 159, 0))
 
 _FILL_OPACITY = 0.4
-_SMALLEST_FONT, _LARGEST_FONT = 10, 64
+_MIN_FONT, _MAX_FONT = 10, 64
 _FONT_PER_SIDE = 1 / 45
 """Height of a label as a fraction of the shorter side of the image."""
 _CONTOUR_PER_SIDE = 1 / 360
-_FARTHEST_LABEL = 5
+_MAX_LABEL_DISTANCE = 5
 """Maximum distance between an instance and the far edge of its label, in heights of the label."""
 _SUFFIXES: dict[OverlayFormat, str] = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
 _SAVE_OPTIONS: dict[OverlayFormat, dict[str, Any]] = {
@@ -45,7 +45,7 @@ _SAVE_OPTIONS: dict[OverlayFormat, dict[str, Any]] = {
     "png": {"format": "PNG", "compress_level": 3},
 }
 """JPEG without chroma subsampling: contours are a few pixels wide."""
-_LONGEST_SIDE: dict[OverlayFormat, int] = {"jpeg": 65_500, "webp": 16_383, "png": (1 << 31) - 1}
+_MAX_SIDE: dict[OverlayFormat, int] = {"jpeg": 65_500, "webp": 16_383, "png": (1 << 31) - 1}
 """Limits of the encoders: libjpeg's JPEG_MAX_DIMENSION, WebP's 14 bits, PNG's 31 bits."""
 
 
@@ -99,7 +99,7 @@ def encode_overlay(image_file: bytes, annotation: Annotation, encoding: OverlayE
     Returns:
         The file of the overlay.
     """
-    side = min(_LONGEST_SIDE[encoding.format], encoding.side or _LONGEST_SIDE[encoding.format])
+    side = min(_MAX_SIDE[encoding.format], encoding.side or _MAX_SIDE[encoding.format])
     labels = [
         OverlayLabel(instance.class_name, instance.score, value)
         for instance, value in zip(annotation.instances, annotation.values, strict=True)
@@ -134,20 +134,20 @@ def draw_over_file(
     return draw_overlay(image, np.asarray(upright_mask), labels)
 
 
-def draw_overlay(picture: Image.Image, mask: NDArray[np.uint8], labels: Sequence[OverlayLabel]) -> Image.Image:
-    """Draw over a picture.
+def draw_overlay(image: Image.Image, mask: NDArray[np.uint8], labels: Sequence[OverlayLabel]) -> Image.Image:
+    """Draw over an image.
 
     Args:
-        picture: RGB.
-        mask: uint8 (H, W), painted, in the picture's frame.
-        labels: Of the instances in the mask.
+        image: RGB.
+        mask: uint8 (H, W), painted, in the frame of the image.
+        labels: Labels of the instances in the mask.
 
     Returns:
         RGB, of the same size.
     """
     colours = _colour_of_classes(labels)
-    pixels = np.array(picture)
-    line = max(1, round(min(picture.size) * _CONTOUR_PER_SIDE))
+    pixels = np.array(image)
+    line = max(1, round(min(image.size) * _CONTOUR_PER_SIDE))
     boxed = [(label, box) for label in labels if (box := _box_of(mask, label.value)) is not None]
     for label, box in boxed:
         _tint(pixels[box], mask[box] == label.value, colours[label.class_name], line)
@@ -170,7 +170,7 @@ def _box_of(mask: NDArray[np.uint8], value: int) -> Box | None:
 
 
 def _tint(pixels: NDArray[np.uint8], inside: NDArray[np.bool_], colour: Rgb, line: int) -> None:
-    """Fill an instance with its colour, half seen through, and draw its contour inside its edge, in place."""
+    """Fill an instance with its semi-transparent colour and draw its contour inside its edge, in place."""
     for channel, strength in enumerate(colour):
         plane = pixels[..., channel]
         tinted = np.arange(256) * (1 - _FILL_OPACITY) + strength * _FILL_OPACITY
@@ -186,38 +186,40 @@ def _eroded(inside: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
     return result[1:-1, 1:-1]
 
 
-def _write_labels(picture: Image.Image, boxed: Sequence[tuple[OverlayLabel, Box]], colours: dict[str, Rgb]) -> None:
-    size = min(_LARGEST_FONT, max(_SMALLEST_FONT, round(min(picture.size) * _FONT_PER_SIDE)))
-    font, draw, taken = ImageFont.load_default(size), ImageDraw.Draw(picture), list[Rect]()
+def _write_labels(image: Image.Image, boxed: Sequence[tuple[OverlayLabel, Box]], colours: dict[str, Rgb]) -> None:
+    size = min(_MAX_FONT, max(_MIN_FONT, round(min(image.size) * _FONT_PER_SIDE)))
+    font, draw, occupied = ImageFont.load_default(size), ImageDraw.Draw(image), list[Rect]()
     pad = max(1, size // 6)
     for label, box in boxed:
         left, top, right, bottom = draw.textbbox((0, 0), label.text, font=font)
-        place = _free_place((right - left + 2 * pad, bottom - top + 2 * pad), box, picture.size, taken)
-        taken.append(place)
-        draw.rectangle(place, fill=colours[label.class_name])
+        position = _label_position((right - left + 2 * pad, bottom - top + 2 * pad), box, image.size, occupied)
+        occupied.append(position)
+        draw.rectangle(position, fill=colours[label.class_name])
         ink = (0, 0, 0) if _is_light(colours[label.class_name]) else (255, 255, 255)
-        draw.text((place[0] + pad - left, place[1] + pad - top), label.text, font=font, fill=ink)
+        draw.text((position[0] + pad - left, position[1] + pad - top), label.text, font=font, fill=ink)
 
 
-def _free_place(size_wh: tuple[float, float], box: Box, picture_wh: tuple[int, int], taken: Sequence[Rect]) -> Rect:
-    """A place at an instance, inside the picture, that hides the least of earlier labels; the first of equal ones.
+def _label_position(
+    size_wh: tuple[float, float], box: Box, image_wh: tuple[int, int], occupied: Sequence[Rect]
+) -> Rect:
+    """The position near an instance, inside the image, that overlaps earlier labels least; ties: the first.
 
-    Above it, in it and below it; then, where others have taken all of that, further away.
+    Candidates are above, in and below the instance; then, if all of these are occupied, further away.
     """
     width, height = size_wh
     rows, columns = box
     near = (rows.start - height, rows.start, rows.stop, rows.stop - height, (rows.start + rows.stop - height) // 2)
-    far = (y for i in range(1, _FARTHEST_LABEL) for y in (rows.start - (i + 1) * height, rows.stop + i * height))
+    far = (y for i in range(1, _MAX_LABEL_DISTANCE) for y in (rows.start - (i + 1) * height, rows.stop + i * height))
     candidates = [(x, y) for y in (*near, *far) for x in (columns.start, columns.stop - width)]
-    places = []
+    positions = []
     for x, y in candidates:
-        x = min(max(0.0, x), max(0.0, picture_wh[0] - width))
-        y = min(max(0.0, y), max(0.0, picture_wh[1] - height))
-        places.append((x, y, x + width, y + height))
-    return min(places, key=lambda place: sum(_shared(place, other) for other in taken))
+        x = min(max(0.0, x), max(0.0, image_wh[0] - width))
+        y = min(max(0.0, y), max(0.0, image_wh[1] - height))
+        positions.append((x, y, x + width, y + height))
+    return min(positions, key=lambda position: sum(_overlap_area(position, other) for other in occupied))
 
 
-def _shared(a: Rect, b: Rect) -> float:
+def _overlap_area(a: Rect, b: Rect) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 

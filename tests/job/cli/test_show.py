@@ -152,17 +152,17 @@ def damaged(npz: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("npz", "reason"),
     [
-        pytest.param(b"", "is not the file of a mask", id="empty"),
-        pytest.param(b"PK\x03\x04 cut off", "is not the file of a mask", id="cut off"),
+        pytest.param(b"", "is not a mask file", id="empty"),
+        pytest.param(b"PK\x03\x04 cut off", "is not a mask file", id="cut off"),
         pytest.param(damaged(npz_of(mask=np.random.default_rng(1).integers(0, 9, (60, 80), np.uint8))),
-                     "is not the file of a mask", id="damaged"),
-        pytest.param(pickle.dumps({"mask": 1}), "is not the file of a mask", id="pickle"),
-        pytest.param(npz_of(mask=np.array([None])), "is not the file of a mask", id="objects"),
-        pytest.param(npz_of(other=np.zeros((60, 80), np.uint8)), "is not the file of a mask", id="other key"),
-        pytest.param(npy_of(np.zeros((60, 80), np.uint8)), "is not the file of a mask", id="npy"),
+                     "is not a mask file", id="damaged"),
+        pytest.param(pickle.dumps({"mask": 1}), "is not a mask file", id="pickle"),
+        pytest.param(npz_of(mask=np.array([None])), "is not a mask file", id="objects"),
+        pytest.param(npz_of(other=np.zeros((60, 80), np.uint8)), "is not a mask file", id="other key"),
+        pytest.param(npy_of(np.zeros((60, 80), np.uint8)), "is not a mask file", id="npy"),
         pytest.param(npz_of(mask=np.zeros((60, 80), np.int32)), "holds int32", id="int32"),
         pytest.param(npz_of(mask=np.zeros((60, 80, 1), np.uint8)), r"holds uint8 \(60, 80, 1\)", id="3 axes"),
-        pytest.param(mask_bytes((80, 60)), "80 x 60 pixels and the mask x.npz 60 x 80: they do not", id="other size"),
+        pytest.param(mask_bytes((80, 60)), "80 x 60 pixels and the mask x.npz 60 x 80: give", id="other size"),
     ],
 )  # fmt: skip
 def test_a_mask_that_cannot_be_used_is_refused(folder: Path, npz: bytes, reason: str) -> None:
@@ -174,17 +174,17 @@ def test_a_mask_that_cannot_be_used_is_refused(folder: Path, npz: bytes, reason:
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        pytest.param({"path": None}, "does not name the file of the mask", id="no path"),
+        pytest.param({"path": None}, "does not name the mask file", id="no path"),
         pytest.param({"path": "gone.npz"}, "gone.npz cannot be read", id="mask is gone"),
-        pytest.param({"path": "nul\0.npz"}, "is not the file of a mask", id="path with a NUL"),
-        pytest.param({"properties": [255]}, "do not fit", id="properties are a list"),
-        pytest.param({"properties": None}, "do not fit", id="no properties"),
-        pytest.param({"properties": {"car": 255}}, "do not fit", id="a number for a list"),
-        pytest.param({"properties": {"car": [1, 2]}}, "do not fit", id="a score is missing"),
-        pytest.param({"properties": {"bus": [1]}}, "do not fit", id="a class has no scores"),
-        pytest.param({"properties": {"car": [0]}}, "do not fit", id="background"),
-        pytest.param({"properties": {"car": [256]}}, "do not fit", id="beyond a byte"),
-        pytest.param({"confidences": {"car": ["0.9"]}}, "do not fit", id="score is a string"),
+        pytest.param({"path": "nul\0.npz"}, "is not a mask file", id="path with a NUL"),
+        pytest.param({"properties": [255]}, "do not match", id="properties are a list"),
+        pytest.param({"properties": None}, "do not match", id="no properties"),
+        pytest.param({"properties": {"car": 255}}, "do not match", id="a number for a list"),
+        pytest.param({"properties": {"car": [1, 2]}}, "do not match", id="a score is missing"),
+        pytest.param({"properties": {"bus": [1]}}, "do not match", id="a class has no scores"),
+        pytest.param({"properties": {"car": [0]}}, "do not match", id="background"),
+        pytest.param({"properties": {"car": [256]}}, "do not match", id="beyond a byte"),
+        pytest.param({"confidences": {"car": ["0.9"]}}, "do not match", id="score is a string"),
     ],
 )
 def test_labels_that_cannot_be_used_are_refused(folder: Path, labels: dict[str, Any], reason: str) -> None:
@@ -225,8 +225,8 @@ def no_list(folder: Path) -> None:
         (broken_image, r"x\.jpg: image is not in a format that can be read"),
         (cut_off_image, r"x\.jpg: image cannot be decoded"),
         (broken_json, r"x\.json: JSON is broken"),
-        (no_annotation, r"x\.json: there is no segmentation in it: give the JSON of an output folder"),
-        (no_list, r"x\.json: there is no segmentation in it"),
+        (no_annotation, r"x\.json: it has no segmentation: give the JSON of an output folder"),
+        (no_list, r"x\.json: it has no segmentation"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -238,7 +238,7 @@ def test_files_that_cannot_be_used_are_refused(folder: Path, spoil: Callable[[Pa
 
 
 def test_a_model_that_annotated_nothing_is_named(folder: Path) -> None:
-    with pytest.raises(UsageError, match="there is no segmentation of SAM9 in it"):
+    with pytest.raises(UsageError, match="it has no segmentation of SAM9"):
         run(folder, "--model_id", "SAM9")
 
 

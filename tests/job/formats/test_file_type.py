@@ -67,5 +67,5 @@ def test_a_file_is_named_by_its_first_bytes(data: bytes, name: str) -> None:
     [encoded("JPEG"), encoded("JPEG", progressive=True), encoded("PNG"), encoded("JPEG")[:30], b"\xff\xd8", b""],
     ids=["baseline", "progressive", "PNG", "cut off", "marker only", "empty"],
 )
-def test_what_can_be_decoded_is_no_unsupported_jpeg(data: bytes) -> None:
+def test_decodable_files_are_no_unsupported_jpegs(data: bytes) -> None:
     assert unsupported_jpeg(data) is None

@@ -97,7 +97,7 @@ def test_the_entry_is_that_of_the_original() -> None:
     assert json.dumps(entry_of(found)) == json.dumps(json.loads(EXAMPLE))
 
 
-def test_nothing_found_is_two_empty_objects() -> None:
+def test_no_instances_give_two_empty_objects() -> None:
     labels = entry_of(annotation())["labels"]
     assert (labels["properties"], labels["confidences"]) == ({}, {})
 
@@ -190,7 +190,7 @@ def test_merge_warns(listed: list[Any], prior: list[Any] | None, expected: list[
                      {"annotation": {"segmentation": [OURS], "boxes": []}}, id="segmentation is null"),
     ],
 )  # fmt: skip
-def test_the_place_for_annotations_is_made(raw: str, expected: Any) -> None:
+def test_missing_annotation_fields_are_created(raw: str, expected: Any) -> None:
     merged = gva.merge(gva.parse(raw.encode()), OURS, None)
     assert json.dumps(plain(merged.document)) == json.dumps(expected)
 
@@ -231,7 +231,7 @@ def test_merging_again_over_its_own_output_changes_nothing(given_: gva.Document,
 
 @settings(deadline=None)
 @given(gva_documents(), st.none() | gva_documents())
-def test_merging_leaves_its_arguments_alone(given_: gva.Document, prior: gva.Document | None) -> None:
+def test_merging_does_not_modify_its_arguments(given_: gva.Document, prior: gva.Document | None) -> None:
     entry = copy.deepcopy(OURS)
     before = copy.deepcopy((given_, prior, entry))
     gva.merge(given_, entry, prior)
@@ -240,7 +240,7 @@ def test_merging_leaves_its_arguments_alone(given_: gva.Document, prior: gva.Doc
 
 @settings(deadline=None)
 @given(gva_documents())
-def test_without_our_entry_the_document_is_as_it_was(given_: gva.Document) -> None:
+def test_the_document_is_unchanged_except_for_our_entry(given_: gva.Document) -> None:
     fields = gva.merge(given_, OURS, None).document.fields
     before = given_.fields
     assert list(fields) == list(before) + ["annotation"] * ("annotation" not in before)
@@ -255,7 +255,7 @@ def test_without_our_entry_the_document_is_as_it_was(given_: gva.Document) -> No
 
 @settings(deadline=None)
 @given(gva_documents(), gva_documents())
-def test_no_entry_of_others_is_lost_but_those_at_our_mask(given_: gva.Document, prior: gva.Document) -> None:
+def test_only_entries_at_our_mask_are_dropped(given_: gva.Document, prior: gva.Document) -> None:
     merged = gva.merge(given_, OURS, prior).document.fields["annotation"]["segmentation"]
     assert [entry for entry in merged if is_ours(entry)] == [OURS]
     for entry in (prior.fields.get("annotation") or {}).get("segmentation") or []:
@@ -285,13 +285,13 @@ def is_ours(entry: Any) -> bool:
         pytest.param(b"[]", "JSON is not an object", id="no object"),
     ],
 )
-def test_a_document_without_room_for_annotations_is_refused(parse: Any, raw: bytes, reason: str) -> None:
+def test_annotation_fields_of_another_type_are_rejected(parse: Any, raw: bytes, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         parse(raw)
 
 
-def test_a_broken_json_of_the_output_says_what_to_do() -> None:
-    with pytest.raises(InputError, match=r"the JSON in the output folder cannot be read \(.+\): mend or remove it"):
+def test_an_invalid_output_json_is_rejected_with_advice() -> None:
+    with pytest.raises(InputError, match=r"the JSON in the output folder cannot be read \(.+\): repair or remove it"):
         gva.parse_prior(b"{")
 
 

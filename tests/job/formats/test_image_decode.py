@@ -42,7 +42,7 @@ NOISE = encoded(Image.effect_noise((300, 200), 90).convert("RGB"))
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    """A PNG that declares a size and holds no pixel."""
+    """A PNG that declares a size and holds no pixels."""
     data = encoded(Image.new("RGB", (1, 1)), "PNG")
     header = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
     return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
@@ -52,7 +52,7 @@ def png_of_size(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_stored_raster_is_decoded_as_a_person_sees_it(orientation: int) -> None:
+def test_a_stored_raster_is_decoded_upright(orientation: int) -> None:
     stored = np.stack([reference.turn_back(plane, orientation) for plane in np.asarray(picture()).transpose(2, 0, 1)])
     data = encoded(Image.fromarray(stored.transpose(1, 2, 0)), exif=exif(orientation), quality=95, subsampling=0)
     header = read_header(data, ANY_SIZE)
@@ -81,7 +81,7 @@ def test_a_stored_raster_is_decoded_as_a_person_sees_it(orientation: int) -> Non
         pytest.param({"exif": b"Exif\x00\x00II+\x00\x08" + bytes(99), "dpi": (300, 300)}, id="BigTIFF and a density"),
     ],
 )
-def test_without_an_orientation_that_makes_sense_the_raster_is_upright(extra: dict[str, Any]) -> None:
+def test_an_absent_or_invalid_orientation_counts_as_upright(extra: dict[str, Any]) -> None:
     data = encoded(picture(), **extra)
     header = read_header(data, ANY_SIZE)
     assert (header.orientation, header.size_hw, header.upright_size_hw) == (1, (32, 48), (32, 48))
@@ -90,14 +90,14 @@ def test_without_an_orientation_that_makes_sense_the_raster_is_upright(extra: di
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read", "ignore:Tag data larger")
 @pytest.mark.parametrize("length", [14, 16, 20, 26])
-def test_cut_off_exif_is_no_exif(length: int) -> None:
+def test_truncated_exif_counts_as_absent(length: int) -> None:
     data = encoded(picture(), exif=exif(6)[:length])
     assert read_header(data, ANY_SIZE).orientation == 1
     assert decode_upright(data).size == (48, 32)
 
 
-def test_a_png_says_its_orientation_before_its_pixels() -> None:
-    """Its header is read without decoding, so EXIF behind the pixels is not seen, in neither place."""
+def test_exif_behind_the_pixels_of_a_png_is_ignored() -> None:
+    """The header is read without decoding, so header and pixels both ignore EXIF behind the pixels."""
     data = encoded(picture(), "PNG")
     chunk = b"eXIf" + exif(6).removeprefix(b"Exif\x00\x00")
     framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
@@ -147,7 +147,7 @@ def test_xmp_gives_the_orientation_where_exif_gives_none(damaged: dict[str, Any]
         pytest.param(encoded(picture()) + b"trailing bytes", RED, id="something behind it"),
     ],
 )
-def test_every_kind_becomes_rgb(data: bytes, colour: tuple[int, int, int]) -> None:
+def test_every_format_and_mode_becomes_rgb(data: bytes, colour: tuple[int, int, int]) -> None:
     header, image = read_header(data, ANY_SIZE), decode_upright(data)
     assert header.size_hw == (32, 48)
     assert (image.mode, image.size) == ("RGB", (48, 32))
@@ -169,7 +169,7 @@ def test_every_kind_becomes_rgb(data: bytes, colour: tuple[int, int, int]) -> No
         pytest.param(b"%PDF-1.4\n", id="PDF"),
     ],
 )
-def test_what_is_no_image_is_refused(data: bytes, read: Callable[[bytes], Any]) -> None:
+def test_other_files_are_rejected(data: bytes, read: Callable[[bytes], Any]) -> None:
     with pytest.raises(InputError, match="image is not in a format that can be read"):
         read(data)
 
@@ -211,19 +211,19 @@ def test_32_bit_integers_span_16_bits() -> None:
         pytest.param(np.array([[0.5]], np.float32), "floating-point samples", id="F"),
     ],
 )
-def test_samples_without_a_known_range_are_refused_and_not_clipped(samples: NDArray[Any], reason: str) -> None:
+def test_samples_without_a_known_range_are_rejected_and_not_clipped(samples: NDArray[Any], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         _to_8_bits(Image.fromarray(samples))
 
 
 @pytest.mark.parametrize("kept", [10, 100, 400, 620], ids="{} bytes".format)
-def test_an_image_cut_off_in_its_header_is_refused(kept: int) -> None:
+def test_an_image_truncated_in_its_header_is_rejected(kept: int) -> None:
     with pytest.raises(InputError, match="image cannot be decoded"):
         read_header(NOISE[:kept], ANY_SIZE)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_an_image_cut_off_in_its_pixels_has_a_header_and_is_refused(share: float) -> None:
+def test_an_image_truncated_in_its_pixels_has_a_header_and_is_rejected(share: float) -> None:
     data = NOISE[: int(len(NOISE) * share)]
     assert read_header(data, ANY_SIZE).size_hw == (200, 300)
     with pytest.raises(InputError, match="image cannot be decoded: image file is truncated"):
@@ -233,7 +233,7 @@ def test_an_image_cut_off_in_its_pixels_has_a_header_and_is_refused(share: float
 
 
 @pytest.mark.parametrize("at", [8, 20, 45, -20], ids="byte {}".format)
-def test_a_damaged_png_is_refused(at: int) -> None:
+def test_a_damaged_png_is_rejected(at: int) -> None:
     data = bytearray(encoded(picture(), "PNG"))
     data[at] ^= 0xFF
     with pytest.raises(InputError, match="image"):
@@ -251,16 +251,16 @@ def test_a_damaged_png_is_refused(at: int) -> None:
         pytest.param(NOISE, "300 x 200", id="whole"),
     ],
 )
-def test_a_large_image_is_refused_by_its_header_alone(data: bytes, said: str) -> None:
+def test_a_large_image_is_rejected_by_its_header(data: bytes, said: str) -> None:
     with pytest.raises(InputError, match=f"image has {said} pixels, allowed are 59999: raise --max_image_pixels"):
         read_header(data, max_pixels=59_999)
 
 
-def test_an_image_of_just_the_limit_is_taken() -> None:
+def test_an_image_of_exactly_the_limit_is_accepted() -> None:
     assert read_header(NOISE, max_pixels=60_000).size_hw == (200, 300)
 
 
-def test_pillows_own_limit_is_not_in_the_way() -> None:
+def test_pillows_own_limit_is_disabled() -> None:
     assert read_header(png_of_size(60_000, 60_000), ANY_SIZE).size_hw == (60_000, 60_000)
 
 
@@ -273,7 +273,7 @@ def test_pillows_own_limit_is_not_in_the_way() -> None:
         pytest.param(picture().convert("CMYK"), 3, 3, id="converted and turned"),
     ],
 )
-def test_memory_is_foreseen_by_the_rasters_held_at_once(image: Image.Image, orientation: int, rasters: int) -> None:
+def test_memory_is_estimated_from_the_rasters_held_at_once(image: Image.Image, orientation: int, rasters: int) -> None:
     header = read_header(encoded(image, exif=exif(orientation)), ANY_SIZE)
     assert header.decode_bytes >= rasters * 4 * 48 * 32
 
@@ -282,7 +282,7 @@ def test_memory_is_foreseen_by_the_rasters_held_at_once(image: Image.Image, orie
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_the_model_sees_a_square_of_the_upright_picture(orientation: int) -> None:
+def test_the_model_input_is_a_square_of_the_upright_image(orientation: int) -> None:
     planes = np.asarray(picture()).transpose(2, 0, 1)
     stored = np.stack([reference.turn_back(plane, orientation) for plane in planes], axis=2)
     square = decode_for_model(encoded(Image.fromarray(stored), "PNG", exif=exif(orientation)), 24)

@@ -1,4 +1,4 @@
-"""JPEGs that end early, against whole ones of every kind; djpeg agreed on the classes when the cases were chosen."""
+"""JPEGs whose scans end early are rejected; whole JPEGs of every kind pass."""
 
 from __future__ import annotations
 

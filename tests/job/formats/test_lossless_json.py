@@ -32,7 +32,7 @@ def documents(numbers: st.SearchStrategy[Any], texts: st.SearchStrategy[str] = s
 
 @settings(deadline=None)
 @given(documents(spelled_numbers))
-def test_what_is_rendered_parses_to_the_same(document: dict[str, Any]) -> None:
+def test_rendered_documents_parse_to_the_same_values(document: dict[str, Any]) -> None:
     again = parse(render(document))
     assert again == document
     assert render(again) == render(document)
@@ -40,7 +40,7 @@ def test_what_is_rendered_parses_to_the_same(document: dict[str, Any]) -> None:
 
 @settings(deadline=None)
 @given(documents(st.integers() | st.floats(allow_nan=False, allow_infinity=False), st.text()))
-def test_the_layout_is_that_of_json_dumps(document: dict[str, Any]) -> None:
+def test_the_layout_equals_that_of_json_dumps(document: dict[str, Any]) -> None:
     expected = json.dumps(document, indent=2, ensure_ascii=False).encode()
     assert render(document) == expected
     assert render(parse(expected)) == expected
@@ -71,7 +71,7 @@ def test_a_number_keeps_its_spelling(spelling: str) -> None:
         pytest.param(b'{"a": "\\"\\\\\\n\\u0001/"}', b'{\n  "a": "\\"\\\\\\n\\u0001/"\n}', id="escapes"),
     ],
 )
-def test_what_comes_in_goes_out(raw: bytes, expected: bytes) -> None:
+def test_documents_are_preserved(raw: bytes, expected: bytes) -> None:
     assert render(parse(raw)) == expected
 
 
@@ -99,7 +99,7 @@ def test_what_comes_in_goes_out(raw: bytes, expected: bytes) -> None:
         pytest.param(b'{"a":' * 100_000, "nested too deeply", id="far too deep"),
     ],
 )
-def test_what_cannot_be_carried_over_is_refused(raw: bytes, reason: str) -> None:
+def test_documents_that_cannot_be_preserved_are_rejected(raw: bytes, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         parse(raw)
 
@@ -111,17 +111,17 @@ def test_the_reason_does_not_repeat_a_long_key() -> None:
     assert len(str(refusal.value)) < 200
 
 
-def test_the_deepest_nesting_comes_back() -> None:
+def test_the_maximum_nesting_is_accepted() -> None:
     raw = b'{"a": ' + b"[" * (MAX_DEPTH - 1) + b"1" + b"]" * (MAX_DEPTH - 1) + b"}"
     assert parse(render(parse(raw))) == parse(raw)
 
 
-def test_own_values_may_be_mixed_in() -> None:
+def test_python_values_may_be_rendered() -> None:
     value = {"a": (1, 0.5), "b": [RawNumber("1.0"), ()]}
     assert render(value) == b'{\n  "a": [\n    1,\n    0.5\n  ],\n  "b": [\n    1.0,\n    []\n  ]\n}'
 
 
-def test_own_floats_must_be_finite() -> None:
+def test_python_floats_must_be_finite() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         render({"a": float("nan")})
 

@@ -64,7 +64,7 @@ def ink_of(pixels: NDArray[np.uint8]) -> int:
     return int((pixels[..., 0] > 150).sum())
 
 
-def test_an_instance_is_filled_half_seen_through_inside_a_contour() -> None:
+def test_an_instance_has_a_semi_transparent_fill_and_a_contour() -> None:
     pixels = draw((400, 300), [(100, 100, 200, 200)], [label()])
     car = CLASS_COLOURS["car"]
     assert tuple(pixels[150, 150]) == tuple(int(0.6 * 100 + 0.4 * strength) for strength in car)
@@ -79,7 +79,7 @@ def test_a_smaller_instance_over_a_larger_one_stays_visible() -> None:
     assert tuple(pixels[175, 200]) == tuple(int(0.6 * 100 + 0.4 * strength) for strength in yellow)
 
 
-def test_the_arguments_are_left_alone() -> None:
+def test_drawing_does_not_modify_its_arguments() -> None:
     picture, mask = grey(100, 100), mask_of((100, 100), (10, 10, 50, 50))
     before = np.array(picture), mask.copy()
     drawn = draw_overlay(picture, mask, [label()])
@@ -88,15 +88,15 @@ def test_the_arguments_are_left_alone() -> None:
     assert (mask == before[1]).all()
 
 
-def test_nothing_found_is_the_picture() -> None:
+def test_without_labels_the_image_is_unchanged() -> None:
     assert (draw((60, 40), [], []) == 100).all()
 
 
-def test_an_instance_of_which_no_pixel_is_left_is_passed_over() -> None:
+def test_an_instance_without_pixels_is_skipped() -> None:
     assert (draw((60, 40), [], [label(7)]) == 100).all()
 
 
-def test_known_classes_have_their_colours_and_others_take_turns() -> None:
+def test_known_classes_have_fixed_colours_and_others_cycle() -> None:
     names = [*CLASS_COLOURS, "dog", "bus", "tree", "cat"]
     boxes = [(i * 100, 100, i * 100 + 50, 150) for i in range(len(names))]
     pixels = draw((100 * len(names), 200), boxes, [label(i, name) for i, name in enumerate(names, start=1)])
@@ -120,7 +120,7 @@ INK = ink_of(draw((400, 300), [(150, 150, 250, 200)], [label()]))
         pytest.param((190, 0, 210, 300), id="full height"),
     ],
 )
-def test_a_label_lies_inside_the_picture(box: Box) -> None:
+def test_a_label_lies_inside_the_image(box: Box) -> None:
     assert INK > 50
     assert ink_of(draw((400, 300), [box], [label()])) == INK
 
@@ -134,16 +134,16 @@ def test_a_label_lies_inside_the_picture(box: Box) -> None:
         pytest.param([(385 - 6 * i, 0, 397 - 6 * i, 12) for i in range(6)], id="six small ones in a corner"),
     ],
 )
-def test_labels_do_not_hide_one_another(boxes: list[Box]) -> None:
+def test_labels_do_not_overlap(boxes: list[Box]) -> None:
     pixels = draw((400, 300), boxes, [label(i) for i in range(1, len(boxes) + 1)])
     assert ink_of(pixels) == INK * len(boxes)
 
 
-def test_a_label_larger_than_the_picture_is_no_error() -> None:
+def test_a_label_larger_than_the_image_is_no_error() -> None:
     assert draw((8, 6), [(0, 0, 8, 6)], [label()]).shape == (6, 8, 3)
 
 
-def test_labels_and_contours_grow_with_the_picture() -> None:
+def test_labels_and_contours_scale_with_the_image() -> None:
     small = draw((336, 224), [(100, 100, 200, 200)], [label()])
     large = draw((3840, 2160), [(1000, 1000, 2000, 2000)], [label()])
     assert ink_of(large) > 10 * ink_of(small)
@@ -155,7 +155,7 @@ def contour_width(row: NDArray[np.uint8]) -> int:
     return int((row == CLASS_COLOURS["car"]).all(axis=1).sum()) // 2
 
 
-def test_a_label_without_a_score_is_the_class() -> None:
+def test_a_label_without_a_score_is_the_class_name() -> None:
     assert label(class_name="license_plate", score=None).text == "license plate"
     assert label(class_name="license_plate", score=0.867).text == "license plate 0.87"
 

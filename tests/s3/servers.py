@@ -61,7 +61,7 @@ class S3Server:
 def moto_server() -> Iterator[S3Server]:
     """moto's server in a process."""
     port = _free_port()
-    with _process([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], {}):
+    with _process([sys.executable, "-m", "tests.s3.moto_with_lock", "-H", "127.0.0.1", "-p", str(port)], {}):
         _wait_for_port(port)
         yield S3Server(f"http://127.0.0.1:{port}")
 
@@ -107,7 +107,11 @@ def make_bucket(server: S3Server, name: str) -> None:
 @contextmanager
 def _process(command: list[str], environment: dict[str, str]) -> Iterator[None]:
     process = subprocess.Popen(
-        command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield

@@ -3,15 +3,15 @@
     manifest.json          this module's `Manifest`; its sha256 is the artifact's digest
     image_encoder.<ext>    pixels -> feature_0, feature_1, feature_2
     grounding.<ext>        features + text -> scores, selected, mask_logits
-    text_encoder.<ext>     token_ids -> text_features, text_mask; only needed for prompts of one's own
-    text_features.npz      `features` and `mask` of the manifest's prompts, stored
+    text_encoder.<ext>     token_ids -> text_features, text_mask; needed only for prompts that are not stored
+    text_features.npz      `features` and `mask` of the manifest's prompts
     tokenizer.json         of the `tokenizers` library
-    reference.npz          pixels and the exporting machine's answers, for `verify` without a checkpoint
+    reference.npz          pixels and the original's answers: see `job.model.reference`
 
 Inputs and outputs of the graphs (B images, P prompts, Q queries, K selected, L tokens, S the image side):
 
-    pixels         uint8   (B, S, S, 3)       RGB; the graph normalises
-    feature_i      float   (B, C, h_i, w_i)   float16 or float32, opaque to the worker
+    pixels         uint8   (B, S, S, 3)       RGB; the graph normalizes
+    feature_i      float   (B, C, h_i, w_i)   float16 or float32, not read by the worker
     text_features  float32 (P, L, C)
     text_mask      bool    (P, L)             True is padding
     score_threshold float32 ()
@@ -36,7 +36,7 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 DEMO_MODEL_ID = "SAM3-demo"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
-"""A manifest may come from anywhere: its names are joined to paths."""
+"""A manifest may come from an untrusted source, and its names are joined to paths."""
 
 Precision = Literal["fp32", "fp16", "int8"]
 GraphFormat = Literal["onnx", "torchscript"]
@@ -50,7 +50,7 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One input or output of a graph; a dimension is a number or a name (`batch`, `prompts`, …)."""
+    """One input or output of a graph; a dimension is a number or a symbol (`batch`, `prompts`, …)."""
 
     name: str
     dtype: str
@@ -58,7 +58,7 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GraphSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A graph: its file (external weights lie beside it), inputs and outputs in order."""
+    """A graph: its file (external weights are in the same folder), inputs and outputs in order."""
 
     file: str
     inputs: tuple[TensorSpec, ...]
@@ -70,12 +70,12 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     Attributes:
         score: Largest difference of the scores of one instance.
-        threshold_band: An instance that only one side has is forgiven when its score is this near the threshold.
+        threshold_band: An instance that only one side finds is accepted when its score is this near the threshold.
         mask_iou: Smallest mask IoU of one instance, unless its masks differ by at most `mask_pixels` pixels.
         mask_pixels: See `mask_iou`.
         mask_iou_mean: Smallest mean mask IoU over all instances.
-        mask_outliers: Share of the instances whose mask may miss `mask_iou`: with rounded arithmetic a mask that
-            hardly exists, logits near zero all over, can come out in another shape.
+        mask_outliers: Fraction of the instances whose mask may miss `mask_iou`: with rounded arithmetic a mask whose
+            logits are near zero everywhere can get another shape.
         query_error: Largest relative error of the scores and mask logits of all queries. Set only when no instance was
             found: then it decides instead of the limits on masks.
     """
@@ -90,13 +90,13 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class ParityFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """How an artifact agrees with the original, and where that was measured.
+    """Agreement of an artifact with the original, and the machine that it was measured on.
 
     Fields with a default are written only when they differ from it, so that workers of the first release read the
     manifest of each artifact that has instances to compare.
 
     Attributes:
-        comparison: `same_input` (the same resized tensor) or `end_to_end` (each side resizes on its own).
+        comparison: `same_input` (the same resized tensor) or `end_to_end` (each side resizes the image itself).
         images: Images compared.
         instances: Instances compared (found by both), by class name.
         unmatched: Instances found by one side only, those near the threshold included.
@@ -104,10 +104,10 @@ class ParityFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         mask_iou_min: Smallest mask IoU.
         mask_iou_mean: Mean mask IoU.
         mask_pixels_max: Largest number of differing pixels of one instance.
-        tolerance: What it had to meet.
-        passed: Whether it did.
-        provider: Execution provider that was measured.
-        machine: Processor or GPU that it was measured on.
+        tolerance: Limits to meet.
+        passed: Whether they were met.
+        provider: Execution provider of the artifact.
+        machine: Processor or GPU of the artifact.
         queries: Queries compared because no instance was found, else 0.
         query_error: Largest relative error of their scores and mask logits.
     """
@@ -129,24 +129,24 @@ class ParityFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the artifact is.
+    """Description of an artifact.
 
     Attributes:
         format_version: `FORMAT_VERSION` of the exporter.
-        model_id: Goes into every annotation: `SAM3` for an official checkpoint, `SAM3-demo` for the demo model.
+        model_id: Written to each annotation: `SAM3` for an official checkpoint, `SAM3-demo` for the demo model.
         sam3_version: Version of the sam3 package whose code was exported.
         checkpoint_sha256: Digest of the checkpoint file; the same for every precision and format.
-        format: What the graphs are.
+        format: Format of the graphs.
         precision: Of the graphs' weights and arithmetic.
         image_side: S, in pixels.
-        mean: Subtracted after scaling to 0..1; the graph does it.
-        std: Divided by; the graph does it.
+        mean: Subtracted by the graph after scaling to 0..1, by channel.
+        std: The graph divides by it, by channel.
         prompts: Prompts of `text_features.npz`, in order.
         context_length: L.
         image_encoder: Pixels to features.
         grounding: Features and text to instances.
         text_encoder: Token ids to text features.
-        files: Every file but the manifest.
+        files: Every file except the manifest.
         parity: Agreement with the official processor.
         weights_licence: Name of the licence of the weights.
     """
@@ -171,13 +171,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Artifact(msgspec.Struct, frozen=True):
-    """A checked artifact on local disk.
+    """A verified artifact on local disk.
 
     Attributes:
-        folder: Where it lies.
-        manifest: What it is.
+        folder: Folder of the files.
+        manifest: Description of the artifact.
         digest: sha256 of its `manifest.json` in hex.
-        pinned: Whether the digest is one that the caller asked for; only then may its files be executed.
+        pinned: Whether the caller gave this digest; only then may the files be executed.
     """
 
     folder: Path
@@ -186,7 +186,7 @@ class Artifact(msgspec.Struct, frozen=True):
     pinned: bool = False
 
     def path(self, name: str) -> Path:
-        """Path of one of its files."""
+        """Path of a file of the artifact."""
         return self.folder / name
 
     def text_encoder(self) -> GraphSpec:
@@ -209,11 +209,11 @@ def open_artifact(folder: Path, expected_digest: str | None = None) -> Artifact:
 
     Args:
         folder: The artifact's folder.
-        expected_digest: sha256 of `manifest.json` in hex, or None to take any.
+        expected_digest: sha256 of `manifest.json` in hex, or None to accept any.
 
     Raises:
-        ArtifactError: No artifact there, a format this version does not know, a file that is missing or
-            whose size or digest is wrong, or another artifact than the one pinned.
+        ArtifactError: There is no artifact, its format version is not supported, a file is missing or has the wrong
+            size or digest, or the artifact is not the expected one.
     """
     raw = _read_manifest(folder)
     digest = checked_digest(raw, folder, expected_digest)
@@ -239,10 +239,10 @@ def checked_digest(raw: bytes, origin: Path | str, expected_digest: str | None) 
 
 
 def decode_manifest(raw: bytes, origin: Path | str) -> Manifest:
-    """Decode a manifest, naming `origin` when it cannot be.
+    """Decode a manifest; errors name `origin`.
 
     Raises:
-        ArtifactError: Not a manifest, one of another format version, or one with names that lead out of its folder.
+        ArtifactError: Not a manifest, another format version, or a file name that points outside the folder.
     """
     try:
         version = msgspec.json.decode(raw, type=_VersionOnly).format_version
@@ -261,7 +261,7 @@ def decode_manifest(raw: bytes, origin: Path | str) -> Manifest:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Encode for `manifest.json`: indented, newline at the end, the same bytes for the same manifest."""
+    """Encode for `manifest.json`: indented, with a final newline, the same bytes for the same manifest."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 

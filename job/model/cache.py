@@ -1,10 +1,11 @@
-"""A model at a URL, and its copy on this machine.
+"""Cache of models that are fetched from a URL.
 
-    <cache>/<sha256 of manifest.json>/              a whole model, checked
-    <cache>/<sha256 of manifest.json>.partial/      one on its way: checked files, `<file>.partial~` of one that is not
+    <cache>/<sha256 of manifest.json>/              a complete, verified model
+    <cache>/<sha256 of manifest.json>.partial/      a fetch in progress: verified files, and `<file>.partial~`
     <cache>/<sha256 of manifest.json>.lock          held by the process that fetches
+    <cache>/self_checks/                            see `job.model.self_check`
 
-A process that ends in the middle leaves what it has; the next one, in whatever process, goes on behind its last byte.
+An interrupted fetch leaves its files in place; the next process resumes after the last byte.
 """
 
 from __future__ import annotations
@@ -55,12 +56,12 @@ _TRIES = 2
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """A model that has to be fetched before it is used.
+    """A model that must be fetched before it is used.
 
     Attributes:
-        artifact: What it is, and the folder where it will be.
-        store: Where it is.
-        raw_manifest: Its manifest, as it is stored.
+        artifact: The model, with the folder of its copy in the cache.
+        store: Source of the files.
+        raw_manifest: Bytes of its manifest.
     """
 
     artifact: Artifact
@@ -68,26 +69,26 @@ class RemoteModel:
     raw_manifest: bytes
 
     def fetch(self, on_progress: OnProgress = lambda: None) -> None:
-        """Make sure that the whole model is in its folder; of several processes with one cache one fetches it.
+        """Fetch the model unless the cache has it; of several processes with one cache, one fetches it.
 
         Args:
-            on_progress: Told of every part that has come.
+            on_progress: Called after each part of a file.
 
         Raises:
-            ArtifactError: A file is missing or damaged where it comes from.
+            ArtifactError: A file is missing or damaged at the source.
             ConfigurationError: The cache cannot be written.
-            StorageError: Out of reach, or no space left in the cache.
+            StorageError: The source is unreachable, or the cache has no space left.
         """
-        if self._is_there():
+        if self._is_cached():
             return
         folder = self.artifact.folder
         with _cache_errors(folder.parent):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _locked(folder.with_name(f"{folder.name}.lock"), on_progress):
-                if not self._is_there():
+                if not self._is_cached():
                     self._fill(on_progress)
 
-    def _is_there(self) -> bool:
+    def _is_cached(self) -> bool:
         folder = self.artifact.folder
         if not folder.is_dir():
             return False
@@ -114,7 +115,7 @@ class RemoteModel:
         logger.info("Model fetched in %.0f s", time.monotonic() - begun_s)
 
     def _obtain(self, name: str, entry: FileEntry, folder: Path, on_progress: OnProgress) -> None:
-        """One file, checked; what is there of it may be damaged, so that it is fetched a second time."""
+        """Fetch and verify one file; a partial file may be damaged, so a second try starts from nothing."""
         partial = folder / f"{name}.partial~"  # no manifest may name a file like this
         for _ in range(_TRIES):
             with _model_errors(self.store.url):
@@ -124,33 +125,33 @@ class RemoteModel:
                 partial.rename(folder / name)
                 return
             partial.unlink()
-            logger.warning("%s/%s came damaged: %d bytes, sha256 %s", self.store.url, name, got.size, got.sha256)
+            logger.warning("%s/%s arrived damaged: %d bytes, sha256 %s", self.store.url, name, got.size, got.sha256)
         raise damaged_file(f"{self.store.url}/{name}", got, entry, "Copy the model there again")
 
 
 def remote_url(model: str) -> str | None:
-    """The URL of a model that has to be fetched, or None for a folder of this machine."""
+    """The URL of a model that must be fetched, or None for a local folder."""
     return None if protocol_of(model) in {"file", "local"} else model.rstrip("/")
 
 
 def local_path(model: str) -> Path:
-    """Path of a model that is a folder, or a file:// URL."""
+    """Path of a model given as a folder or a file:// URL."""
     return Path(strip_protocol(normalize_url(model)) if "://" in model else model)
 
 
 def open_remote_model(
     url: str, expected_digest: str | None, cache: Path, storage_options: Mapping[str, Any] | None = None
 ) -> RemoteModel:
-    """Read the manifest; nothing else is fetched yet.
+    """Read the manifest; other files are fetched by `RemoteModel.fetch`.
 
     Args:
-        url: Of the model's folder.
-        expected_digest: sha256 of `manifest.json` in hex, or None to take any.
-        cache: Folder of copies.
-        storage_options: Of the fsspec driver.
+        url: URL of the model's folder.
+        expected_digest: sha256 of `manifest.json` in hex, or None to accept any.
+        cache: The cache folder.
+        storage_options: Options of the fsspec driver.
 
     Raises:
-        ArtifactError: No model there, one of a format this version does not know, or another than the one pinned.
+        ArtifactError: There is no model, its format version is not supported, or it is not the expected one.
     """
     store = open_store(url, new_process_id(), storage_options)
     with _model_errors(url):
@@ -162,13 +163,20 @@ def open_remote_model(
 
 
 def default_cache() -> Path:
-    """Where copies lie when no folder is given, by the XDG Base Directory Specification."""
+    """The default cache folder, by the XDG Base Directory Specification.
+
+    Raises:
+        RuntimeError: This user has no home folder.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "sam3-annotate" / "models"
 
 
 @contextmanager
 def _locked(path: Path, on_progress: OnProgress) -> Iterator[None]:
-    """Hold a lock that goes with the process; another's work counts as a step, it has a watcher of its own."""
+    """Hold a lock that the kernel releases when the process ends.
+
+    Waiting counts as progress: the process that holds the lock has its own watchdog.
+    """
     with path.open("w") as stream:
         waits = 0
         while not _try_lock(stream.fileno()):
@@ -190,14 +198,14 @@ def _try_lock(descriptor: int) -> bool:
 
 @contextmanager
 def _model_errors(url: str) -> Iterator[None]:
-    """Whatever every worker would see is the model's fault, not the storage's."""
+    """Map errors that every worker would get to `ArtifactError`."""
     try:
         yield
     except ObjectMissingError as exc:
         hint = "Give the folder that `sam3-annotate export` wrote"
-        raise ArtifactError(f"no model at {url}, or not a whole one: {exc}. {hint}") from exc
+        raise ArtifactError(f"no model at {url}, or an incomplete one: {exc}. {hint}") from exc
     except ObjectRefusedError as exc:
-        raise ArtifactError(f"model {url} may not be read: {exc}. Check the credentials and what they may do") from exc
+        raise ArtifactError(f"model {url} may not be read: {exc}. Check the credentials and their permissions") from exc
     except UsageError as exc:
         raise ArtifactError(f"no model at {url}: {exc}") from exc
 

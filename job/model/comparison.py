@@ -44,8 +44,8 @@ TOLERANCES: dict[tuple[Precision, Comparison], Tolerance] = {
 QUERY_ERRORS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.1}
 """Largest relative error of the scores and mask logits of all queries, where neither side finds an instance.
 
-Measured on the demo model with random weights: 1e-6, 9e-4 and 0.011; at SAM 3's size, image encoder alone: 1.5e-6 in
-fp32 and 0.032 in int8.
+Measured on the demo model with random weights: 1e-6, 9e-4 and 0.011; at SAM 3's size, image encoder alone: 1.5e-6
+in fp32 and 0.032 in int8.
 """
 
 

@@ -1,7 +1,7 @@
-"""Exact 8-bit matrix products in ONNX Runtime, whatever the processor.
+"""Exact 8-bit matrix products in ONNX Runtime on every processor.
 
 On x86-64 without VNNI or AMX, ONNX Runtime's kernels for uint8 x int8 add pairs of products in 16 bits and saturate:
-255 * 127 * 2 does not fit. Its session option `session.x64quantprecision` turns the weights to uint8 while a model
+255 * 127 * 2 does not fit. Its session option `session.x64quantprecision` converts the weights to uint8 while a model
 loads; those kernels add in 32 bits and are exact, and slower than the saturating ones. With VNNI and AMX the int8
 kernels are exact and up to ten times as fast as the uint8 ones. So the weights are stored as int8, and this module
 measures once a process which kernels are exact.
@@ -35,7 +35,7 @@ The test beside it builds the same bytes with the onnx package, which a worker d
 
 
 def require_exact_integers(options: Any) -> None:
-    """Let the integer products of a session be exact on this processor.
+    """Make the integer products of a session exact on this processor.
 
     Args:
         options: `onnxruntime.SessionOptions`, changed in place where the fastest kernels saturate.

@@ -1,4 +1,4 @@
-"""Which session runs an artifact, and on which device."""
+"""Opens the session that runs an artifact, and chooses its device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEFAULT_GPU_BATCH = 4
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """A device and, for the log, why it."""
+    """A device and, for the log, the reason for it."""
 
     device: Device
     reason: str
@@ -41,16 +41,16 @@ def open_session(
     """Load the graphs of an artifact.
 
     Args:
-        artifact: The model; with the torch runtime one whose digest the caller pinned.
+        artifact: The model; the torch runtime requires one whose digest the caller gave.
         device: `cuda` never falls back to `cpu`.
-        batch_size: Images a call on a GPU, None for a small default; a CPU always gets one.
+        batch_size: Images in one call on a GPU, None for `DEFAULT_GPU_BATCH`; on a CPU it is always 1.
         threads: Threads inside one operator on a CPU, None for as many as this process may use.
         runtime: The library that executes the graphs.
 
     Raises:
-        ConfigurationError: The artifact is of another format than the runtime runs, its files may not be
-            executed, or the runtime is not installed or not for this device.
-        DeviceError: The device does not answer.
+        ConfigurationError: The runtime does not run this format, the files may not be executed, or the runtime is
+            not installed or does not support the device.
+        DeviceError: The device does not respond.
     """
     check_session(artifact, device, runtime)
     kind = _torch_session() if runtime == "torch" else _onnx_session()
@@ -58,7 +58,7 @@ def open_session(
 
 
 def check_session(artifact: Artifact, device: Device, runtime: Runtime) -> None:
-    """Check what can be checked before a device is touched.
+    """Check everything that needs no access to a device.
 
     Raises:
         ConfigurationError: See `open_session`.
@@ -71,10 +71,10 @@ def check_session(artifact: Artifact, device: Device, runtime: Runtime) -> None:
 
 
 def check_runtime(device: Device, runtime: Runtime) -> None:
-    """Check that a library is installed, and made for a device.
+    """Check that a library is installed and supports a device.
 
     Raises:
-        ConfigurationError: It is not.
+        ConfigurationError: It is not installed or does not support the device.
     """
     if runtime == "torch":
         _torch_session()
@@ -83,7 +83,7 @@ def check_runtime(device: Device, runtime: Runtime) -> None:
 
 
 def default_device(runtime: Runtime = "onnx") -> DeviceChoice:
-    """Choose cuda where a GPU answers and the installation can use it, else cpu."""
+    """Choose cuda when a GPU responds and the installation can use it, else cpu."""
     if not gpu_answers():
         return DeviceChoice("cpu", "no NVIDIA GPU answers")
     if runtime == "onnx" and not _onnx_has_cuda():
@@ -96,7 +96,7 @@ def default_device(runtime: Runtime = "onnx") -> DeviceChoice:
 
 
 def gpu_answers() -> bool:
-    """Ask NVIDIA's driver whether there is a GPU."""
+    """Query NVIDIA's driver for a GPU."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -107,7 +107,7 @@ def gpu_answers() -> bool:
 
 
 def runtime_of(graph_format: GraphFormat) -> Runtime:
-    """Give the library that executes graphs of a format."""
+    """Return the library that executes graphs of a format."""
     return _RUNTIME_OF_FORMAT[graph_format]
 
 

@@ -1,7 +1,7 @@
-"""A model run by ONNX Runtime, on a CPU or an NVIDIA GPU.
+"""Session that runs a model with ONNX Runtime on a CPU or an NVIDIA GPU.
 
-Bytes of the results must not depend on chance or on neighbours: execution is sequential and deterministic, a
-CPU gets one image at a time, a GPU batches of one fixed size. Features stay on the device between the calls.
+Results are reproducible bit by bit and do not depend on the other images of a batch: execution is sequential and
+deterministic, a CPU gets one image at a time, a GPU batches of one fixed size. Features stay on the device.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 _CUDA_OPTIONS = {
-    "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search picks by stopwatch: other bytes every run
+    "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search chooses by measured time, so results differ by run
     "use_tf32": "0",
 }
 _ORT_ERRORS = (
@@ -48,7 +48,7 @@ _ORT_ERRORS = (
 
 @dataclass(frozen=True)
 class OnnxFeatures:
-    """Feature maps on the device and how many of their rows are images, the others being padding."""
+    """Feature maps on the device, and the number of their rows that are images; the rest is padding."""
 
     maps: tuple[Any, ...]
     images: int
@@ -79,10 +79,10 @@ class OnnxSession:
 
     @staticmethod
     def check_installation(device: str) -> None:
-        """Check, without touching a device, that this installation has what the device needs.
+        """Check, without access to a device, that this installation supports the device.
 
         Raises:
-            ConfigurationError: It was built without CUDA.
+            ConfigurationError: The installation was built without CUDA.
         """
         if device == "cuda" and not cuda_provider_installed():
             raise ConfigurationError(
@@ -93,11 +93,11 @@ class OnnxSession:
 
     @property
     def info(self) -> SessionInfo:
-        """What is fixed for this session."""
+        """Properties that do not change while the session is open."""
         return self._info
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> OnnxFeatures:
-        """Encode pictures; see `job.model.session.Session`."""
+        """Encode images; see `job.model.session.Session`."""
         padded = padded_batch(pixels, self._info)
         spec = self._artifact.manifest.image_encoder
         binding = self._encoder.io_binding()
@@ -108,7 +108,7 @@ class OnnxSession:
         return OnnxFeatures(maps=tuple(binding.get_outputs()), images=len(pixels))
 
     def ground(self, features: ImageFeatures, text: TextFeatures, score_threshold: float) -> tuple[Grounding, ...]:
-        """Find every prompt in every encoded picture; see `job.model.session.Session`."""
+        """Find every prompt in every encoded image; see `job.model.session.Session`."""
         if not isinstance(features, OnnxFeatures):
             raise TypeError(f"features of another session: {type(features).__name__}")
         spec = self._artifact.manifest.grounding
@@ -125,7 +125,7 @@ class OnnxSession:
         return split_by_image(*binding.copy_outputs_to_cpu(), images=features.images)
 
     def encode_text(self, token_ids: NDArray[np.int64]) -> TextFeatures:
-        """Encode token ids; the text encoder is loaded for this call and dropped after it."""
+        """Encode token ids; the text encoder is loaded for this call only."""
         spec = self._artifact.text_encoder()
         encoder = self._load(spec)
         with _device_errors(self._device):
@@ -151,7 +151,7 @@ class OnnxSession:
 
 
 def cuda_provider_installed() -> bool:
-    """Say whether this installation of ONNX Runtime was built for NVIDIA GPUs."""
+    """Return whether this installation of ONNX Runtime was built for NVIDIA GPUs."""
     return CUDA_PROVIDER in ort.get_available_providers()
 
 
@@ -162,7 +162,7 @@ def _session_options(threads: int) -> Any:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
     options.log_severity_level = 3
-    # Waiting threads sleep: decoding and encoding of neighbouring images need the cores.
+    # Waiting threads sleep instead of spinning: decoding and encoding of other images need the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 

@@ -1,7 +1,7 @@
-"""Prompts to text features: stored ones where the artifact has them, else its text encoder.
+"""Prompts to text features: stored ones where the artifact has them, else from its text encoder.
 
-Tokens are those of sam3's own tokenizer: text is mended, unescaped, stripped and lowered here, words and pieces
-are `tokenizer.json`'s business, and the ids are framed and cut to the context length here again.
+Tokens equal those of sam3's tokenizer. This module fixes encodings, unescapes, strips and lowercases the text;
+`tokenizer.json` splits it; this module adds start and end tokens and truncates to the context length.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _WHITE_SPACE = re.compile(r"[^\S\x1c-\x1f]+")
 
 
 def text_features_for(artifact: Artifact, session: Session, prompts: Sequence[str]) -> TextFeatures:
-    """Give the text features of prompts, in their order.
+    """Return the text features of prompts, in their order.
 
-    A prompt's features do not depend on its neighbours: stored ones are taken as they are, others are encoded
-    one by one.
+    The features of a prompt do not depend on the other prompts: stored features are used unchanged, other prompts are
+    encoded one by one.
 
     Raises:
         ArtifactError: A prompt is not stored and the artifact came without its text encoder.
@@ -64,21 +64,21 @@ def stored_text_features(artifact: Artifact) -> dict[str, TextFeatures]:
 
 
 class PromptTokenizer:
-    """Text to the token ids that sam3's text encoder was trained with."""
+    """Converts text to the token ids that sam3's text encoder was trained with."""
 
     def __init__(self, artifact: Artifact) -> None:
         path = artifact.path(TOKENIZER_NAME)
         if not path.is_file():
             raise ArtifactError(
-                f"model {artifact.folder} has no {TOKENIZER_NAME}, so it knows the prompts "
-                f"{', '.join(artifact.manifest.prompts)} only: export it again"
+                f"model {artifact.folder} has no {TOKENIZER_NAME}, so it accepts only the "
+                f"prompts {', '.join(artifact.manifest.prompts)}: export it again"
             )
         self._tokenizer = Tokenizer.from_file(str(path))
         self._length = artifact.manifest.context_length
         self._start, self._end = self._id_of(START), self._id_of(END)
 
     def token_ids(self, prompts: Sequence[str]) -> NDArray[np.int64]:
-        """Tokenise: int64 (P, L); what does not fit is cut and the last token becomes the end mark."""
+        """Tokenize to int64 (P, L); longer text is truncated and the end token comes last."""
         ids = np.zeros((len(prompts), self._length), np.int64)
         for row, prompt in zip(ids, prompts, strict=True):
             words = self._tokenizer.encode(clean(prompt), add_special_tokens=False).ids
@@ -94,6 +94,6 @@ class PromptTokenizer:
 
 
 def clean(text: str) -> str:
-    """Mend broken encodings, resolve HTML entities, join white space, lower."""
-    mended = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
-    return _WHITE_SPACE.sub(" ", mended).strip().lower()
+    """Fix broken encodings, resolve HTML entities, collapse white space, lowercase."""
+    fixed = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+    return _WHITE_SPACE.sub(" ", fixed).strip().lower()

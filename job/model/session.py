@@ -1,8 +1,8 @@
-"""What runs a model: one small protocol, whatever the runtime behind it.
+"""The session protocol: one interface to run a model, independent of the runtime.
 
-A session answers two questions. *What is in these pictures?* once a picture (`encode_images`, the costly
-part), and *where are these concepts in them?* once a prompt list (`ground`). Features stay wherever the
-runtime keeps them (device memory); only scores and the mask logits of surviving queries come back.
+`encode_images` runs the image encoder once for each image, the expensive part; `ground` runs the grounding graph on
+its features for a list of prompts. Features stay in device memory; `ground` returns only scores and the mask logits
+of the selected queries.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class TextFeatures:
     """Encoded prompts, in prompt order.
 
     Attributes:
-        features: float32 (P, L, C), L tokens of width C a prompt.
+        features: float32 (P, L, C), L tokens of width C for each prompt.
         mask: bool (P, L), True where a token is padding.
     """
 
@@ -29,20 +29,20 @@ class TextFeatures:
     mask: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
-        """Check that both arrays speak of the same prompts and tokens."""
+        """Check that both arrays have the same prompts and tokens."""
         if self.features.ndim != 3 or self.features.shape[:2] != self.mask.shape:
             raise ValueError(f"text features {self.features.shape} and mask {self.mask.shape} do not fit")
 
 
 @dataclass(frozen=True)
 class Grounding:
-    """Everything the model says about one image.
+    """Output of the model for one image.
 
     Attributes:
         scores: float32 (P, Q), 0 to 1, query score times presence score, for every prompt and query.
         selected: int64 (K, 2), (prompt, query) of the scores above the threshold, prompt then query ascending.
         mask_logits: float32 (K, h, w), the selected masks on the model's own grid; > 0 is inside. The grid
-            spans the whole upright picture, corners not aligned.
+            spans the whole upright image, corners not aligned.
     """
 
     scores: NDArray[np.float32]
@@ -50,20 +50,20 @@ class Grounding:
     mask_logits: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        """Check that indexes and masks are as many."""
+        """Check that there is one index for each mask."""
         if self.selected.shape != (len(self.mask_logits), 2):
             raise ValueError(f"{self.selected.shape} selected for masks {self.mask_logits.shape}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionInfo:
-    """What is fixed once a session is open; it goes into the journal.
+    """Properties that do not change while a session is open.
 
     Attributes:
         runtime: Name and version of the library, as in `onnxruntime 1.31.1`.
-        provider: What executes the graph, as in `CPUExecutionProvider`.
-        image_side: Side in pixels of the square that the model sees.
-        batch_size: Images in one call of `encode_images`; fewer are padded inside the session.
+        provider: Execution provider, as in `CPUExecutionProvider`.
+        image_side: Side of the model's square input, in pixels.
+        batch_size: Images in one call of `encode_images`; the session pads a smaller batch.
         threads: Threads inside one operator; 0 on an accelerator.
     """
 
@@ -75,19 +75,19 @@ class SessionInfo:
 
 
 class ImageFeatures(Protocol):
-    """A handle on encoded images that only the session that made it can read."""
+    """A handle of encoded images; only the session that made it can read it."""
 
 
 class Session(Protocol):
-    """A model, loaded. Calls come from one thread at a time."""
+    """A loaded model. One thread at a time may call it."""
 
     @property
     def info(self) -> SessionInfo:
-        """What is fixed for this session."""
+        """Properties that do not change while the session is open."""
         ...
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> ImageFeatures:
-        """Encode pictures.
+        """Encode images.
 
         Args:
             pixels: uint8 (n, S, S, 3) RGB, 0 to 255, resized to the model's side; 1 <= n <= batch_size.
@@ -98,7 +98,7 @@ class Session(Protocol):
         ...
 
     def ground(self, features: ImageFeatures, text: TextFeatures, score_threshold: float) -> tuple[Grounding, ...]:
-        """Find every prompt in every encoded picture; one `Grounding` a picture, in order.
+        """Find every prompt in every encoded image; returns one `Grounding` for each image, in order.
 
         Raises:
             DeviceError: The device failed or ran out of memory.
@@ -115,7 +115,7 @@ class Session(Protocol):
 
 
 def padded_batch(pixels: NDArray[np.uint8], info: SessionInfo) -> NDArray[np.uint8]:
-    """Check pixels (n, S, S, 3) against what a session takes and fill up to its batch with black."""
+    """Check the shape of pixels (n, S, S, 3) and pad them with black to the session's batch size."""
     side = info.image_side
     if not 1 <= len(pixels) <= info.batch_size or pixels.shape[1:] != (side, side, 3):
         raise ValueError(f"pixels {pixels.shape} for batches of up to {info.batch_size} of side {side}")
@@ -132,13 +132,13 @@ def split_by_image(
     *,
     images: int,
 ) -> tuple[Grounding, ...]:
-    """Take the outputs of a grounding graph apart.
+    """Split the outputs of a grounding graph by image.
 
     Args:
         scores: (B, P, Q).
         selected: (K, 3), (image, prompt, query) ascending.
         mask_logits: (K, h, w).
-        images: How many of the B images are wanted; the others are padding.
+        images: Number of images; the rest of the B rows is padding.
     """
     ends = np.searchsorted(selected[:, 0], np.arange(images), side="right")
     starts = np.concatenate(([0], ends[:-1]))

@@ -1,6 +1,6 @@
-"""A model run by PyTorch, for artifacts in TorchScript. Loading one executes it: see `job.model.loader`.
+"""Session that runs a TorchScript artifact with PyTorch. Loading one executes its code: see `job.model.loader`.
 
-The same contract as `job.model.onnx_session`: one image at a time on a CPU, batches of one size on a GPU, features
+The contract is that of `job.model.onnx_session`: one image at a time on a CPU, batches of one size on a GPU, features
 stay on the device.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TorchFeatures:
-    """Feature maps on the device and how many of their rows are images, the others being padding."""
+    """Feature maps on the device, and the number of their rows that are images; the rest is padding."""
 
     maps: tuple[torch.Tensor, ...]
     images: int
@@ -56,18 +56,18 @@ class TorchSession:
 
     @property
     def info(self) -> SessionInfo:
-        """What is fixed for this session."""
+        """Properties that do not change while the session is open."""
         return self._info
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> TorchFeatures:
-        """Encode pictures; see `job.model.session.Session`."""
+        """Encode images; see `job.model.session.Session`."""
         padded = padded_batch(pixels, self._info)
         with self._running():
             maps = self._encoder(torch.from_numpy(padded).to(self._device))
         return TorchFeatures(maps=tuple(maps), images=len(pixels))
 
     def ground(self, features: ImageFeatures, text: TextFeatures, score_threshold: float) -> tuple[Grounding, ...]:
-        """Find every prompt in every encoded picture; see `job.model.session.Session`."""
+        """Find every prompt in every encoded image; see `job.model.session.Session`."""
         if not isinstance(features, TorchFeatures):
             raise TypeError(f"features of another session: {type(features).__name__}")
         rest = (text.features, text.mask, np.array(score_threshold, np.float32))
@@ -77,7 +77,7 @@ class TorchSession:
         return split_by_image(*outputs, images=features.images)
 
     def encode_text(self, token_ids: NDArray[np.int64]) -> TextFeatures:
-        """Encode token ids; the text encoder is loaded for this call and dropped after it."""
+        """Encode token ids; the text encoder is loaded for this call only."""
         encoder = self._load(self._artifact.text_encoder())
         with self._running():
             features, mask = encoder(torch.from_numpy(token_ids).to(self._device))
@@ -86,13 +86,13 @@ class TorchSession:
     def _load(self, spec: GraphSpec) -> Any:
         path = str(self._artifact.path(spec.file))
         with self._running(), warnings.catch_warnings():
-            # The format's end has been announced; this torch still runs it.
+            # torch has deprecated the format; this version still runs it.
             warnings.simplefilter("ignore", FutureWarning)
             return torch.jit.load(path, map_location=self._device)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Run without gradients and without the executor that rewrites a graph once it has seen it run."""
+        """Run without gradients and without the profiling executor, which rewrites a graph after its first runs."""
         try:
             with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
                 yield
@@ -111,8 +111,8 @@ def check_device(device: str) -> None:
     """Check that torch can use a device.
 
     Raises:
-        ConfigurationError: It was built without CUDA.
-        DeviceError: No GPU answers.
+        ConfigurationError: torch was built without CUDA.
+        DeviceError: No GPU responds.
     """
     if device != "cuda":
         return

@@ -183,7 +183,7 @@ def test_no_model_there(web: Web, model: Path, cache: Path) -> None:
     with pytest.raises(ArtifactError, match=f"no model at {web.url}/nothing"):
         open_remote_model(f"{web.url}/nothing", None, cache)
     (model / LARGE).unlink()
-    with pytest.raises(ArtifactError, match="or not a whole one"):
+    with pytest.raises(ArtifactError, match="or an incomplete one"):
         opened(web, cache).fetch()
 
 

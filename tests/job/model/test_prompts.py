@@ -110,7 +110,7 @@ def test_without_a_tokenizer_only_stored_prompts_are_known(tmp_path: Path) -> No
     artifact = open_artifact(folder)
     (folder / "tokenizer.json").unlink()
     text_features_for(artifact, CountingSession(), ("car",))
-    with pytest.raises(ArtifactError, match="knows the prompts car, license plate, person only"):
+    with pytest.raises(ArtifactError, match="accepts only the prompts car, license plate, person: "):
         text_features_for(artifact, CountingSession(), ("bus",))
 
 

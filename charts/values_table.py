@@ -1,7 +1,7 @@
-"""The table of values in the chart's README, out of the comments of values.yaml that begin with `# --`.
+"""Generates the table of values in the chart's README from the comments of values.yaml that begin with `# --`.
 
-python charts/values_table.py           writes the table
-python charts/values_table.py --check   says whether it is as it should be
+python charts/values_table.py           write the table
+python charts/values_table.py --check   exit with 1 if the table is outdated
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _COMMENT = re.compile(r"^\s*#( --)?\s?(.*)$")
 
 @dataclass(frozen=True)
 class Value:
-    """One row: a value that is documented.
+    """One row: a documented value.
 
     Attributes:
-        path: Its keys with dots between them.
-        default: What values.yaml gives it.
+        path: Its keys, joined by dots.
+        default: Its default in values.yaml.
         description: The comment above it.
     """
 
@@ -45,7 +45,7 @@ class Value:
 
 
 def documented_values(text: str) -> Iterator[Value]:
-    """The values of a values.yaml, in its order.
+    """The documented values of a values.yaml, in order.
 
     Raises:
         ValueError: A value has no comment.
@@ -69,7 +69,7 @@ def _values_of(node: yaml.MappingNode, prefix: str, lines: list[str]) -> Iterato
 
 
 def _description_above(lines: list[str], number: int) -> str:
-    """The comment that ends right above a line, if it begins with `# --`."""
+    """The comment directly above a line, if it begins with `# --`."""
     parts: list[str] = []
     for line in reversed(lines[:number]):
         found = _COMMENT.match(line)
@@ -82,10 +82,10 @@ def _description_above(lines: list[str], number: int) -> str:
 
 
 def with_table(readme: str, values: list[Value]) -> str:
-    """The README with the table of these values in it.
+    """The README with the table of these values.
 
     Raises:
-        ValueError: It has no place for the table.
+        ValueError: It has no markers for the table.
     """
     head, begin, rest = readme.partition(BEGIN)
     _, end, tail = rest.partition(END)
@@ -96,14 +96,14 @@ def with_table(readme: str, values: list[Value]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write or check the table; the exit status."""
+    """Write or check the table; return the exit status."""
     readme = CHART / "README.md"
-    is_text = readme.read_text(encoding="utf-8")
-    should_be = with_table(is_text, list(documented_values((CHART / "values.yaml").read_text(encoding="utf-8"))))
+    found = readme.read_text(encoding="utf-8")
+    expected = with_table(found, list(documented_values((CHART / "values.yaml").read_text(encoding="utf-8"))))
     if "--check" not in arguments:
-        readme.write_text(should_be, encoding="utf-8")
-    elif is_text != should_be:
-        sys.stderr.write(f"{readme}: the table is not that of values.yaml; run python charts/values_table.py\n")
+        readme.write_text(expected, encoding="utf-8")
+    elif found != expected:
+        sys.stderr.write(f"{readme}: the table does not match values.yaml; run python charts/values_table.py\n")
         return 1
     return 0
 

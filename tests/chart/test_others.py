@@ -200,7 +200,7 @@ def test_notes_say_how_to_watch_scale_and_repeat() -> None:
         (ON_VOLUMES, "demo model", False),
         (merged(ON_S3, at("kueue.queueName", "q")), "suspend=true", False),
         (merged(ON_S3, at("pools.gpu.suspend", True)), "SUSPENDED", True),
-        (EXPORT, "The model is being made", True),
+        (EXPORT, "The model is being exported", True),
     ],
     ids=["allowCpu", "own models", "kueue", "suspended", "export"],
 )
@@ -220,9 +220,9 @@ def test_notes_fit_the_values(values: Values, text: str, is_there: bool) -> None
         (merged(ON_S3, at("selection.inputList.column", "key")), "has a column and no url"),
         (merged(ON_S3, at("s3.ca", {"configMap": "a", "secret": "b"})), "has a configMap and a secret"),
         (merged(ON_S3, at("cache", {"hostPath": "/c", "pvc": {"claimName": "c"}})), "cache: has a hostPath and a pvc"),
-        (merged(ON_S3, GPU_ONLY, CPU_ONLY), "both are off"),
-        (merged(EXPORT, at("pools.gpu.enabled", True)), "they would start before there is a model"),
-        (merged(EXPORT, at("pools.gpu.model.pvc.claimName", "")), "nowhere to put the model"),
+        (merged(ON_S3, GPU_ONLY, CPU_ONLY), "both are disabled"),
+        (merged(EXPORT, at("pools.gpu.enabled", True)), "the pools would start before the model exists"),
+        (merged(EXPORT, at("pools.gpu.model.pvc.claimName", "")), "no location for the model"),
     ],
 )
 def test_values_that_do_not_fit_each_other_are_refused(values: Values, message: str) -> None:

@@ -1,4 +1,4 @@
-{{/* The Job that makes a model, where its pool will run it. */}}
+{{/* The Job that exports a model on the kind of node that will run it. */}}
 
 {{- define "sam3-annotate.exportArgs" -}}
 {{- $values := .Values.export }}

@@ -4,14 +4,14 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Without dots, which the name of a release may have and that of an Indexed Job may not. */}}
+{{/* Without dots: a release name may hold dots, the name of an Indexed Job may not. */}}
 {{- define "sam3-annotate.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride }}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
 {{- default $full .Values.fullnameOverride | replace "." "-" | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* A name of at most 45 characters, so that what Kubernetes adds for a pod of an index leaves it whole.
+{{/* A name of at most 45 characters, so that Kubernetes does not cut it in pod names.
      Takes (list root middle end); only the release's part is cut. */}}
 {{- define "sam3-annotate.cutName" -}}
 {{- $root := index . 0 }}
@@ -25,7 +25,7 @@ app.kubernetes.io/name: {{ include "sam3-annotate.name" . | quote }}
 app.kubernetes.io/instance: {{ quote .Release.Name }}
 {{- end }}
 
-{{/* Labels of objects. Not of pods: a Job's template cannot change, and the chart's version does. */}}
+{{/* Labels of objects, not of pods: the pod template of a Job is immutable, and the chart's version changes. */}}
 {{- define "sam3-annotate.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -66,7 +66,7 @@ app.kubernetes.io/managed-by: {{ quote .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{/* Pools that are on, as a JSON list. */}}
+{{/* Enabled pools, as a JSON list. */}}
 {{- define "sam3-annotate.enabledPools" -}}
 {{- $pools := list }}
 {{- range list "gpu" "cpu" }}
@@ -77,7 +77,7 @@ app.kubernetes.io/managed-by: {{ quote .Release.Service }}
 {{- toJson $pools }}
 {{- end }}
 
-{{/* Not with Kueue, which owns what it would set: a Job that is let in when all is done ends within a minute. */}}
+{{/* Not with Kueue, which owns `suspend`: a Job that is admitted after the end of the run finishes within a minute. */}}
 {{- define "sam3-annotate.hasJanitor" -}}
 {{- $pools := include "sam3-annotate.enabledPools" . | fromJsonArray }}
 {{- if or (and (eq .Values.janitor.mode "auto") (eq (len $pools) 2) (not .Values.kueue.queueName)) (and (eq .Values.janitor.mode "always") $pools) -}}
@@ -95,7 +95,7 @@ gpu
 {{- end }}
 {{- end }}
 
-{{/* Away from nodes with accelerators. */}}
+{{/* Anti-affinity to nodes with accelerators. */}}
 {{- define "sam3-annotate.cpuAffinity" -}}
 {{- with .Values.gpu.nodeLabels }}
 nodeAffinity:

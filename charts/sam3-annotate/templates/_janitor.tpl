@@ -1,4 +1,4 @@
-{{/* The janitor's Job: it reads end.json, and may get and patch just the Jobs it is told of. */}}
+{{/* The janitor's Job: it reads end.json, and may get and patch the Jobs of the pools only. */}}
 
 {{- define "sam3-annotate.janitorArgs" -}}
 - janitor

@@ -1,6 +1,6 @@
 {{/* The Job of a pool. */}}
 
-{{/* All of its spec but what may change while it runs: parallelism and suspend. Takes (list root pool). */}}
+{{/* Its spec without the mutable fields, parallelism and suspend. Takes (list root pool). */}}
 {{- define "sam3-annotate.jobSpec" -}}
 {{- $root := index . 0 }}
 {{- $pool := index . 1 }}
@@ -9,7 +9,7 @@
 completionMode: Indexed
 completions: {{ $completions }}
 backoffLimitPerIndex: {{ int64 $root.Values.job.backoffLimitPerIndex }}
-# One bad index does not end the others.
+# One failed index does not end the others.
 maxFailedIndexes: {{ sub $completions 1 }}
 podReplacementPolicy: Failed
 {{- with int64 $root.Values.job.ttlSecondsAfterFinished }}
@@ -17,18 +17,18 @@ ttlSecondsAfterFinished: {{ . }}
 {{- end }}
 podFailurePolicy:
   rules:
-    # Evictions and drains cost nothing.
+    # Evictions and drains do not count as failures.
     - action: Ignore
       onPodConditions:
         - type: DisruptionTarget
           status: "True"
-    # Usage, configuration: every pod would see the same.
+    # Usage and configuration errors: every pod would fail the same way.
     - action: FailJob
       onExitCodes:
         containerName: annotate
         operator: In
         values: [2, 78]
-    # The run has ended with too many failed inputs.
+    # The run has ended with too many failed inputs, or the input is empty.
     - action: FailIndex
       onExitCodes:
         containerName: annotate
@@ -40,7 +40,7 @@ template:
       "args" (include "sam3-annotate.annotateArgs" .)) | nindent 2 }}
 {{- end }}
 
-{{/* A Job cannot change, so another spec is another name. Takes (list root middle spec). */}}
+{{/* Jobs are immutable, so another spec gets another name. Takes (list root middle spec). */}}
 {{- define "sam3-annotate.hashedName" -}}
 {{- $hash := index . 2 | fromYaml | toJson | sha256sum | trunc 8 }}
 {{- include "sam3-annotate.cutName" (list (index . 0) (index . 1) $hash) }}

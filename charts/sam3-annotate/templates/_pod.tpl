@@ -1,6 +1,6 @@
-{{/* One pod for all: workers, doctor, janitor, export. */}}
+{{/* The pod template of workers, doctor, janitor and export. */}}
 
-{{/* Volumes of claims under one name each: what writes wins. Takes a list of (list pvc readOnly), gives JSON. */}}
+{{/* Each claim once, writable if any use of it is. Takes a list of (list pvc readOnly), returns JSON. */}}
 {{- define "sam3-annotate.claims" -}}
 {{- $claims := dict }}
 {{- range . }}
@@ -119,7 +119,7 @@
 {{- end }}
 {{- end }}
 
-{{/* What decides on nodes. Takes {nodeSelector affinity tolerations priorityClassName runtimeClassName}. */}}
+{{/* Scheduling fields. Takes {nodeSelector affinity tolerations priorityClassName runtimeClassName}. */}}
 {{- define "sam3-annotate.scheduling" -}}
 {{- with .nodeSelector }}
 nodeSelector:
@@ -141,7 +141,7 @@ runtimeClassName: {{ quote . }}
 {{- end }}
 {{- end }}
 
-{{/* The same of a pool, as JSON: the gpu pool onto nodes with accelerators, the other away from them.
+{{/* Scheduling of a pool, as JSON: gpu on nodes with accelerators, cpu on nodes without.
      Takes (list root pool). */}}
 {{- define "sam3-annotate.poolScheduling" -}}
 {{- $root := index . 0 }}
@@ -256,7 +256,7 @@ spec:
     {{- include "sam3-annotate.volumes" . | nindent 4 }}
 {{- end }}
 
-{{/* A pod of a pool: of its Job, and of the doctor, who must stand where they stand.
+{{/* A pod of a pool: of its Job, and of the doctor, which is scheduled like the pool.
      Takes {root pool component name args env isProbed}. */}}
 {{- define "sam3-annotate.poolPod" -}}
 {{- $root := .root }}

@@ -1,4 +1,4 @@
-{{/* Where things are, what the run is called, and the arguments that say so. */}}
+{{/* Locations, the run's name, and arguments of the commands. */}}
 
 {{/* URL of a folder, or its path in a volume, mounted under the claim's name. Takes {url|uri, pvc}. */}}
 {{- define "sam3-annotate.place" -}}
@@ -9,8 +9,8 @@
 {{- end }}
 {{- end }}
 
-{{/* Exactly what run.json pins, so that a change of it is a new run and a change of anything else is not. Numbers are
-     cast: files give floats, --set gives integers, and floats as strings. */}}
+{{/* Exactly the values that run.json pins: only a change of these starts a new run. Numbers are cast, because files
+     give floats, and --set gives integers, and floats as strings. */}}
 {{- define "sam3-annotate.pinned" -}}
 {{- $selection := .Values.selection }}
 {{- $annotation := .Values.annotation }}
@@ -36,7 +36,7 @@
 {{- printf "%s-%s" (default .Release.Name .Values.run.name) (include "sam3-annotate.pinned" . | sha256sum | trunc 8) }}
 {{- end }}
 
-{{/* One argument. Kubernetes would put variables in for `$(NAME)`. Takes (list flag value). */}}
+{{/* One argument. `$$(` is escaped, because Kubernetes expands `$(NAME)`. Takes (list flag value). */}}
 {{- define "sam3-annotate.arg" -}}
 {{- printf "--%s=%v" (index . 0) (index . 1) | replace "$(" "$$(" | quote }}
 {{- end }}
@@ -76,7 +76,7 @@
 - --log_format={{ .Values.worker.logFormat }}
 {{- end }}
 
-{{/* What changes bytes or selection. */}}
+{{/* Arguments that change outputs or selection. */}}
 {{- define "sam3-annotate.pinnedArgs" -}}
 {{- $selection := .Values.selection }}
 {{- $annotation := .Values.annotation -}}

@@ -1,4 +1,4 @@
-{{/* What a schema cannot say. Each message: what was got, what to do. */}}
+{{/* Checks that a schema cannot express. Each message: what was found, what to do. */}}
 
 {{- define "sam3-annotate.validate" -}}
 {{- range $side := ternary list (list "input" "output") .Values.export.enabled }}
@@ -7,7 +7,7 @@
 {{- fail (printf "%s: give %s.url or %s.pvc.claimName" $side $side $side) }}
 {{- end }}
 {{- if and $place.url $place.pvc.claimName }}
-{{- fail (printf "%s: has a url and a pvc; give one of them" $side) }}
+{{- fail (printf "%s: has a url and a pvc; give only one" $side) }}
 {{- end }}
 {{- end }}
 {{- $pools := include "sam3-annotate.enabledPools" . | fromJsonArray }}
@@ -29,27 +29,27 @@
 {{- range $pool := list "gpu" "cpu" }}
 {{- $model := (index $.Values.pools $pool).model }}
 {{- if and $model.uri $model.pvc.claimName }}
-{{- fail (printf "pools.%s.model: has a uri and a pvc; give one of them" $pool) }}
+{{- fail (printf "pools.%s.model: has a uri and a pvc; give only one" $pool) }}
 {{- end }}
 {{- end }}
 {{- if and $.Values.selection.inputList.column (not $.Values.selection.inputList.url) }}
 {{- fail "selection.inputList: has a column and no url; give the list too" }}
 {{- end }}
 {{- if and $.Values.cache.hostPath $.Values.cache.pvc.claimName }}
-{{- fail "cache: has a hostPath and a pvc; give one of them" }}
+{{- fail "cache: has a hostPath and a pvc; give only one" }}
 {{- end }}
 {{- if and $.Values.s3.ca.configMap $.Values.s3.ca.secret }}
-{{- fail "s3.ca: has a configMap and a secret; give one of them" }}
+{{- fail "s3.ca: has a configMap and a secret; give only one" }}
 {{- end }}
 {{- if .Values.export.enabled }}
 {{- if $pools }}
-{{- fail "export.enabled with pools: they would start before there is a model; make it a release without pools" }}
+{{- fail "export.enabled with pools: the pools would start before the model exists; use a release without pools" }}
 {{- end }}
 {{- $model := (index .Values.pools .Values.export.pool).model }}
 {{- if not (or $model.uri $model.pvc.claimName) }}
-{{- fail (printf "export: nowhere to put the model; give uri or pvc of pools.%s.model" .Values.export.pool) }}
+{{- fail (printf "export: no location for the model; give uri or pvc of pools.%s.model" .Values.export.pool) }}
 {{- end }}
 {{- else if not $pools }}
-{{- fail "pools: both are off; switch one on" }}
+{{- fail "pools: both are disabled; enable one" }}
 {{- end }}
 {{- end }}

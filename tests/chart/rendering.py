@@ -1,4 +1,4 @@
-"""The chart, rendered by Helm without a cluster, and the values that the tests give it."""
+"""Renders the chart by Helm's library without a cluster; values of the tests."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ EVERYTHING: Values = {
 
 
 def merged(base: Values, *changes: Values) -> Values:
-    """Values with changes over them, as Helm lays one file of values over another."""
+    """Values merged with changes, as Helm merges files of values."""
     result = copy.deepcopy(base)
     for change in changes:
         for key, value in change.items():
@@ -98,25 +98,25 @@ def at(path: str, value: object) -> Values:
 
 @dataclass(frozen=True)
 class Release:
-    """What a release consists of.
+    """A rendered release.
 
     Attributes:
-        manifests: All objects, the test pod included.
-        notes: What Helm says after an installation.
+        manifests: All objects, including the test pod.
+        notes: Text of NOTES.txt.
     """
 
     manifests: tuple[Manifest, ...]
     notes: str
 
     def of(self, kind: str, component: str | None = None) -> Iterator[Manifest]:
-        """Objects of a kind, of a component of the chart."""
+        """Objects of a kind and component."""
         for manifest in self.manifests:
             labels = manifest["metadata"]["labels"]
             if manifest["kind"] == kind and component in {None, labels.get("app.kubernetes.io/component")}:
                 yield manifest
 
     def one(self, kind: str, component: str | None = None) -> Manifest:
-        """The only object of a kind, of a component."""
+        """The only object of a kind and component."""
         (manifest,) = self.of(kind, component)
         return manifest
 
@@ -132,14 +132,14 @@ class Release:
 
     @property
     def run(self) -> str:
-        """The run's name, on which all pools agree."""
+        """Name of the run, equal in all pools."""
         (name,) = {job["metadata"]["labels"]["sam3-annotate/run"] for job in self.jobs.values()}
         assert isinstance(name, str)
         return name
 
     @property
     def pods(self) -> list[Manifest]:
-        """Every pod and pod template."""
+        """All pods and pod templates."""
         return [job["spec"]["template"] for job in self.of("Job")] + list(self.of("Pod"))
 
 
@@ -152,7 +152,7 @@ def render(values: Values, name: str = "night", namespace: str = "garage") -> Re
     """Render the chart.
 
     Raises:
-        helm_python.HelmError: The values do not fit the schema, or each other.
+        helm_python.HelmError: The values violate the schema or are inconsistent.
     """
     files = dict(_chart().render(values, name=name, namespace=namespace))
     notes = files.pop("sam3-annotate/templates/NOTES.txt")

@@ -1,4 +1,4 @@
-"""What a Job says to Kubernetes, and to the worker."""
+"""Job specs and arguments of the workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.chart.rendering import (
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_an_index_is_retried_but_for_what_every_pod_would_see(pool: str) -> None:
+def test_an_index_is_retried_except_after_permanent_errors(pool: str) -> None:
     spec = render(merged(ON_S3, at(f"pools.{pool}.completions", 40))).jobs[pool]["spec"]
 
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 40, 2)
@@ -68,7 +68,7 @@ def test_arguments_of_both_pools_with_defaults() -> None:
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_an_empty_input_is_accepted_when_asked_for(pool: str) -> None:
+def test_an_empty_input_is_accepted_if_configured(pool: str) -> None:
     job = render(merged(ON_S3, at("worker.failIfEmpty", False))).jobs[pool]
 
     assert "--fail_if_empty" not in arguments(job)
@@ -161,12 +161,12 @@ def test_arguments_with_everything() -> None:
         assert expected in found
 
 
-def test_kubernetes_puts_no_variable_into_an_argument() -> None:
+def test_kubernetes_expands_no_variable_in_arguments() -> None:
     assert "$$(HOME)" in flag(render(EVERYTHING).jobs["cpu"], "exclude")
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_pod_is_told_how_many_indexes_its_own_pool_has(pool: str) -> None:
+def test_pods_get_the_number_of_indexes_of_their_pool(pool: str) -> None:
     release = render(merged(ON_S3, at(f"pools.{pool}.completions", 123)))
 
     for name, job in release.jobs.items():
@@ -174,7 +174,7 @@ def test_a_pod_is_told_how_many_indexes_its_own_pool_has(pool: str) -> None:
         assert env["SAM3_NUM_INDEXES"] == ("123" if name == pool else "8")
 
 
-def test_the_gpu_pool_takes_an_accelerator_and_the_cpu_pool_keeps_away_from_them() -> None:
+def test_scheduling_of_both_pools() -> None:
     jobs = render(ON_S3).jobs
     gpu, cpu = (jobs[pool]["spec"]["template"]["spec"] for pool in POOLS)
 
@@ -189,7 +189,7 @@ def test_the_gpu_pool_takes_an_accelerator_and_the_cpu_pool_keeps_away_from_them
     ]
 
 
-def test_rules_of_the_user_for_nodes() -> None:
+def test_scheduling_values_of_the_user() -> None:
     gpu = render(EVERYTHING).jobs["gpu"]["spec"]["template"]["spec"]
 
     assert gpu["nodeSelector"] == {"zone": "a"}
@@ -197,13 +197,13 @@ def test_rules_of_the_user_for_nodes() -> None:
     assert (gpu["priorityClassName"], gpu["runtimeClassName"]) == ("batch", "nvidia")
 
 
-def test_no_labels_of_accelerators_leave_no_affinity() -> None:
+def test_no_affinity_without_labels_of_accelerators() -> None:
     release = render(merged(ON_S3, at("gpu.nodeLabels", [])))
 
     assert not [pod for pod in release.pods if "affinity" in pod["spec"]]
 
 
-def test_allow_cpu_keeps_the_accelerator_and_computes_without() -> None:
+def test_allow_cpu_requests_the_accelerator_and_computes_on_the_cpu() -> None:
     job = render(merged(ON_S3, at("pools.gpu.allowCpu", True))).jobs["gpu"]
 
     assert flag(job, "device") == ["cpu"]
@@ -217,7 +217,7 @@ def test_suspend_is_rendered_only_when_true() -> None:
     assert "suspend" not in suspended["gpu"]["spec"]
 
 
-def test_kueue_gets_its_label_and_owns_suspend() -> None:
+def test_kueue_owns_suspend() -> None:
     queued = merged(ON_S3, at("kueue.queueName", "night-shift"))
 
     for job in render(queued).jobs.values():
@@ -270,7 +270,7 @@ def test_environment_of_s3() -> None:
     assert only["envFrom"] == [{"secretRef": {"name": "keys"}}, {"configMapRef": {"name": "settings"}}]
 
 
-def test_liveness_is_asked_for_on_the_port_of_metrics() -> None:
+def test_the_liveness_probe_uses_the_metrics_port() -> None:
     only = container(render(merged(ON_S3, at("metrics.port", 9999))).jobs["gpu"]["spec"]["template"])
 
     assert only["ports"] == [{"name": "metrics", "containerPort": 9999}]

@@ -1,4 +1,4 @@
-"""Which change of values is which change of names: of Jobs, and of runs."""
+"""Names of Jobs and runs: which values change them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests.chart.rendering import (
 
 RESOURCES = {"requests": {"cpu": 1, "memory": "1Gi"}, "limits": {"cpu": 1, "memory": "1Gi"}}
 
-# Values that a running Job takes up.
+# Values that patch a running Job.
 PATCHES: dict[str, Any] = {
     "pools.gpu.parallelism": 7, "pools.cpu.parallelism": 0, "pools.gpu.suspend": True, "pools.cpu.suspend": True,
     "commonLabels": {"team": "garage"}, "serviceAccount.annotations": {"cloud.example/identity": "annotator"},
     "podMonitor.enabled": True, "janitor.mode": "never", "janitor.resources": RESOURCES, "doctor.pool": "gpu",
 }  # fmt: skip
 
-# Values that make other Jobs of these pools, which go on with the same run.
+# Values that create other Jobs of these pools, which resume the same run.
 REPLACEMENTS: dict[str, tuple[Any, set[str]]] = {
     "pools.gpu.resources": (RESOURCES, {"gpu"}),
     "pools.cpu.resources": (RESOURCES, {"cpu"}),
@@ -56,7 +56,7 @@ REPLACEMENTS: dict[str, tuple[Any, set[str]]] = {
     "podAnnotations": ({"a": "b"}, set(POOLS)),
 }
 
-# Values that change bytes or selection.
+# Values that change outputs or selection.
 NEW_RUNS: dict[str, Any] = {
     "input.url": "s3://pictures/other",
     "output.url": "s3://pictures/elsewhere",
@@ -90,7 +90,7 @@ def test_the_same_values_are_the_same_release() -> None:
 
 
 @pytest.mark.parametrize("path", PATCHES)
-def test_some_values_leave_jobs_what_they_are(path: str) -> None:
+def test_some_values_keep_the_jobs(path: str) -> None:
     before, after = render(ON_S3), render(merged(ON_S3, at(path, PATCHES[path])))
 
     assert (after.job_names, after.run) == (before.job_names, before.run)
@@ -100,7 +100,7 @@ def test_some_values_leave_jobs_what_they_are(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", REPLACEMENTS)
-def test_some_values_make_new_jobs_that_go_on_with_the_run(path: str) -> None:
+def test_some_values_create_new_jobs_of_the_same_run(path: str) -> None:
     value, changed = REPLACEMENTS[path]
     before, after = render(ON_S3), render(merged(ON_S3, at(path, value)))
 
@@ -109,7 +109,7 @@ def test_some_values_make_new_jobs_that_go_on_with_the_run(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", NEW_RUNS)
-def test_what_changes_bytes_or_selection_is_a_new_run(path: str) -> None:
+def test_values_that_change_outputs_or_selection_start_a_new_run(path: str) -> None:
     before, after = render(ON_S3), render(merged(ON_S3, at(path, NEW_RUNS[path])))
 
     assert after.run != before.run
@@ -146,7 +146,7 @@ def test_volumes_of_other_claims_are_other_runs() -> None:
 
 VALUES = {"s3": ON_S3, "volumes": ON_VOLUMES, "everything": EVERYTHING, "export": EXPORT}
 
-# The names that Helm allows to releases.
+# Release names that Helm allows.
 RELEASE_NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?", fullmatch=True) | st.from_regex(
     r"[a-z0-9]([-a-z0-9]{0,24}[a-z0-9])?\.[a-z0-9]([-a-z0-9]{0,24}[a-z0-9])?", fullmatch=True
 )
@@ -167,7 +167,7 @@ def test_many_releases_in_one_call_are_what_each_is_alone(values: Values) -> Non
 @settings(max_examples=3)
 @given(names=MANY_NAMES)
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
-def test_names_fit_whatever_the_release_is_called(values: Values, names: list[str]) -> None:
+def test_names_of_any_release_fit_the_limits(values: Values, names: list[str]) -> None:
     for release in render_names(values, names):
         for manifest in (*release.of("Job"), *release.of("Pod")):
             assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,43}[a-z0-9])?", manifest["metadata"]["name"])

@@ -1,4 +1,4 @@
-"""Janitor, doctor, export, service accounts, monitor, notes; and what is refused."""
+"""Janitor, doctor, export, service accounts, PodMonitor, notes and refused values."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_pools_do_not_depend_on_each_other() -> None:
     assert alone.jobs["gpu"] == both.jobs["gpu"]
 
 
-def test_the_janitor_may_touch_just_the_two_jobs() -> None:
+def test_the_role_of_the_janitor_names_the_two_jobs() -> None:
     release = render(ON_S3)
     job, role, binding = (release.one(kind, "janitor") for kind in ("Job", "Role", "RoleBinding"))
     account = release.one("ServiceAccount", "janitor")
@@ -83,7 +83,7 @@ def test_the_janitor_reads_the_output_where_it_is() -> None:
     ],
     ids=["both pools", "one pool", "always", "never", "kueue"],
 )
-def test_when_there_is_a_janitor(values: Values, is_there: bool) -> None:
+def test_when_a_janitor_is_created(values: Values, is_there: bool) -> None:
     assert bool(list(render(merged(ON_S3, values)).of("Job", "janitor"))) is is_there
 
 
@@ -95,7 +95,7 @@ def test_a_janitor_with_a_service_account_from_elsewhere() -> None:
     assert not list(release.of("Role"))
 
 
-def test_another_janitor_follows_other_jobs() -> None:
+def test_other_jobs_get_another_janitor() -> None:
     before = render(ON_S3).one("Job", "janitor")["metadata"]["name"]
 
     scaled = render(merged(ON_S3, at("pools.gpu.parallelism", 5))).one("Job", "janitor")["metadata"]["name"]
@@ -109,7 +109,7 @@ def test_another_janitor_follows_other_jobs() -> None:
     [({}, "cpu"), (GPU_ONLY, "gpu"), (CPU_ONLY, "cpu"), (at("doctor.pool", "gpu"), "gpu")],
     ids=["both", "gpu only", "cpu only", "chosen"],
 )
-def test_the_doctor_stands_where_a_pool_stands(values: Values, pool: str) -> None:
+def test_the_doctor_is_scheduled_like_its_pool(values: Values, pool: str) -> None:
     release = render(merged(ON_S3, values))
     doctor, worker = release.one("Pod", "doctor"), release.jobs[pool]["spec"]["template"]
 
@@ -122,7 +122,7 @@ def test_the_doctor_stands_where_a_pool_stands(values: Values, pool: str) -> Non
         assert container(doctor)[key] == container(worker)[key]
 
 
-def test_an_export_makes_the_model_of_a_pool_where_the_pool_runs() -> None:
+def test_an_export_runs_where_its_pool_runs() -> None:
     release = render(EXPORT)
     job = release.one("Job", "export")
     pod = job["spec"]["template"]
@@ -173,7 +173,7 @@ def test_service_account_of_workers(values: Values, name: str) -> None:
         assert job["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
 
 
-def test_a_monitor_only_when_asked_for() -> None:
+def test_a_pod_monitor_is_optional() -> None:
     assert not list(render(ON_S3).of("PodMonitor"))
     monitor = render(EVERYTHING).one("PodMonitor")
     worker = render(EVERYTHING).jobs["gpu"]["spec"]["template"]
@@ -183,7 +183,7 @@ def test_a_monitor_only_when_asked_for() -> None:
     assert monitor["spec"]["selector"]["matchLabels"].items() <= worker["metadata"]["labels"].items()
 
 
-def test_notes_say_how_to_watch_scale_and_repeat() -> None:
+def test_notes_name_the_commands_to_watch_scale_and_repeat() -> None:
     release = render(ON_S3)
 
     for expected in (release.run, *release.job_names.values(), "--set run.name=night-2", "helm test night -n garage"):
@@ -225,6 +225,6 @@ def test_notes_fit_the_values(values: Values, text: str, is_there: bool) -> None
         (merged(EXPORT, at("pools.gpu.model.pvc.claimName", "")), "no location for the model"),
     ],
 )
-def test_values_that_do_not_fit_each_other_are_refused(values: Values, message: str) -> None:
+def test_inconsistent_values_are_refused(values: Values, message: str) -> None:
     with pytest.raises(helm_python.HelmRenderError, match=message):
         render(values)

@@ -1,4 +1,4 @@
-"""What the API server, Helm and a careful reader check."""
+"""Validity of the chart: API schemas, lint, PodSecurity, values schema and table."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RESTRICTED_VOLUMES = {
 @pytest.mark.parametrize("values", RELEASES.values(), ids=RELEASES)
 def test_every_object_fits_the_schema_of_the_api(values: Values, version: str) -> None:
     for manifest in render(values).manifests:
-        # A resource of the Prometheus operator's, not of Kubernetes'.
+        # PodMonitor is a resource of the Prometheus operator.
         if manifest["kind"] != "PodMonitor":
             kubernetes_validate.validate(manifest, version, strict=True)
 
@@ -50,13 +50,13 @@ def test_every_object_fits_the_schema_of_the_api(values: Values, version: str) -
 def test_helm_lints_without_a_warning(values: Values) -> None:
     report = helm_python.lint(CHART, values, strict=True)
 
-    # That an icon would be nice is the only remark, of the lowest severity.
+    # The missing icon is the only remark, of the lowest severity.
     assert report["errors"] == []
     assert [message["error"] for message in report["messages"]] == ["icon is recommended"]
 
 
 @pytest.mark.parametrize("values", RELEASES.values(), ids=RELEASES)
-def test_every_pod_is_restricted(values: Values) -> None:
+def test_every_pod_satisfies_the_restricted_standard(values: Values) -> None:
     for pod in render(values).pods:
         assert list(restricted_violations(pod["spec"])) == []
         for only in pod["spec"]["containers"]:
@@ -66,7 +66,7 @@ def test_every_pod_is_restricted(values: Values) -> None:
 
 
 def restricted_violations(spec: Manifest) -> Iterator[str]:
-    """What the Pod Security Standard "restricted" forbids in a pod."""
+    """Violations of the Pod Security Standard "restricted" in a pod."""
     pod = spec.get("securityContext", {})
     yield from (name for name in ("hostNetwork", "hostPID", "hostIPC") if spec.get(name))
     yield from (f"sysctl {entry}" for entry in pod.get("sysctls", []))
@@ -141,7 +141,7 @@ def test_the_schema_refuses(path: str) -> None:
 
 
 @pytest.mark.parametrize("prompts", [["car", "car"], ["car, van"], [" "], ["car", "passenger"]])
-def test_prompts_that_the_worker_would_refuse_never_get_there(prompts: list[str]) -> None:
+def test_prompts_that_the_worker_refuses_are_refused(prompts: list[str]) -> None:
     with pytest.raises(helm_python.HelmValuesError):
         render(merged(ON_S3, at("annotation.prompts", prompts)))
 
@@ -159,7 +159,7 @@ def test_every_object_of_the_schema_is_closed_but_those_of_kubernetes() -> None:
     assert list(open_objects(schema, "")) == []
 
 
-def test_the_schema_knows_every_value() -> None:
+def test_the_schema_has_every_value() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 
     def missing(values: object, node: dict[str, Any], path: str) -> Iterator[str]:
@@ -173,14 +173,14 @@ def test_the_schema_knows_every_value() -> None:
         assert list(missing(chart.values, schema, "")) == []
 
 
-def test_the_table_of_values_is_that_of_the_values() -> None:
+def test_the_table_of_values_is_current() -> None:
     readme = (DOCUMENTED_CHART / "README.md").read_text(encoding="utf-8")
     values = list(documented_values((DOCUMENTED_CHART / "values.yaml").read_text(encoding="utf-8")))
 
     assert readme == with_table(readme, values), "run python charts/values_table.py"
 
 
-def test_a_value_without_a_comment_is_found() -> None:
+def test_a_value_without_a_comment_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"a\.c: no comment"):
         list(documented_values("a:\n  # -- Says what it is,\n  # on two lines.\n  b: 1\n  c: 2\n"))
 

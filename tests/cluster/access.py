@@ -1,4 +1,4 @@
-"""The cluster that tests run on: its API for reading, its storage, and what the kit alone can do."""
+"""The test cluster: its API, its storage, and node failures that only the kit can cause."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OUT_OF_SERVICE = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshut
 
 @dataclass(frozen=True)
 class Cluster:
-    """How everything is reached.
+    """Clients of the test cluster.
 
     Attributes:
         core: Pods, nodes, events, namespaces.
@@ -34,7 +34,7 @@ class Cluster:
         bucket: A bucket of it.
         image: The cpu image, as `repository:tag`, which the nodes have or can pull.
         other_image: Another name of the same image.
-        kit: The program of `../shared/cluster`, or empty on a cluster that cannot be broken.
+        kit: Program that breaks and repairs nodes (CLUSTER_KIT), or empty where nodes cannot be broken.
     """
 
     core: client.CoreV1Api
@@ -45,8 +45,8 @@ class Cluster:
     other_image: str
     kit: str
 
-    def break_or_mend(self, *arguments: str) -> None:
-        """Have the kit do something to a node."""
+    def run_kit(self, *arguments: str) -> None:
+        """Run a command of the kit on a node."""
         subprocess.run([self.kit, *arguments], check=True, capture_output=True, text=True)
 
     def nodes(self) -> dict[str, client.V1Node]:
@@ -70,7 +70,7 @@ class Cluster:
         return any(one.type == "Ready" and one.status == "True" for one in found.status.conditions or [])
 
     def taint(self, node: str, *taints: dict[str, str]) -> None:
-        """Let a node have these taints besides those of accelerators; none of them takes them away."""
+        """Set these taints on a node beside those of accelerators; without any, remove them."""
         known = [one.to_dict() for one in self.nodes()[node].spec.taints or []]
         kept = [one for one in known if one["key"] != OUT_OF_SERVICE["key"]]
         body = {"spec": {"taints": [{k: v for k, v in one.items() if v and k != "time_added"} for one in kept]}}
@@ -78,16 +78,16 @@ class Cluster:
         self.core.patch_node(node, body)
 
     def wait_for(self, condition: Callable[[], Any], timeout_s: float, what: str, namespace: str = "") -> Any:
-        """Wait until a condition is true; returns what it gave.
+        """Wait until a condition is true; return its value.
 
         Raises:
-            AssertionError: It was not in time, with what can be known of the namespace.
+            AssertionError: Timed out; the message describes the namespace.
         """
         begun = time.monotonic()
         while not (found := condition()):
             if time.monotonic() > begun + timeout_s:
-                told = self.describe(namespace) if namespace else ""
-                raise AssertionError(f"{what}: not within {timeout_s:.0f} s\n{told}")
+                state = self.describe(namespace) if namespace else ""
+                raise AssertionError(f"{what}: not within {timeout_s:.0f} s\n{state}")
             time.sleep(POLL_S)
         sys.stdout.write(f"\n    {time.monotonic() - begun:5.1f} s  {what}")
         return found
@@ -139,7 +139,7 @@ def open_cluster() -> Cluster:
 
 
 def ended(pod: Pod) -> str:
-    """How the pod's container ended, if it has: code, reason, last words."""
+    """Exit code, reason and message of the pod's container, if it has terminated."""
     for status in pod.status.container_statuses or []:
         if status.state.terminated:
             end = status.state.terminated

@@ -1,4 +1,4 @@
-"""Fixtures: a cluster, inputs in its storage, and a namespace a test."""
+"""Fixtures: a cluster, inputs in its storage, and a namespace for each test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.access import Cluster, open_cluster
-from tests.cluster.places import Place
+from tests.cluster.locations import Place
 from tests.cluster.release import SECRET, Release
 from tests.processes import quiet_results
 from tests.s3.data import make_inputs, upload
@@ -38,9 +38,9 @@ def cluster() -> Cluster:
 
 @pytest.fixture(scope="session")
 def kit(cluster: Cluster) -> Cluster:
-    """The cluster, if its nodes may be broken."""
+    """The cluster, if the kit can break its nodes."""
     if not cluster.kit:
-        pytest.skip("breaks nodes: only on the kit of ../shared/cluster")
+        pytest.skip("breaks nodes: needs a cluster with CLUSTER_KIT")
     return cluster
 
 
@@ -57,7 +57,7 @@ def quiet(inputs: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def base(cluster: Cluster, inputs: dict[str, bytes]) -> Iterator[Place]:
-    """A folder of the bucket with the inputs; removed at the end with all that lies in it."""
+    """A folder of the bucket with the inputs; removed at the end."""
     name = f"{cluster.bucket}/test-{secrets.token_hex(4)}"
     place = Place(cluster.server, name, "in", "out")
     upload(place, inputs)
@@ -88,7 +88,7 @@ def new_release(cluster: Cluster, base: Place, folder: Path, name: str) -> Itera
 
 
 def remove(cluster: Cluster, namespace: str) -> None:
-    """Nothing of the namespace takes processors from the tests that follow."""
+    """Remove the namespace, so that its pods take no CPU from later tests."""
     cluster.batch.delete_collection_namespaced_job(namespace, propagation_policy="Background")
     cluster.core.delete_collection_namespaced_pod(namespace, grace_period_seconds=0)
     cluster.core.delete_namespace(namespace)

@@ -1,4 +1,4 @@
-"""A release of the chart in a namespace of its own, as its user handles it: changed by helm, read by the API."""
+"""A release of the chart in its own namespace: changed by helm, read by the API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 
 from tests.chart.rendering import CHART, Values, merged
 from tests.cluster.access import Cluster, Job, Pod, exit_code
-from tests.cluster.places import Place
+from tests.cluster.locations import Place
 from tests.processes import DATE
 
 NAME = "night"
@@ -25,7 +25,7 @@ TOOL = Path(sys.executable).parent / "sam3-annotate"
 
 @dataclass(frozen=True)
 class Release:
-    """A release and where its output lies."""
+    """A release and the location of its output."""
 
     cluster: Cluster
     namespace: str
@@ -43,7 +43,7 @@ class Release:
         return run(["helm", "--namespace", self.namespace, *arguments], check=check)
 
     def revision(self) -> str:
-        """Of the release now."""
+        """Current revision of the release."""
         return str(json.loads(self.helm("status", NAME, "--output", "json").stdout)["version"])
 
     def annotator(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -52,8 +52,8 @@ class Release:
 
     def status(self) -> dict[str, Any]:
         found = self.annotator("status", NAME, "-n", self.namespace, "-o", "json").stdout
-        told: dict[str, Any] = json.loads(found)
-        return told
+        status: dict[str, Any] = json.loads(found)
+        return status
 
     def file(self, values: Values) -> str:
         path = self.folder / "values.yaml"
@@ -78,12 +78,12 @@ class Release:
         return str(name)
 
     def pods(self, pool: str = "") -> list[Pod]:
-        """Pods of workers, ended ones included."""
+        """Worker pods, including terminated ones."""
         selector = "app.kubernetes.io/component=worker" + (f",sam3-annotate/pool={pool}" if pool else "")
         return list(self.cluster.core.list_namespaced_pod(self.namespace, label_selector=selector).items)
 
     def working(self, pool: str) -> list[Pod]:
-        """Pods that run and are not being ended."""
+        """Running pods that are not being deleted."""
         return [pod for pod in self.pods(pool) if pod.status.phase == "Running" and not pod.metadata.deletion_timestamp]
 
     def codes(self, pool: str = "") -> list[int]:
@@ -94,17 +94,17 @@ class Release:
         return self.cluster.wait_for(condition, timeout_s, what, self.namespace)
 
     def wait_for_end(self, timeout_s: float = 240) -> None:
-        """Wait until the storage says that the run has ended."""
+        """Wait until the run has ended in storage."""
         self.wait_for(lambda: self.place.end(self.run), timeout_s, f"end of run {self.run}")
 
     def wait_for_images(self, count: int, timeout_s: float = 120) -> None:
-        """Wait until the run is in its middle: so many images are annotated."""
+        """Wait until this many images are annotated."""
         self.wait_for(lambda: self.place.annotated() >= count, timeout_s, f"{count} annotated images")
         assert self.place.end(self.run) is None, "the run has ended before it could be disturbed"
 
 
 def run(command: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a program; what it said is in the error if it fails."""
+    """Run a program; the error of a failure holds its output."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=os.environ)
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
@@ -112,7 +112,7 @@ def run(command: list[str], *, check: bool = True) -> subprocess.CompletedProces
 
 
 def base_values(cluster: Cluster, place: Place) -> Values:
-    """Values for two small pools on the cpu image. One thread a pod, whatever part of a processor it has."""
+    """Values for two small pools on the cpu image, with one thread for each pod."""
     repository, _, tag = cluster.image.rpartition(":")
     pool: Values = {
         "image": {"tag": tag},
@@ -141,7 +141,7 @@ def base_values(cluster: Cluster, place: Place) -> Values:
 
 
 def slow(share: str) -> Values:
-    """Pods with a part of a processor, long enough to disturb them; with nothing above their requests."""
+    """Pods with a fraction of a CPU, so that tests can disturb them; requests equal limits."""
     granted = {"cpu": share, "memory": "1Gi"}
     return {"pools": {pool: {"resources": {"requests": granted, "limits": granted}} for pool in ("gpu", "cpu")}}
 

@@ -1,4 +1,4 @@
-"""Images that cannot be read, and one that kills whoever tries."""
+"""Unreadable images, and one that crashes its worker."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from kubernetes.client.exceptions import ApiException
 
 from tests.cluster.access import Cluster, has_condition
-from tests.cluster.places import check_complete, shards_by_pool
+from tests.cluster.locations import check_complete, shards_by_pool
 from tests.cluster.release import NAME, Release, base_values
 
 

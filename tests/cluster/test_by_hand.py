@@ -1,4 +1,4 @@
-"""submit, status, logs and cancel, as a person uses them; SCREENS names a folder to keep their screens in."""
+"""submit, status, logs and cancel as commands; SCREENS names a folder that keeps their output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.chart.rendering import CHART, merged
 from tests.cluster.access import Cluster
-from tests.cluster.places import check_complete
+from tests.cluster.locations import check_complete
 from tests.cluster.release import NAME, Release, base_values, slow
 
 FIGURES = (

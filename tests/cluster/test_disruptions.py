@@ -1,4 +1,4 @@
-"""Pods deleted, evicted, killed by memory; nodes without power, or cut off: complete, nothing lost, the same bytes."""
+"""Pods deleted, evicted or OOM-killed, nodes lost or partitioned: the run completes with identical outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from job.run.journal import read_history
 from job.worker.shards import marked_shards
 from tests.chart.rendering import Values, merged
 from tests.cluster.access import OUT_OF_SERVICE, Cluster, Pod, has_condition
-from tests.cluster.places import check_complete
+from tests.cluster.locations import check_complete
 from tests.cluster.release import Release, base_values, only, slow
 from tests.s3.data import store_of, the_run
 
@@ -95,13 +95,13 @@ def test_power_cut_of_a_node(kit: Cluster, release: Release, quiet: dict[str, by
     (node,) = kit.cpu_nodes()
     lost = release.working("cpu")
     with restored(kit, node):
-        kit.break_or_mend("kill-node", node)
+        kit.run_kit("kill-node", node)
         release.wait_for(lambda: all_deleted(release, lost), 90, "the node's pods given up")
         assert len(release.pods()) == len(lost), "no replacement while nobody says that the node is gone"
         release.wait_for(lambda: is_warned(release, f"node {node} is not responding"), 90, "status names the node")
         kit.taint(node, OUT_OF_SERVICE)
         release.wait_for(lambda: all(is_gone(release, pod) for pod in lost), 60, "the node's pods gone")
-        kit.break_or_mend("start-node", node)
+        kit.run_kit("start-node", node)
     release.wait_for_end()
     check_complete(release.place, release.run, quiet)
     assert failures(release, "cpu") == 0, "a lost node costs no retry"
@@ -119,14 +119,14 @@ ON_ANY_NODE: Values = {
 }
 
 
-def test_node_cut_off_while_its_pods_work_on(kit: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
+def test_a_partitioned_node_whose_pods_continue(kit: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
     release.install(merged(base_values(kit, release.place), slow("250m"), only("cpu"), ON_ANY_NODE))
     release.wait_for_images(10)
     (node,) = kit.cpu_nodes()
     zombies = [pod for pod in release.working("cpu") if pod.spec.node_name == node]
     assert zombies
     with restored(kit, node):
-        kit.break_or_mend("cut-node", node)
+        kit.run_kit("cut-node", node)
         try:
             release.wait_for(lambda: is_warned(release, f"node {node} does not report"), 60, "status names the node")
             release.wait_for(lambda: all_deleted(release, zombies), 90, "the node's pods given up")
@@ -143,7 +143,7 @@ def test_node_cut_off_while_its_pods_work_on(kit: Cluster, release: Release, qui
             assert parts >= 1
             check_complete(release.place, release.run, quiet)
         finally:
-            kit.break_or_mend("heal-node", node)
+            kit.run_kit("heal-node", node)
     assert failures(release, "cpu") == 0
     release.wait_for(lambda: has_condition(release.job("cpu"), "Complete"), 60, "Job complete")
 
@@ -154,7 +154,7 @@ def restored(kit: Cluster, node: str) -> Iterator[None]:
     try:
         yield
     finally:
-        kit.break_or_mend("start-node", node)
+        kit.run_kit("start-node", node)
         kit.taint(node)
         kit.wait_for(lambda: kit.is_ready(node), 90, f"{node} ready again")
 

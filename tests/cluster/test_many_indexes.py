@@ -1,4 +1,4 @@
-"""A thousand indexes on nodes that only pretend: what the objects weigh, and what the API server is asked for."""
+"""A thousand indexes on simulated nodes: size of the objects and requests to the API server."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _COUNTED = re.compile(
 
 
 def requests() -> Counter[str]:
-    """Requests by verb and resource since the API server began; without those that tests look at Jobs by."""
+    """Requests by verb and resource since the API server started, without those of the tests."""
     command = ["kubectl", "get", "--raw", "/metrics"]
     metrics = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     counts: Counter[str] = Counter()
@@ -56,7 +56,7 @@ def requests() -> Counter[str]:
 
 @contextmanager
 def fake_nodes(kit: Cluster) -> Iterator[None]:
-    kit.break_or_mend("fake-nodes", str(NODES))
+    kit.run_kit("fake-nodes", str(NODES))
     try:
         yield
     finally:

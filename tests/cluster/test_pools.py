@@ -1,4 +1,4 @@
-"""One pool without the other: no node for GPUs, no CPU pool, an image that cannot use the GPU it was given."""
+"""One pool without the other: no GPU node, no CPU pool, an image that cannot use its GPU."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 from tests.chart.rendering import Values, merged
 from tests.cluster.access import Cluster, Job, has_condition
-from tests.cluster.places import check_complete, check_outputs, shards_by_pool
+from tests.cluster.locations import check_complete, check_outputs, shards_by_pool
 from tests.cluster.release import NAME, Release, base_values, only, slow
 
 NO_SUCH_GPU: Values = {"gpu": {"resourceName": "example.com/gpu"}}
 
 
-def test_without_a_gpu_node_the_cpu_pool_does_it_and_the_janitor_suspends_the_other(
+def test_the_cpu_pool_completes_the_run_without_a_gpu_node(
     cluster: Cluster, release: Release, quiet: dict[str, bytes]
 ) -> None:
     release.install(merged(base_values(cluster, release.place), NO_SUCH_GPU))
@@ -70,9 +70,7 @@ def test_an_image_without_cuda_fails_the_job_at_once(cluster: Cluster, release: 
 
 
 @pytest.mark.skipif("GPU_IMAGE" not in os.environ, reason="GPU_IMAGE names the gpu image, 3 GB: tried by hand")
-def test_a_gpu_that_does_not_answer_is_counted_and_tried_again(
-    cluster: Cluster, release: Release, quiet: dict[str, bytes]
-) -> None:
+def test_an_unresponsive_gpu_is_retried(cluster: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
     honest = {"pools": {"gpu": {"allowCpu": False, "image": {"tag": os.environ["GPU_IMAGE"].rpartition(":")[2]}}}}
     release.install(merged(base_values(cluster, release.place), slow("500m"), honest))
     release.wait_for(lambda: (release.job("gpu").status.failed or 0) >= 2, 300, "two pods counted")

@@ -1,4 +1,4 @@
-"""What no retry mends: the Job fails within three minutes, and `status` says why."""
+"""Permanent errors: the Job fails within three minutes, and `status` gives the reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CASES: dict[str, tuple[Values, str]] = {
 
 
 @pytest.mark.parametrize(("values", "words"), CASES.values(), ids=CASES)
-def test_a_job_that_cannot_work_fails_with_a_reason(
+def test_a_misconfigured_job_fails_with_a_reason(
     cluster: Cluster, release: Release, values: Values, words: str
 ) -> None:
     keys = {"AWS_ACCESS_KEY_ID": cluster.server.access_key, "AWS_SECRET_ACCESS_KEY": "no" * 20}

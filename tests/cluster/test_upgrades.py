@@ -1,4 +1,4 @@
-"""`helm upgrade` and `helm rollback` in mid-run: what goes on, what is patched, what is a new run."""
+"""`helm upgrade` and `helm rollback` during a run: which values patch, replace or start a new run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.chart.rendering import merged
 from tests.cluster.access import Cluster, Pod, has_condition
-from tests.cluster.places import Place, check_complete, check_outputs
+from tests.cluster.locations import Place, check_complete, check_outputs
 from tests.cluster.release import NAME, Release, base_values, slow
 from tests.processes import quiet_results
 
@@ -60,7 +60,7 @@ def test_changes_that_keep_the_run(cluster: Cluster, release: Release, quiet: di
     check_complete(release.place, run, quiet)
 
 
-def test_a_change_of_bytes_is_a_new_run_and_no_way_back(
+def test_a_change_of_outputs_is_a_new_run_and_rollback_is_refused(
     cluster: Cluster, release: Release, stricter: dict[str, bytes]
 ) -> None:
     release.install(merged(base_values(cluster, release.place), slow("250m")))

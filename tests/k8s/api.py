@@ -1,4 +1,4 @@
-"""An API server of recorded answers, over real HTTP."""
+"""A fake API server with recorded answers, over real HTTP."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ import yaml  # type: ignore[import-untyped]
 
 @dataclass
 class Api:
-    """What is there, in namespace garage.
+    """The objects of namespace garage.
 
     Attributes:
-        jobs: With labels to select by, as are pods.
-        pods: Listed a page of one at a time, as everything.
-        events: All of them warnings about Jobs.
+        jobs: Selected by label, as are pods.
+        pods: Listed in pages of one object, as all kinds.
+        events: Warning events about Jobs.
         nodes: By name.
-        logs: By pod; one that is not here has not started.
-        refused: Kinds, and parts as `log`, that this user may not see.
-        answer: Status and body for every request, instead of what is there.
-        asked: Paths with queries, in order.
+        logs: By pod; a missing pod has not started.
+        refused: Kinds and subresources (`log`) that are forbidden.
+        answer: Status and body for every request, instead of the objects.
+        asked: Requested paths with queries, in order.
         patched: Names of Jobs, and patches.
     """
 
@@ -72,7 +72,7 @@ class Api:
 
 
 def parsed(path: str) -> tuple[str, str, str]:
-    """Kind, name and what of it: `/api/v1/namespaces/garage/pods/x/log` is pods, x, log."""
+    """Kind, name and subresource: `/api/v1/namespaces/garage/pods/x/log` is pods, x, log."""
     _, _, rest = path.partition("/namespaces/garage/")
     parts = (rest or path.partition("/api/v1/")[2]).split("/")
     kind, name, part = (*parts, "", "")[:3]
@@ -80,7 +80,7 @@ def parsed(path: str) -> tuple[str, str, str]:
 
 
 def failure(code: int, message: str) -> tuple[int, bytes]:
-    """What an API server answers with when it does not do it."""
+    """An error answer of an API server."""
     status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code}
     return code, json.dumps(status | {"message": message}).encode()
 
@@ -111,19 +111,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing on the terminal."""
+        """Log nothing."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that was stopped is no error here."""
+        """Ignore clients that disconnect."""
 
 
 @contextmanager
 def served(folder: Path) -> Iterator[Api]:
-    """The server, and a kubeconfig in this folder that leads to it."""
+    """Serve, with a kubeconfig in this folder."""
     api = Api()
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"api": api}))
     api.url = f"http://127.0.0.1:{server.server_port}"
@@ -137,7 +137,7 @@ def served(folder: Path) -> Iterator[Api]:
 
 
 def write_kubeconfig(folder: Path, url: str) -> Path:
-    """Of a user of namespace garage; context `there` leads nowhere and has no namespace."""
+    """Kubeconfig for namespace garage; the server of context `there` is unreachable, and it has no namespace."""
     contexts = [
         {"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "garage"}},
         {"name": "there", "context": {"cluster": "there", "user": "me"}},

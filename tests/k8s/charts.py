@@ -1,4 +1,4 @@
-"""Helm as a library: it renders as the program does, and has at most one release."""
+"""A fake of helm that renders with Helm's library and has at most one release."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.chart.rendering import Values, merged, render
 
 @dataclass(frozen=True)
 class LibraryHelm(Helm):
-    """What needs no cluster.
+    """Helm without a cluster.
 
     Attributes:
-        installed: Values that were given for the release; None while it is not installed.
+        installed: Values given for the release; None if it is not installed.
     """
 
     installed: Values | None = None
@@ -38,7 +38,7 @@ class LibraryHelm(Helm):
 
 
 def values_of(arguments: Sequence[str]) -> Iterator[Values]:
-    """Values in the order in which Helm lays them over each other: files, --set-json, --set, --set-string."""
+    """Values in Helm's order of precedence: files, --set-json, --set, --set-string."""
     yield from (_of_file(text) for text in _texts(arguments, "--values="))
     yield from (helm_python.parse_set_json(text) for flag, text in pairwise(arguments) if flag == "--set-json")
     yield from (helm_python.parse_set_string(text) for text in _texts(arguments, "--set="))

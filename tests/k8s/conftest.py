@@ -1,4 +1,4 @@
-"""What tests of the cluster side share."""
+"""Fixtures of the tests of k8s."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.k8s.api import Api, served
 
 
 @pytest.fixture(autouse=True)
-def at_a_desk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither in a pod, nor with a cluster or a storage of this machine's own."""
+def outside_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pod, cluster or storage in the environment."""
     for variable in (
         "KUBERNETES_SERVICE_HOST",
         "KUBECONFIG",
@@ -25,7 +25,7 @@ def at_a_desk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    """An API server, to which KUBECONFIG leads."""
+    """A fake API server, set in KUBECONFIG."""
     with served(tmp_path) as found:
         monkeypatch.setenv("KUBECONFIG", str(found.kubeconfig))
         yield found

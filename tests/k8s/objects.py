@@ -1,4 +1,4 @@
-"""API objects as a cluster of Kubernetes 1.34 gives them, cut to what differs between tests."""
+"""API objects of Kubernetes 1.34, reduced to the fields that differ between tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def time(seconds_ago: float = 0) -> str:
 
 
 def condition(kind: str, status: str = "True", reason: str = "", message: str = "") -> dict[str, Any]:
-    """As the API gives it, with fields that nobody reads here."""
+    """A condition, with fields that are not read."""
     return {
         "type": kind,
         "status": status,
@@ -34,7 +34,7 @@ def condition(kind: str, status: str = "True", reason: str = "", message: str = 
 
 
 def labels(pool: str, **more: str) -> dict[str, str]:
-    """Of the worker of a pool."""
+    """Labels of a worker of a pool."""
     return {
         "app.kubernetes.io/instance": "night",
         "app.kubernetes.io/component": "worker",
@@ -100,7 +100,7 @@ def pod(
 
 
 def ended(code: int, reason: str = "Error", message: str | None = None) -> list[dict[str, Any]]:
-    """Status of a container that has ended."""
+    """Status of a terminated container."""
     state = {"exitCode": code, "reason": reason, "finishedAt": time(60), "containerID": "containerd://1"}
     return [
         {

@@ -1,4 +1,4 @@
-"""Objects as an API server of Kubernetes 1.34 gives them, whole but for uids."""
+"""Recorded objects of an API server of Kubernetes 1.34, without uids."""
 
 from __future__ import annotations
 

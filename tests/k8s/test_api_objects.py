@@ -1,4 +1,4 @@
-"""What is read of the API's objects, and what is passed over."""
+"""Fields of API objects that are read and ignored."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def test_a_job() -> None:
     assert pool.reason.startswith("PodFailurePolicy: Container annotate for pod garage/night-sam3-annotate-gpu")
 
 
-def test_what_a_job_was_told_without_its_secrets() -> None:
+def test_arguments_and_storage_variables_of_a_job() -> None:
     found = Release("night", "garage", {"gpu": msgspec.json.decode(recorded.JOB, type=Job)})
     assert found.arguments == ["--out_top_dir=s3://pictures/out", "--run=night-8b858da8", "--include=$(HOME)*"]
     assert (found.run, found.output_url, found.input_url) == ("night-8b858da8", "s3://pictures/out", "")
     assert found.environment == {"AWS_ENDPOINT_URL_S3": "https://s3.example"}
 
 
-def test_a_job_that_nobody_has_looked_at_yet() -> None:
+def test_a_job_without_a_status() -> None:
     job = msgspec.json.decode(recorded.NEW_JOB, type=Job)
     assert not job.has_ended
     assert (job.status.active, job.status.completed_indexes, job.status.conditions) == (0, "", [])
@@ -52,7 +52,7 @@ def test_a_pod_that_was_killed() -> None:
     assert last_words(pod) == "OOMKilled, exit 137"
 
 
-def test_a_pod_that_was_evicted_says_why_once() -> None:
+def test_the_reason_of_an_eviction_is_given_once() -> None:
     pod = a_pod(recorded.EVICTED)
     assert has_condition(pod.status.conditions, "DisruptionTarget")
     assert last_words(pod) == (
@@ -60,7 +60,7 @@ def test_a_pod_that_was_evicted_says_why_once() -> None:
     )
 
 
-def test_a_pod_that_is_no_worker_and_has_not_started() -> None:
+def test_a_pending_pod_that_is_not_a_worker() -> None:
     pod = a_pod(recorded.CREATING)
     assert (pod.pool, pod.index, pod.terminated) == ("", None, None)
     assert pod.waiting is not None
@@ -68,7 +68,7 @@ def test_a_pod_that_is_no_worker_and_has_not_started() -> None:
     assert pod.metadata.deletion_timestamp is None
 
 
-def test_a_running_pod_neither_waits_nor_has_ended() -> None:
+def test_a_running_pod_is_neither_waiting_nor_terminated() -> None:
     pod = a_pod(recorded.CREATING.replace(b'"waiting"', b'"running"'))
     assert (pod.waiting, pod.terminated) == (None, None)
 
@@ -79,14 +79,14 @@ def test_an_event() -> None:
     assert event.involved_object.name == "night-sam3-annotate-gpu-66b16f5e"
 
 
-def test_a_node_whose_kubelet_is_silent() -> None:
+def test_a_node_whose_kubelet_does_not_report() -> None:
     node = msgspec.json.decode(recorded.NODE, type=Node)
     assert not node.is_ready
     assert msgspec.json.decode(recorded.NODE.replace(b'"Unknown"', b'"True"'), type=Node).is_ready
 
 
 @pytest.mark.parametrize("status", ["False", "Unknown"])
-def test_a_condition_that_is_not_true_is_none(status: str) -> None:
+def test_a_condition_must_be_true(status: str) -> None:
     assert not has_condition([Condition(type="Ready", status=status)], "Ready")
     assert not has_condition([Condition(type="Other", status="True")], "Ready")
 

@@ -1,4 +1,4 @@
-"""The border to the API server, against recorded answers over real HTTP."""
+"""The client of the API server, against recorded answers over real HTTP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_lists_are_read_page_by_page(api: Api) -> None:
     assert "continue=2" in api.asked[2]
 
 
-def test_only_what_is_asked_for(api: Api) -> None:
+def test_selectors(api: Api) -> None:
     api.jobs, api.pods = [job("gpu"), job("cpu")], []
     cluster = Cluster()
     assert [one.metadata.name for one in cluster.jobs("sam3-annotate/pool=cpu")] == ["night-cpu-0a1b2c3d"]
@@ -48,7 +48,7 @@ def test_one_node_or_none(api: Api) -> None:
     assert Cluster().node("gone") is None
 
 
-def test_a_job_is_suspended_and_one_that_is_gone_is_none(api: Api) -> None:
+def test_suspending_a_missing_job_is_no_error(api: Api) -> None:
     api.jobs = [job("gpu")]
     Cluster().suspend("gone")
     Cluster().suspend("night-gpu-0a1b2c3d")
@@ -72,9 +72,7 @@ REFUSALS: dict[str, tuple[tuple[int, bytes], type[AnnotateError], str]] = {
 
 
 @pytest.mark.parametrize(("answer", "error", "words"), REFUSALS.values(), ids=REFUSALS)
-def test_refusals_and_failures_become_ours(
-    api: Api, answer: tuple[int, bytes], error: type[AnnotateError], words: str
-) -> None:
+def test_api_errors_are_mapped(api: Api, answer: tuple[int, bytes], error: type[AnnotateError], words: str) -> None:
     api.answer = answer
     cluster = Cluster()
     for ask in (
@@ -88,7 +86,7 @@ def test_refusals_and_failures_become_ours(
         assert caught.value.exit_code == (78 if error is ConfigurationError else 75)
 
 
-def test_a_refusal_says_what_is_missing(api: Api) -> None:
+def test_a_refusal_names_the_missing_permission(api: Api) -> None:
     api.refused = {"jobs"}
     with pytest.raises(ConfigurationError, match="refuses to patch jobs in namespace garage: jobs is forbidden"):
         Cluster().suspend("x")
@@ -107,13 +105,13 @@ def test_logs_line_by_line(api: Api) -> None:
     assert list(cluster.log("not started", follow=False, tail=None)) == []
 
 
-def test_lines_are_whole_where_blocks_are_not(api: Api) -> None:
+def test_lines_are_joined_across_blocks(api: Api) -> None:
     lines = [f"{number:05d} {'x' * 70} é" for number in range(5000)]
     api.logs = {"long": "\n".join(lines).encode()}
     assert list(Cluster().log("long", follow=False, tail=None)) == lines
 
 
-def test_nobody_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_api_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path, "http://127.0.0.1:1")))
     with pytest.raises(ClusterError, match=r"API server http://127\.0\.0\.1:1 is unreachable"):
         Cluster().job("x")
@@ -140,16 +138,14 @@ def in_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("in_a_pod")
-def test_in_a_pod_it_is_the_pods_own_cluster_and_namespace() -> None:
+def test_a_pod_uses_its_service_account() -> None:
     assert Cluster().namespace == "night"
     assert client.Configuration.get_default_copy().host == "https://10.0.0.1:443"
     assert Cluster("other").namespace == "other"
 
 
 @pytest.mark.usefixtures("in_a_pod")
-def test_in_a_pod_a_kubeconfig_goes_first_as_it_does_for_helm(
-    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kubeconfig_takes_precedence_in_a_pod(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Cluster().namespace == "garage"
     assert Cluster(context="there").namespace == "default"
     monkeypatch.delenv("KUBECONFIG")
@@ -186,6 +182,6 @@ def test_without_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         Cluster()
 
 
-def test_a_context_that_is_not_there(api: Api) -> None:
+def test_a_missing_context(api: Api) -> None:
     with pytest.raises(ConfigurationError, match="nowhere"):
         Cluster(context="nowhere")

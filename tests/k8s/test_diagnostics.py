@@ -1,4 +1,4 @@
-"""What keeps pods from working, in a sentence each."""
+"""Diagnostics of pods, one sentence each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def found(pods: Iterable[Pod], *, events: Iterable[Event] = (), ready: str = "Tr
     return list(find_diagnostics(pods, events, OURS, lambda name: node(name, ready=ready), NOW))
 
 
-def test_pods_that_fit_nowhere_are_counted_by_reason() -> None:
+def test_unschedulable_pods_are_counted_by_reason() -> None:
     reason = condition(
         "PodScheduled", "False", "Unschedulable", "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
     )
@@ -56,7 +56,7 @@ def test_each_pool_and_reason_is_a_sentence() -> None:
     ]
 
 
-def test_pods_on_their_way_are_no_news() -> None:
+def test_starting_pods_are_not_reported() -> None:
     scheduled = condition("PodScheduled")
     assert found([pod(0, "Pending", containerStatuses=waiting("ContainerCreating", ""), conditions=[scheduled])]) == []
     assert found([pod(0), pod(1, "Succeeded"), pod(2, "Failed")]) == []
@@ -68,12 +68,12 @@ def test_long_messages_are_cut_and_on_one_line() -> None:
     assert len(told) == len("1 pod of pool gpu cannot start, CreateContainerError: ") + 300
 
 
-def test_a_secret_that_is_not_there() -> None:
+def test_a_missing_secret() -> None:
     pods = [pod(0, "Pending", containerStatuses=waiting("CreateContainerConfigError", 'secret "keys" not found'))]
     assert found(pods) == ['1 pod of pool gpu cannot start, CreateContainerConfigError: secret "keys" not found']
 
 
-def test_pods_that_do_not_go_name_their_dead_node() -> None:
+def test_late_deletions_name_the_unresponsive_node() -> None:
     stuck = [pod(index, deleted=time(120)) for index in range(2)]
     (told,) = found(stuck, ready="Unknown")
     assert told.startswith(
@@ -83,13 +83,13 @@ def test_pods_that_do_not_go_name_their_dead_node() -> None:
     assert found([pod(0, deleted=time(1))], ready="Unknown") == [], "it may still answer"
 
 
-def test_a_node_that_is_gone_or_may_not_be_seen_looks_dead() -> None:
+def test_a_missing_or_forbidden_node_is_unresponsive() -> None:
     stuck = [pod(0, deleted=time(120)), pod(1, node="", deleted=time(120))]
     (told,) = find_diagnostics(stuck, [], OURS, lambda name: None, NOW)
     assert told.startswith("node gpu-0 is not responding; 1 pod on it")
 
 
-def test_a_silent_node_whose_pods_may_be_at_work() -> None:
+def test_a_node_that_does_not_report_with_running_pods() -> None:
     silent = [condition("Ready", "False"), condition("ContainersReady")]
     assert found([pod(0, conditions=silent)]) == [
         "node gpu-0 does not report its status; 1 pod on it may still be running"
@@ -104,7 +104,7 @@ def event(job: str, message: str, reason: str = "FailedCreate") -> Event:
     return Event(involved_object=Reference(kind="Job", name=job), reason=reason, message=message)
 
 
-def test_jobs_that_may_not_create_pods_the_newest_reason_of_ours() -> None:
+def test_the_newest_reason_why_a_job_cannot_create_pods() -> None:
     events = [
         event("night-gpu-0a1b2c3d", "is forbidden: violates PodSecurity"),
         event("night-gpu-0a1b2c3d", "is forbidden: exceeded quota"),

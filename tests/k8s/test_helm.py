@@ -1,4 +1,4 @@
-"""The border to Helm: where the chart is, how the program is called, and what its errors become."""
+"""The client of Helm: location of the chart, arguments and error mapping."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     return write
 
 
-def test_the_chart_is_that_of_the_checkout_unless_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_chart_is_the_one_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_chart(None) == str(CHECKOUT_CHART)
     assert find_chart("oci://registry.example/chart") == "oci://registry.example/chart"
     monkeypatch.setattr(helm, "CHECKOUT_CHART", tmp_path)
@@ -45,13 +45,13 @@ def test_without_helm(program: Program) -> None:
     assert caught.value.exit_code == 78
 
 
-def test_a_helm_that_this_user_may_not_run(program: Program) -> None:
+def test_helm_without_execute_permission(program: Program) -> None:
     program("exit 0").chmod(0o644)
     with pytest.raises(ConfigurationError, match="the program helm is not on the PATH"):
         Helm("garage").uninstall("night")
 
 
-def test_what_it_is_called_with(program: Program) -> None:
+def test_arguments_of_helm(program: Program) -> None:
     called = program('printf "%s\\n" "$@" > "$0.called"').with_name("helm.called")
     Helm("garage", "here").set("night", "./chart", {"pools.gpu.suspend": True, "run.name": "a,b"})
     assert called.read_text().splitlines() == [
@@ -67,13 +67,13 @@ ERRORS: dict[str, tuple[str, type[AnnotateError], int]] = {
     "--set": ('Error: failed to parse --set data: key "x" has no value', UsageError, 2),
     "no chart": ('Error: path "./chart" not found', UsageError, 2),
     "no rights": ('Error: secrets is forbidden: User "me" cannot list resource', UsageError, 2),
-    "out of reach": ("Error: kubernetes cluster unreachable: connection refused", HelmError, 75),
+    "unreachable": ("Error: kubernetes cluster unreachable: connection refused", HelmError, 75),
     "another at it": ("Error: UPGRADE FAILED: another operation is in progress", HelmError, 75),
 }
 
 
 @pytest.mark.parametrize(("told", "error", "code"), ERRORS.values(), ids=ERRORS)
-def test_what_helm_says_is_passed_on_in_one_line(
+def test_errors_of_helm_are_mapped_and_on_one_line(
     program: Program, told: str, error: type[AnnotateError], code: int
 ) -> None:
     program(f"echo working; echo {shlex.quote(told)} >&2; echo '  and more' >&2; exit 1")
@@ -91,7 +91,7 @@ def test_a_release_that_is_not_installed_has_no_values(program: Program) -> None
 
 
 @pytest.mark.parametrize(("told", "values"), [("null", {}), ('{"run": {"name": "x"}}', {"run": {"name": "x"}})])
-def test_values_that_were_given(program: Program, told: str, values: object) -> None:
+def test_values_given_by_the_user(program: Program, told: str, values: object) -> None:
     program(f"echo '{told}'")
     assert Helm("garage").given_values("night") == values
 
@@ -105,13 +105,13 @@ def test_versions_of_charts(program: Program) -> None:
     assert Helm("garage").version_of("oci://registry.example/chart") == "0.3.0-rc.1"
 
 
-def test_a_number_where_text_is_wanted_is_told_how_to_be_given(program: Program) -> None:
+def test_the_error_for_a_number_names_set_string(program: Program) -> None:
     program("""echo "Error: values don't meet the schema(s): at '/run/name': got number, want string" >&2; exit 1""")
     with pytest.raises(UsageError, match=r"want string\. Give a string that looks like a number by --set_string KEY"):
         Helm("garage").render("night", "./chart", ())
 
 
-def test_a_helm_that_hangs(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_helm_times_out(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(helm, "_TIMEOUT_S", 0.2)
     program("exec /bin/sleep 60")
     with pytest.raises(HelmError, match="helm uninstall timed out after"):

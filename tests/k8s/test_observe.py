@@ -1,4 +1,4 @@
-"""One look at a release: the API server over HTTP, the storage in a real folder."""
+"""Observation of a release: the API server over HTTP, the storage in a real folder."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-def test_progress_is_what_the_storage_says(api: Api, run: Run) -> None:
+def test_progress_comes_from_storage(api: Api, run: Run) -> None:
     api.jobs = [job("gpu", args=told(f"file://{run.store.url}"), ready=1, active=2)]
     found = observe(Cluster(), "night", {})
     assert found.progress is not None
@@ -60,13 +60,13 @@ def test_progress_is_what_the_storage_says(api: Api, run: Run) -> None:
     assert observe(Cluster(), "night", {}).state == "complete"
 
 
-def test_before_the_run_has_begun_nothing_is_wrong(api: Api, tmp_path: Path) -> None:
+def test_no_warning_before_the_run_has_begun(api: Api, tmp_path: Path) -> None:
     api.jobs = [job("gpu", args=told(f"file://{tmp_path}/out"), active=2)]
     found = observe(Cluster(), "night", {})
     assert (found.state, found.progress, found.warnings) == ("starting", None, ())
 
 
-def test_an_output_on_a_volume_is_not_asked_for(api: Api) -> None:
+def test_an_output_on_a_volume_is_not_read(api: Api) -> None:
     api.jobs = [job("gpu", args=told("/volumes/results/out"), ready=1, active=2)]
     found = observe(Cluster(), "night", {})
     assert (found.state, found.progress, found.output) == ("working", None, "/volumes/results/out")
@@ -81,7 +81,7 @@ def test_an_output_that_cannot_be_read_is_a_warning(api: Api) -> None:
     assert warning.startswith("the output s3://pictures/out cannot be read from here: ")
 
 
-def test_what_is_in_the_way_is_asked_of_the_cluster(api: Api) -> None:
+def test_diagnostics_come_from_the_cluster(api: Api) -> None:
     api.jobs = [job("gpu", args=told("/volumes/results"), active=1)]
     api.pods = [LATE_POD]
     api.nodes = {"gpu-0": {"metadata": {"name": "gpu-0"}, "status": {"conditions": [condition("Ready", "Unknown")]}}}
@@ -91,7 +91,7 @@ def test_what_is_in_the_way_is_asked_of_the_cluster(api: Api) -> None:
     assert quota == "Job night-gpu-0a1b2c3d cannot create pods: exceeded quota"
 
 
-def test_an_old_event_is_no_news_once_the_pods_are_there(api: Api) -> None:
+def test_old_events_are_ignored_once_no_pod_is_missing(api: Api) -> None:
     api.events = [event("night-gpu-0a1b2c3d")]
     for changes in ({"active": 2}, {"active": 1, "succeeded": 6, "failedIndexes": "7"}, {"conditions": (DONE,)}):
         api.jobs = [job("gpu", args=told("/volumes/results"), **changes)]
@@ -100,7 +100,7 @@ def test_an_old_event_is_no_news_once_the_pods_are_there(api: Api) -> None:
     assert len(observe(Cluster(), "night", {}).warnings) == 1
 
 
-def test_who_may_not_see_events_and_nodes_goes_without(api: Api) -> None:
+def test_events_and_nodes_are_optional(api: Api) -> None:
     api.jobs = [job("gpu", args=told("/volumes/results"), active=1)]
     api.pods = [LATE_POD]
     api.refused = {"events", "nodes"}
@@ -108,14 +108,14 @@ def test_who_may_not_see_events_and_nodes_goes_without(api: Api) -> None:
     assert dead.startswith("node gpu-0 is not responding")
 
 
-def test_who_may_not_see_pods_is_told(api: Api) -> None:
+def test_forbidden_pods_are_an_error(api: Api) -> None:
     api.jobs = [job("gpu")]
     api.refused = {"pods"}
     with pytest.raises(ConfigurationError, match="refuses to list pods in namespace garage"):
         observe(Cluster(), "night", {})
 
 
-def test_of_two_jobs_of_a_pool_the_newer_counts(api: Api) -> None:
+def test_the_newest_job_of_a_pool_counts(api: Api) -> None:
     older, newer = job("gpu", args=told("/volumes/old")), job("gpu", args=told("/volumes/new"))
     for order in ([older, newer], [newer, older]):
         api.jobs = [_created(one, "2026-01-31T10:00:00Z" if one is older else "2026-01-31T11:00:00Z") for one in order]
@@ -128,7 +128,7 @@ def _created(one: Any, when: str) -> dict[str, Any]:
     return raw
 
 
-def test_a_release_that_is_not_there(api: Api) -> None:
+def test_a_missing_release_is_a_usage_error(api: Api) -> None:
     api.jobs = [job("gpu")]
     with pytest.raises(UsageError, match="namespace garage has no Jobs of a release other"):
         observe(Cluster(), "other", {})

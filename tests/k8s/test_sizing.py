@@ -1,4 +1,4 @@
-"""Indexes, pods, hours and money."""
+"""Indexes, pods, hours and cost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ rates = st.builds(
 
 
 @given(st.integers(0, 10**9), st.dictionaries(st.sampled_from(["gpu", "cpu"]), rates, min_size=1))
-def test_every_image_is_somebodys_and_the_money_adds_up(images: int, pools: dict[str, PoolRate]) -> None:
+def test_images_and_costs_add_up(images: int, pools: dict[str, PoolRate]) -> None:
     found = size(images, pools)
     assert found.hours is not None
     assert abs(sum(pool.images or 0 for pool in found.pools.values()) - images) <= len(pools)
@@ -34,7 +34,7 @@ def test_every_image_is_somebodys_and_the_money_adds_up(images: int, pools: dict
 
 
 @given(st.integers(1, 10**9), rates, rates, st.floats(0.1, 1000))
-def test_hours_are_kept_with_no_pod_too_many(images: int, gpu: PoolRate, cpu: PoolRate, hours: float) -> None:
+def test_hours_are_met_with_the_fewest_pods(images: int, gpu: PoolRate, cpu: PoolRate, hours: float) -> None:
     found = size(images, {"gpu": gpu, "cpu": cpu}, hours)
     assert found.hours is not None
     assert found.hours <= hours * (1 + 1e-9)
@@ -59,7 +59,7 @@ def test_a_pool_with_a_job_keeps_its_indexes() -> None:
     assert found.hours == pytest.approx(11.57, abs=0.01), "it is told when it takes longer than asked for"
 
 
-def test_without_a_rate_the_values_stay() -> None:
+def test_values_are_unchanged_without_rates() -> None:
     found = size(1000, {"gpu": PoolRate(2, 8, 60.0), "cpu": PoolRate(3, 9)})
     assert (found.hours, found.cost) == (None, None)
     assert [(pool.parallelism, pool.completions) for pool in found.pools.values()] == [(2, 8), (3, 9)]
@@ -67,7 +67,7 @@ def test_without_a_rate_the_values_stay() -> None:
         size(1000, {"gpu": PoolRate(2, 8, 60.0), "cpu": PoolRate(3, 9)}, hours=1)
 
 
-def test_no_pod_at_all_is_no_plan() -> None:
+def test_zero_pods_are_refused() -> None:
     with pytest.raises(UsageError, match="no pool has a pod"):
         size(1000, {"gpu": PoolRate(0, 8, 60.0)})
 
@@ -75,7 +75,7 @@ def test_no_pod_at_all_is_no_plan() -> None:
 @pytest.mark.parametrize(
     ("price", "most", "words"), [(4.0, 1.0, "cost 18.52, --max_cost is 1.00"), (None, 1.0, "give")]
 )
-def test_too_much_money_is_refused(price: float | None, most: float, words: str) -> None:
+def test_a_higher_cost_is_refused(price: float | None, most: float, words: str) -> None:
     sizes = size(1_000_000, {"gpu": PoolRate(2, 8, 60.0, price)})
     shown = Submission(release="night", namespace="garage", run="night-1", images=1_000_000, sizes=sizes)
     with pytest.raises(UsageError, match=words):

@@ -1,4 +1,4 @@
-"""What a release is said to do: its state, its pools, its failures with last words."""
+"""Status of a release: state, pools, failures with reasons."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ STATES: dict[str, tuple[dict[str, Job], RunProgress | None]] = {
 
 
 @pytest.mark.parametrize(("state", "seen"), STATES.items(), ids=STATES)
-def test_what_the_storage_says_goes_before_what_jobs_say(
-    state: str, seen: tuple[dict[str, Job], RunProgress | None]
-) -> None:
+def test_the_state_in_storage_takes_precedence(state: str, seen: tuple[dict[str, Job], RunProgress | None]) -> None:
     jobs, told = seen
     assert release_status(release(**jobs), [], told, []).state == state
 
@@ -51,7 +49,7 @@ UNSEEN = {
 
 
 @pytest.mark.parametrize("other", UNSEEN.values(), ids=UNSEEN)
-def test_one_pool_that_is_complete_is_the_end_of_both(other: Job) -> None:
+def test_one_complete_pool_completes_the_release(other: Job) -> None:
     found = release_status(release(cpu=job("cpu", conditions=COMPLETE), gpu=other), [], None, [])
     assert found.state == "ended_unseen"
     _raise_on_failure(found)
@@ -68,7 +66,7 @@ EXITS: dict[str, type[Exception] | None] = {
 
 
 @pytest.mark.parametrize(("state", "error"), EXITS.items(), ids=EXITS)
-def test_the_exit_code_tells_how_it_ended(state: str, error: type[Exception] | None) -> None:
+def test_exit_codes_of_final_states(state: str, error: type[Exception] | None) -> None:
     jobs, told = STATES[state]
     found = release_status(release(**jobs), [], told, [])
     if error is None:
@@ -78,7 +76,7 @@ def test_the_exit_code_tells_how_it_ended(state: str, error: type[Exception] | N
         _raise_on_failure(found)
 
 
-def test_failed_otherwise_is_no_configuration() -> None:
+def test_other_failures_are_worker_errors() -> None:
     jobs = {"cpu": job("cpu", conditions=(condition("Failed", "True", "MaxFailedIndexesExceeded", "too many"),))}
     dead = pod(0, "Failed", pool="cpu", containerStatuses=ended(70, message="DeviceError, exit 70: no GPU\n"))
     with pytest.raises(WorkerError, match="DeviceError, exit 70: no GPU"):
@@ -95,7 +93,7 @@ def test_failures_final_ones_first_then_the_newest() -> None:
     assert not any(one.is_final for one in shown[1:])
 
 
-def test_nothing_is_tried_again_once_the_job_has_failed() -> None:
+def test_all_failures_of_a_failed_job_are_final() -> None:
     jobs = {"gpu": job("gpu", conditions=FAILED), "cpu": job("cpu", ready=1, failedIndexes="1-2")}
     dead = [pod(index, "Failed", pool=pool, reason="Evicted") for pool in ("gpu", "cpu") for index in range(3)]
     shown = release_status(release(**jobs), dead, None, []).failures
@@ -125,7 +123,7 @@ def test_the_state_of_a_pool(state: str, seen: Job) -> None:
     assert release_status(release(gpu=seen), [], None, []).pools["gpu"].state == state
 
 
-def test_pools_in_order_and_what_was_found_to_be_in_the_way() -> None:
+def test_pools_are_sorted_and_warnings_are_kept() -> None:
     found = release_status(release(gpu=job("gpu"), cpu=job("cpu", conditions=FAILED)), [], None, iter(["one", "two"]))
     assert list(found.pools) == ["cpu", "gpu"]
     assert found.pools["cpu"].reason == "PodFailurePolicy: exit code 78"
@@ -162,7 +160,7 @@ LAST_WORDS = {
 
 
 @pytest.mark.parametrize(("status", "words"), LAST_WORDS.values(), ids=LAST_WORDS)
-def test_last_words(status: dict[str, Any], words: str) -> None:
+def test_the_reason_why_a_pod_ended(status: dict[str, Any], words: str) -> None:
     assert last_words(pod(0, "Failed", **status)) == words
 
 

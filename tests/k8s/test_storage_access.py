@@ -1,4 +1,4 @@
-"""Storage of a release, opened on a machine that is not in the cluster."""
+"""Access to the storage of a release from outside the cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What submit finds out: the next pass of a run, what is left to do, its plan."""
+"""Submission: next pass, work left and plan."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def release_of(source: Path, target: Path, run: str = "night-1a2b3c4d", *flags: 
     return release(cpu=job("cpu", args=arguments))
 
 
-def test_a_run_that_has_not_ended_goes_on(tmp_path: Path) -> None:
+def test_an_unfinished_run_is_resumed(tmp_path: Path) -> None:
     assert next_pass(release_of(tmp_path, tmp_path), HERE) is None
 
 
@@ -51,12 +51,12 @@ def test_a_run_that_has_ended_is_followed_by_the_next(
     assert next_pass(release_of(tmp_path, tmp_path, run), HERE) == following
 
 
-def test_a_pass_whose_place_another_run_took_has_ended_too(tmp_path: Path) -> None:
+def test_a_superseded_run_has_ended(tmp_path: Path) -> None:
     write_ended_run(tmp_path, "night-1a2b3c4d", RunEnd(outcome="superseded", by="x", superseded_by="other"))
     assert next_pass(release_of(tmp_path, tmp_path), HERE) == "night-2"
 
 
-def test_work_is_counted_without_a_trace_and_planned_on_demand(scenes: Path, tmp_path: Path) -> None:
+def test_counting_writes_nothing_and_planning_is_idempotent(scenes: Path, tmp_path: Path) -> None:
     submitted = release_of(scenes, tmp_path / "out", "night-1a2b3c4d", "--supersede", "--limit=5", "--device=cuda")
     assert find_work(submitted, HERE).images == 5
     assert not (tmp_path / "out").exists()
@@ -116,7 +116,7 @@ def test_the_plan_has_shards_for_every_index(tmp_path: Path) -> None:
     assert [beat.key.rpartition("/")[2].startswith("plan-00000-") for beat in beats] == [True]
 
 
-def test_an_input_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_input(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such input folder"):
         find_work(release_of(tmp_path / "in", tmp_path / "out"), HERE)
 
@@ -127,7 +127,7 @@ def test_a_run_of_that_name_with_other_options(scenes: Path, tmp_path: Path) -> 
         make_plan(release_of(scenes, tmp_path / "out", "night-1a2b3c4d", "--image_mode=none"), HERE, num_indexes=1)
 
 
-def test_options_of_this_machine_take_the_place_of_the_pods_secrets(scenes: Path, tmp_path: Path) -> None:
+def test_options_of_this_machine_replace_the_secrets_of_the_pods(scenes: Path, tmp_path: Path) -> None:
     secret = "--input_storage_options=/secrets/input/storage_options.json"
     submitted = release_of(scenes, tmp_path / "out", "night-1a2b3c4d", secret)
     assert find_work(submitted, HERE).images == 10

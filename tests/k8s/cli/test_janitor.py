@@ -1,4 +1,4 @@
-"""The janitor: it waits for the end of the run, then for the Jobs, and suspends what is left."""
+"""The janitor waits for the end of the run and suspends unfinished Jobs."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def end(folder: Path) -> None:
     begin(folder).write_end(RunEnd(outcome="succeeded", by="x"))
 
 
-def test_it_waits_for_the_beginning_and_the_end(tmp_path: Path) -> None:
+def test_the_janitor_waits_for_begin_and_end(tmp_path: Path) -> None:
     clock = EventfulClock(events=[lambda: None, lambda: begin(tmp_path), lambda: None, lambda: end(tmp_path)])
     wait_for_end(LocalStore(tmp_path, "janitor"), RUN, clock)
     assert clock.waits == [POLL_S] * 4
 
 
-def test_it_outlives_outages_of_the_storage(tmp_path: Path) -> None:
+def test_the_janitor_retries_storage_outages(tmp_path: Path) -> None:
     end(tmp_path)
     clock = JumpingClock()
     store = RefusingStore(tmp_path, StorageError("out of reach"), ObjectRefusedError("permission denied"))
@@ -72,12 +72,12 @@ def test_it_outlives_outages_of_the_storage(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "error", [CredentialsRefusedError("InvalidAccessKeyId"), RunConflictError("is not of this version")]
 )
-def test_what_no_wait_mends_ends_it(tmp_path: Path, error: AnnotateError) -> None:
+def test_permanent_errors_end_the_janitor(tmp_path: Path, error: AnnotateError) -> None:
     with pytest.raises(type(error), match=str(error)):
         wait_for_end(RefusingStore(tmp_path, error), RUN, JumpingClock())
 
 
-def test_jobs_may_end_by_themselves_first(api: Api) -> None:
+def test_jobs_get_a_grace_period(api: Api) -> None:
     api.jobs = [job("gpu"), job("cpu")]
     done = job("gpu", conditions=(condition("Complete"),))
     clock = EventfulClock(events=[lambda: api.jobs.__setitem__(0, done)])
@@ -87,13 +87,13 @@ def test_jobs_may_end_by_themselves_first(api: Api) -> None:
 
 
 @pytest.mark.parametrize("status", [{"suspend": True}, {"conditions": (condition("Failed"),)}])
-def test_what_needs_no_suspension_is_left_alone(api: Api, status: dict[str, object]) -> None:
+def test_ended_and_suspended_jobs_are_not_patched(api: Api, status: dict[str, object]) -> None:
     api.jobs = [job("gpu", **status)]
     assert suspend_unfinished(Cluster(), [GPU], JumpingClock()) == []
     assert api.patched == []
 
 
-def test_it_outlives_outages_of_the_api_server(api: Api) -> None:
+def test_the_janitor_retries_outages_of_the_api_server(api: Api) -> None:
     api.jobs = [job("gpu")]
 
     def fail() -> None:
@@ -118,7 +118,7 @@ def arguments(output: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_as_its_pod_calls_it(api: Api, tmp_path: Path) -> None:
+def test_the_command_of_the_janitor_pod(api: Api, tmp_path: Path) -> None:
     api.jobs = [job("gpu"), job("cpu", conditions=(condition("Complete"),))]
     end(tmp_path / "out")
     assert run_cli(arguments(tmp_path / "out")) == 0
@@ -126,9 +126,7 @@ def test_as_its_pod_calls_it(api: Api, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_role_that_is_not_granted_is_a_configuration(
-    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_role_is_a_configuration_error(api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     end(tmp_path / "out")
     api.refused = {"jobs"}
     assert run_cli(arguments(tmp_path / "out")) == 78

@@ -1,4 +1,4 @@
-"""`suspend`, `resume`, `scale` and `cancel`, as far as they come without Helm: what they refuse, and whom they ask."""
+"""`suspend`, `resume`, `scale` and `cancel`: refusals and confirmation, before Helm is called."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ esac
 
 
 @pytest.mark.parametrize("arguments", [["suspend"], ["resume"], ["scale", "--parallelism=8"]], ids=" ".join)
-def test_only_the_chart_that_was_installed_changes_a_release(
+def test_another_chart_version_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     helm = tmp_path / "helm"
@@ -90,7 +90,7 @@ def test_only_the_chart_that_was_installed_changes_a_release(
 
 
 @pytest.mark.parametrize("command", ["suspend", "resume"])
-def test_what_kueue_owns_is_left_to_it(api: Api, capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_jobs_of_kueue_are_refused(api: Api, capsys: pytest.CaptureFixture[str], command: str) -> None:
     api.jobs = [job("gpu", suspend=True, queue="night-shift"), job("cpu", queue="night-shift")]
     assert run_cli([command, "night", "--pool=gpu"]) == 2
     assert "release night is in queue night-shift of Kueue, which owns `suspend`" in capsys.readouterr().err
@@ -101,15 +101,13 @@ def test_what_kueue_owns_is_left_to_it(api: Api, capsys: pytest.CaptureFixture[s
     [["suspend", "night"], ["resume", "night"], ["scale", "night", "--parallelism=8"], ["cancel", "night", "--yes"]],
     ids=lambda arguments: arguments[0],
 )
-def test_all_of_them_go_through_helm(api: Api, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+def test_all_commands_need_helm(api: Api, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert run_cli(arguments) == 78
     assert NO_HELM in capsys.readouterr().err
     assert api.patched == []
 
 
-def test_a_person_is_asked_before_anything_is_removed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_cancel_asks_for_confirmation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stdin", Terminal("n\n"))
     assert run_cli(["cancel", "night"]) == 0
     shown = capsys.readouterr().out
@@ -134,10 +132,10 @@ CHOSEN: dict[str, tuple[dict[str, Job], tuple[str, ...], list[str]]] = {
 
 
 @pytest.mark.parametrize(("jobs", "asked", "chosen"), CHOSEN.values(), ids=CHOSEN)
-def test_which_pools(jobs: dict[str, Job], asked: tuple[str, ...], chosen: list[str]) -> None:
+def test_selection_of_pools(jobs: dict[str, Job], asked: tuple[str, ...], chosen: list[str]) -> None:
     assert _chosen(release(**jobs), asked) == chosen
 
 
-def test_a_pool_that_is_off() -> None:
+def test_a_disabled_pool() -> None:
     with pytest.raises(UsageError, match="release night has no pool gpu: it has cpu"):
         _chosen(release(cpu=job("cpu")), ("gpu",))

@@ -1,4 +1,4 @@
-"""`logs`: whose lines are shown, and what each begins with."""
+"""`logs`: selection of pods and prefixes of lines."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ SHOWN: dict[str, tuple[list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize(("flags", "lines"), SHOWN.values(), ids=SHOWN)
-def test_whose_lines(pods: Api, capsys: pytest.CaptureFixture[str], flags: list[str], lines: list[str]) -> None:
+def test_selection_of_pods(pods: Api, capsys: pytest.CaptureFixture[str], flags: list[str], lines: list[str]) -> None:
     assert run_cli(["logs", "night", *flags]) == 0
     assert capsys.readouterr().out.splitlines() == lines
 
 
-def test_followed_together(pods: Api, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_are_followed_concurrently(pods: Api, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["logs", "night", "-f", "--tail", "7"]) == 0
     assert sorted(capsys.readouterr().out.splitlines()) == sorted(["cpu-0 slowly", *SECOND_TRY])
     followed = [path for path in pods.asked if "/log?" in path]
@@ -64,7 +64,7 @@ def test_a_pod_that_cannot_be_followed_does_not_end_the_others(pods: Api, capsys
     assert "cpu-0 Warning: the cluster refuses to get pods/log" in capsys.readouterr().err
 
 
-def test_too_many_to_follow(pods: Api, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_many_pods_to_follow(pods: Api, capsys: pytest.CaptureFixture[str]) -> None:
     pods.pods = [pod(index) for index in range(MAX_FOLLOWED + 1)]
     assert run_cli(["logs", "night", "-f"]) == 2
     assert "51 pods match, --follow takes at most 50: give --index or --pool" in capsys.readouterr().err
@@ -76,7 +76,7 @@ def test_no_such_pod(pods: Api, capsys: pytest.CaptureFixture[str], flags: list[
     assert "release night has no such pods: see `sam3-annotate status night`" in capsys.readouterr().err
 
 
-def test_who_may_not_read_logs(pods: Api, capsys: pytest.CaptureFixture[str]) -> None:
+def test_forbidden_logs(pods: Api, capsys: pytest.CaptureFixture[str]) -> None:
     pods.refused = {"pods"}
     assert run_cli(["logs", "night"]) == 78
     assert "ask for a Role that grants it" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`status` as a person calls it: its screen, its JSON, its exit codes, and how it waits."""
+"""`status`: text, JSON, exit codes and waiting."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ REFUSED = condition("Failed", "True", "PodFailurePolicy", "Container annotate fa
 
 @contextmanager
 def called(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """The command as a process, in a group of its own."""
-    looks_often = "from k8s.cli import status as view; view._INTERVAL_S = 0.2; from job.cli.main import main; main()"
+    """The command in a process group of its own."""
+    fast_polling = "from k8s.cli import status as view; view._INTERVAL_S = 0.2; from job.cli.main import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", looks_often, "status", "night", *arguments],
+        [sys.executable, "-c", fast_polling, "status", "night", *arguments],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -50,7 +50,7 @@ def called(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str
         process.communicate()
 
 
-def test_the_screen_of_one_look(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_prints_once(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     api.jobs = [job("gpu", args=ON_VOLUME, ready=1, active=2)]
     assert run_cli(["status", "night"]) == 0
     assert capsys.readouterr().out.splitlines()[:2] == [
@@ -59,14 +59,14 @@ def test_the_screen_of_one_look(api: Api, capsys: pytest.CaptureFixture[str]) ->
     ]
 
 
-def test_messages_cannot_move_the_cursor(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_in_messages_are_replaced(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     api.jobs = [job("gpu", args=ON_VOLUME)]
     api.pods = [pod(0, "Failed", containerStatuses=ended(70, message="\x1b[2J red"))]
     assert run_cli(["status", "night"]) == 0
     assert "\N{REPLACEMENT CHARACTER}[2J red" in capsys.readouterr().out
 
 
-def test_the_fields_that_programs_read(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fields_of_the_json_output(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     api.jobs = [job("gpu", args=ON_VOLUME, ready=1, active=2)]
     assert run_cli(["status", "night", "-o", "json"]) == 0
     found = msgspec.json.decode(capsys.readouterr().out, type=ReleaseStatus)
@@ -94,14 +94,14 @@ def test_the_exit_code_of_the_pod_decides(
 
 
 ENDS: dict[str, tuple[dict[str, Any], int, str]] = {
-    "complete as far as the Jobs tell": ({"conditions": (condition("Complete"),)}, 0, ""),
-    "what no retry mends": ({"conditions": (REFUSED,)}, 78, "is failed: PodFailurePolicy: Container annotate"),
+    "complete by its Jobs": ({"conditions": (condition("Complete"),)}, 0, ""),
+    "permanent error": ({"conditions": (REFUSED,)}, 78, "is failed: PodFailurePolicy: Container annotate"),
     "anything else": ({"conditions": (condition("Failed", "True", "BackoffLimit", "too often"),)}, 70, "too often"),
 }
 
 
 @pytest.mark.parametrize(("status", "code", "words"), ENDS.values(), ids=ENDS)
-def test_who_waits_gets_the_end_as_exit_code(
+def test_wait_exits_with_the_outcome(
     api: Api, capsys: pytest.CaptureFixture[str], status: dict[str, Any], code: int, words: str
 ) -> None:
     api.jobs = [job("gpu", args=ON_VOLUME, **status)]
@@ -118,11 +118,11 @@ def test_a_run_that_has_ended_with_too_many_failed(
     run.write_end(RunEnd(outcome="too_many_failed", by="x", inputs_listed=6, failed=6))
     api.jobs = [job("gpu", args=[*ON_VOLUME[:1], f"--out_top_dir=file://{tmp_path}/out", ON_VOLUME[2]])]
     assert run_cli(["status", "night", "--wait"]) == 65
-    assert run_cli(["status", "night"]) == 0, "who does not wait has seen what there was to see"
+    assert run_cli(["status", "night"]) == 0, "without --wait a read status is a success"
     assert "more inputs failed than allowed" in capsys.readouterr().out
 
 
-def test_it_waits_until_the_end_whatever_the_api_server_does(api: Api) -> None:
+def test_wait_retries_failures_of_the_api_server(api: Api) -> None:
     api.jobs = [job("gpu", args=ON_VOLUME, ready=1)]
     with called("--wait") as process:
         wait_until(lambda: len(api.asked) > 6)
@@ -133,11 +133,11 @@ def test_it_waits_until_the_end_whatever_the_api_server_does(api: Api) -> None:
         out, err = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "Warning: the API server failed to list jobs in namespace garage: 500" in err
-    assert out.count("Release night in namespace garage") == 2, "at the beginning and at the end"
+    assert out.count("Release night in namespace garage") == 2, "once at begin and once at the end"
 
 
 @pytest.mark.parametrize(("flag", "code"), [("--wait", 75), ("--watch", 0)])
-def test_ctrl_c_is_no_end_of_the_release(api: Api, flag: str, code: int) -> None:
+def test_ctrl_c_is_not_the_end_of_the_release(api: Api, flag: str, code: int) -> None:
     api.jobs = [job("gpu", args=ON_VOLUME, ready=1)]
     with called(flag) as process:
         wait_until(lambda: len(api.asked) > 6)
@@ -150,9 +150,9 @@ def test_ctrl_c_is_no_end_of_the_release(api: Api, flag: str, code: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("answer", "code"), [((403, b""), 78), ((503, b""), 75)], ids=["refused", "out of reach for now"]
+    ("answer", "code"), [((403, b""), 78), ((503, b""), 75)], ids=["refused", "temporarily unreachable"]
 )
-def test_the_first_look_must_succeed(api: Api, answer: tuple[int, bytes], code: int) -> None:
+def test_the_first_request_must_succeed(api: Api, answer: tuple[int, bytes], code: int) -> None:
     api.answer = answer
     assert run_cli(["status", "night", "--wait"]) == code
     assert len(api.asked) == 1
@@ -163,23 +163,23 @@ def test_no_such_release(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Error: namespace garage has no Jobs of a release night: give its name" in capsys.readouterr().err
 
 
-def test_a_storage_that_does_not_answer_is_not_waited_for_and_is_where_the_workers_find_it(api: Api) -> None:
+def test_status_times_out_on_the_silent_endpoint_of_the_workers(api: Api) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = {"name": "AWS_ENDPOINT_URL_S3", "value": f"http://127.0.0.1:{silent.getsockname()[1]}"}
         raw = msgspec.to_builtins(job("gpu", args=[*ON_VOLUME[:1], "--out_top_dir=s3://pictures/out", ON_VOLUME[2]]))
         raw["spec"]["template"]["spec"]["containers"][0]["env"] = [endpoint]
         api.jobs = [raw]
         setting = "import job.storage.s3, k8s.storage_access as access; access.STORAGE_TIMEOUT_S = 2"
-        impatient = f"{setting}; from job.cli.main import main; main()"
+        script = f"{setting}; from job.cli.main import main; main()"
         done = subprocess.run(
-            [sys.executable, "-c", impatient, "status", "night", "-o", "json"],
+            [sys.executable, "-c", script, "status", "night", "-o", "json"],
             env={**os.environ, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "NO_PROXY": "*"},
             capture_output=True,
             text=True,
             timeout=60,
             check=True,
         )
-        assert select.select([silent], [], [], 0)[0], "nobody has knocked"
+        assert select.select([silent], [], [], 0)[0], "no connection was made"
     assert json.loads(done.stdout)["warnings"] == [
         "the output s3://pictures/out cannot be read from here: no answer for 2 s"
     ]

@@ -1,4 +1,4 @@
-"""The screen of `status`, line by line."""
+"""The text output of `status`, line by line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def shown(*warnings: str, told: RunProgress | None = None, pods: Any = (), **job
     return list(lines_of(release_status(release(**jobs), pods, told, warnings)))
 
 
-def test_the_screen() -> None:
+def test_the_text_of_a_working_release() -> None:
     jobs = {"cpu": job("cpu", ready=2, active=2, completedIndexes="0-2", failed=1), "gpu": job("gpu", active=2)}
     told = progress(planned=1000, done=250, failed=2, left=750, images_per_s=2.5, eta_s=300.0)
     dead = pod(4, "Failed", pool="cpu", containerStatuses=ended(75, message="InterruptedRunError, exit 75: stopped"))
@@ -41,7 +41,7 @@ def test_the_screen() -> None:
     ]
 
 
-def test_the_screen_of_a_release_that_has_failed() -> None:
+def test_the_text_of_a_failed_release() -> None:
     reason = condition("Failed", "True", "PodFailurePolicy", "failed with exit code 78")
     dead = pod(0, "Failed", containerStatuses=ended(78, message="ArtifactError, exit 78: no model"))
     assert shown(pods=[dead], gpu=job("gpu", conditions=(reason,), failed=1)) == [
@@ -82,5 +82,5 @@ PROGRESS: dict[str, tuple[RunProgress, list[str]]] = {
 
 @pytest.mark.parametrize(("told", "lines"), PROGRESS.values(), ids=PROGRESS)
 def test_progress(told: RunProgress, lines: list[str]) -> None:
-    screen = shown(told=told, cpu=job("cpu", ready=1))
-    assert screen[2 : screen.index("")] == lines
+    lines_shown = shown(told=told, cpu=job("cpu", ready=1))
+    assert lines_shown[2 : lines_shown.index("")] == lines

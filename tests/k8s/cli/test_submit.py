@@ -1,4 +1,4 @@
-"""What `submit` decides before anything is changed: rendered by the real chart, counted in a real folder."""
+"""Decisions of `submit` before it changes anything: rendered by the real chart, counted in a real folder."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ RATES = (("gpu", 60.0), ("cpu", 0.5))
 
 
 def prepared(places: dict[str, str], *single: str, **flags: Any) -> tuple[Submission, Chart, Work | None]:
-    """What becomes of `submit night --set …`."""
+    """Result of `submit night --set …`."""
     given = [f"--set={key}={value}" for key, value in places.items()] + [f"--set={one}" for one in single]
     return _prepare(HELM, Chart("night", str(CHECKOUT_CHART), tuple(given)), NOTHING_GIVEN | flags)
 
 
 @pytest.fixture
 def places(tmp_path: Path) -> dict[str, str]:
-    """Twelve inputs, and an output that is not there yet."""
+    """Twelve inputs, and a missing output."""
     write_inputs(tmp_path / "in", 12)
     return {"input.url": f"file://{tmp_path}/in", "output.url": f"file://{tmp_path}/out"}
 
@@ -60,7 +60,7 @@ def end(places: dict[str, str], run: str) -> None:
     write_ended_run(Path(places["output.url"].removeprefix("file://")), run)
 
 
-def test_the_work_is_counted_and_nothing_is_changed(places: dict[str, str], tmp_path: Path) -> None:
+def test_counting_work_changes_nothing(places: dict[str, str], tmp_path: Path) -> None:
     shown, chart, work = prepared(places)
     assert work == Work(images=12, is_planned=False)
     assert (shown.release, shown.namespace, shown.images) == ("night", "garage", 12)
@@ -68,7 +68,7 @@ def test_the_work_is_counted_and_nothing_is_changed(places: dict[str, str], tmp_
     assert {name: (pool.completions, pool.parallelism) for name, pool in shown.sizes.pools.items()} == {
         "gpu": (8, 2), "cpu": (8, 2),
     }  # fmt: skip
-    assert not any("--set-json" in argument for argument in chart.arguments), "the values stay as they are"
+    assert not any("--set-json" in argument for argument in chart.arguments), "the values are unchanged"
     assert not (tmp_path / "out").exists()
 
 
@@ -132,20 +132,20 @@ def test_an_input_whose_work_is_done_is_not_empty(
     assert submit_to(api, monkeypatch, *given) == 0
 
 
-def test_the_number_of_inputs_does_not_hide_an_end(places: dict[str, str]) -> None:
+def test_an_ended_run_is_found_with_images_given(places: dict[str, str]) -> None:
     end(places, prepared(places)[0].run)
     shown, _, work = prepared(places, images=5)
     assert (shown.run.startswith("night-2-"), shown.images, work) == (True, 5, None)
 
 
-def test_the_name_of_the_next_pass_is_not_changed_behind_its_back(places: dict[str, str]) -> None:
+def test_a_given_run_name_conflicts_with_the_next_pass(places: dict[str, str]) -> None:
     end(places, prepared(places, "run.name=spring")[0].run)
     with pytest.raises(UsageError, match=r"run spring-\w+ has ended: give another --set run.name, or leave it out"):
         prepared(places, "run.name=spring")
     assert prepared(places, "run.name=summer")[0].run.startswith("summer-")
 
 
-def test_who_gives_the_number_of_inputs_needs_no_storage(
+def test_images_given_need_no_storage(
     places: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("WARNING")
@@ -189,7 +189,7 @@ REFUSED: dict[str, tuple[list[str], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("single", "flags", "words"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_meant(places: dict[str, str], single: list[str], flags: dict[str, Any], words: str) -> None:
+def test_invalid_combinations(places: dict[str, str], single: list[str], flags: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         prepared(places, *single, **flags)
 
@@ -201,7 +201,7 @@ def test_a_release_without_pools_is_not_submitted(tmp_path: Path) -> None:
         _prepare(HELM, Chart("night", str(CHECKOUT_CHART), (f"--values={file}",)), NOTHING_GIVEN)
 
 
-def test_volumes_are_not_looked_into() -> None:
+def test_volumes_are_not_read() -> None:
     shown, _, work = prepared(VOLUMES)
     assert (shown.images, work, shown.sizes.hours) == (None, None, None)
     shown, _, work = prepared(VOLUMES, images=1000, images_per_s=RATES)
@@ -212,7 +212,7 @@ def test_volumes_are_not_looked_into() -> None:
 @pytest.mark.parametrize(
     "flags", [{"images_per_s": RATES}, {"hours": 1.0}, {"max_cost": 5.0}], ids=lambda flags: next(iter(flags))
 )
-def test_figures_need_the_number_of_inputs(flags: dict[str, Any]) -> None:
+def test_rates_need_the_number_of_inputs(flags: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"are on a volume, .* give the number of inputs by --images"):
         prepared(VOLUMES, **flags)
 
@@ -226,7 +226,7 @@ def test_a_number_of_a_pool(text: str, found: tuple[str, float]) -> None:
 
 
 @pytest.mark.parametrize("text", ["60", "gpu", "gpu=", "tpu=60", "gpu=many", "gpu=-1", "gpu=inf", "gpu=nan", "gpu=1=2"])
-def test_no_number_of_a_pool(text: str) -> None:
+def test_invalid_numbers_of_a_pool(text: str) -> None:
     with pytest.raises(click.BadParameter, match=r"is not a pool and a number, such as gpu=60 or cpu=0\.8"):
         PerPool().convert(text, None, None)
 
@@ -237,7 +237,7 @@ def submission(cost: float | None, images: int | None = 1_000_000) -> Submission
     return Submission(release="night", namespace="garage", run="night-1a2b3c4d", images=images, sizes=sizes)
 
 
-def test_what_it_may_cost() -> None:
+def test_max_cost() -> None:
     _check_cost(submission(100.0), 100.0)
     _check_cost(submission(0.0), 0.0)
     with pytest.raises(UsageError, match=r"1,000,000 images cost 100\.01, --max_cost is 100\.00: nothing was changed"):
@@ -255,7 +255,7 @@ def test_the_table() -> None:
     ]
 
 
-def test_the_table_without_figures() -> None:
+def test_the_table_without_rates() -> None:
     pools = {"cpu": PoolSize(completions=8, parallelism=2)}
     shown = msgspec.structs.replace(submission(None, None), sizes=Sizes(pools=pools))
     assert list(_lines(shown)) == [
@@ -266,7 +266,7 @@ def test_the_table_without_figures() -> None:
     ]
 
 
-def test_what_is_installed_comes_before_what_is_given_now(places: dict[str, str], tmp_path: Path) -> None:
+def test_given_values_take_precedence_over_installed_ones(places: dict[str, str], tmp_path: Path) -> None:
     installed: Values = {"run": {"name": "night-2"}, "selection": {"limit": 7}}
     file = tmp_path / "values.yaml"
     file.write_text("selection: {limit: 5}")
@@ -283,7 +283,7 @@ def test_what_is_installed_comes_before_what_is_given_now(places: dict[str, str]
     assert not Path(chart.arguments[0].removeprefix("--values=")).exists(), "values may hold what is nobody's business"
 
 
-def test_a_run_at_work_keeps_its_indexes(places: dict[str, str]) -> None:
+def test_a_running_run_keeps_its_indexes(places: dict[str, str]) -> None:
     nested = {"input": {"url": places["input.url"]}, "output": {"url": places["output.url"]}}
     helm = LibraryHelm("garage", installed=merged(nested, {"pools": {"gpu": {"completions": 40}}}))
     flags = NOTHING_GIVEN | {"images_per_s": RATES, "images": 100_000_000, "hours": 10.0}
@@ -293,7 +293,7 @@ def test_a_run_at_work_keeps_its_indexes(places: dict[str, str]) -> None:
     single = ("annotation.confidenceThreshold=0.5",)
     with _chart(helm, "night", {"files": (), "single": single, "texts": (), "chart": None}) as chart:
         pools = _prepare(helm, chart, flags)[0].sizes.pools
-    assert (pools["gpu"].completions, pools["gpu"].parallelism) == (925, 47), "another run has other Jobs anyway"
+    assert (pools["gpu"].completions, pools["gpu"].parallelism) == (925, 47), "another run has other Jobs"
 
 
 def test_text_that_looks_like_a_number() -> None:
@@ -324,26 +324,26 @@ STUCK: dict[str, tuple[Release, list[Job], str]] = {
 
 
 @pytest.mark.parametrize(("submitted", "jobs"), GOES_ON.values(), ids=GOES_ON)
-def test_jobs_that_go_on(api: Api, submitted: Release, jobs: list[Job]) -> None:
+def test_jobs_that_can_resume(api: Api, submitted: Release, jobs: list[Job]) -> None:
     api.jobs = jobs
     check_jobs_can_resume(Cluster(), submitted)
 
 
 @pytest.mark.parametrize(("submitted", "jobs", "words"), STUCK.values(), ids=STUCK)
-def test_jobs_that_start_nothing_any_more(api: Api, submitted: Release, jobs: list[Job], words: str) -> None:
+def test_jobs_that_cannot_resume(api: Api, submitted: Release, jobs: list[Job], words: str) -> None:
     api.jobs = jobs
     with pytest.raises(UsageError, match=words):
         check_jobs_can_resume(Cluster(), submitted)
 
 
-def test_a_file_of_values_that_is_not_there() -> None:
+def test_a_missing_values_file() -> None:
     flags = {"files": ("/nowhere/values.yaml",), "single": (), "texts": (), "chart": None}
     with pytest.raises(UsageError, match="no such values file: /nowhere"), _chart(HELM, "night", flags):
         pass
 
 
 @pytest.mark.parametrize("flags", [["--images_per_s=60"], ["--hours=0"], ["--max_cost=-1"], ["--images=-1"]])
-def test_flags_that_cannot_be_meant(flags: list[str]) -> None:
+def test_invalid_flags(flags: list[str]) -> None:
     assert run_cli(["submit", "night", "-n", "garage", *flags]) == 2
 
 

@@ -1,13 +1,14 @@
-"""Inputs that all tests share, an output of each test's own, and what a run has made of it."""
+"""Shared inputs, an output for each test, and checks of the results of a run."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 
+from job.errors import UsageError
 from job.run.heartbeat import heartbeats
 from job.run.journal import read_history_rows
-from job.run.run import Run
+from job.run.run import Run, find_named
 from job.run.spec import RunEnd
 from job.worker.shards import marked_shards, read_marker
 from tests.s3.data import BROKEN, findings_of, outputs, store_of, the_run
@@ -16,7 +17,7 @@ from tests.s3.fixtures import Bucket
 
 @dataclass(frozen=True)
 class Place(Bucket):
-    """Two folders of a bucket: `in` with the inputs of many, `out` of one run's own."""
+    """Two folders of a bucket: `in` with the shared inputs, `out` with the results of one run."""
 
     source: str
     target: str
@@ -25,15 +26,19 @@ class Place(Bucket):
         return f"s3://{self.name}/{self.source if folder == 'in' else self.target}"
 
     def end(self, run: str) -> RunEnd | None:
-        return Run(store_of(self, "out"), run, None).end()  # type: ignore[arg-type]  # its options are not asked for
+        """End of a run; None if the run has not begun or not ended."""
+        try:
+            return find_named(store_of(self, "out"), run).end()
+        except UsageError:
+            return None
 
     def annotated(self) -> int:
-        """Images whose annotation is there."""
+        """Number of annotated images."""
         return sum(1 for item in store_of(self, "out").list(skip="_sam3") if item.key.endswith(".json"))
 
 
 def check_complete(place: Place, run: str, quiet: dict[str, bytes], failed: tuple[str, ...] = (BROKEN,)) -> None:
-    """Every input in exactly one of annotated and failed by this run, and as `check_outputs`."""
+    """Check that each input is either annotated or failed by this run, and the outputs."""
     check_outputs(place, quiet)
     annotated = sum(key.endswith(".json") for key in quiet)
     end = place.end(run)
@@ -47,7 +52,7 @@ def check_complete(place: Place, run: str, quiet: dict[str, bytes], failed: tupl
 
 
 def check_outputs(place: Place, quiet: dict[str, bytes]) -> None:
-    """The bytes of a quiet run, and nothing that audit names."""
+    """Check that outputs equal those of an undisturbed run, and that audit finds nothing."""
     made = outputs(place)
     assert set(made) == set(quiet)
     assert [key for key in quiet if made[key] != quiet[key]] == []
@@ -55,13 +60,13 @@ def check_outputs(place: Place, quiet: dict[str, bytes]) -> None:
 
 
 def pools_of_workers(run: Run) -> dict[str, str]:
-    """Attempt to pool, by the names of the heartbeats."""
+    """Pools by process id, from the names of the heartbeats."""
     names = [item.key.rpartition("/")[2].removesuffix(".json") for item in heartbeats(run)]
     return {name.split("-", 2)[2]: name.split("-", 2)[0] for name in names}
 
 
 def shards_by_pool(place: Place, run: str) -> Counter[str]:
-    """How many shards each pool has done alone; those of both count as `both`."""
+    """Number of shards by the pool that completed them, or `both`."""
     made, counts = the_run(place, run), Counter[str]()
     pools = pools_of_workers(made)
     for shard in marked_shards(made):

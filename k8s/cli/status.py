@@ -87,11 +87,13 @@ def _raise_on_failure(found: ReleaseStatus) -> None:
     """Raise the error of a release that has ended without success.
 
     Raises:
-        TooManyFailedError: More inputs failed than allowed.
+        TooManyFailedError: More inputs failed than allowed, or the input is empty.
         ConfigurationError: The run was superseded, or its Jobs failed with an error that no retry corrects.
         WorkerError: Its Jobs failed otherwise, or ended with work left.
     """
-    if found.state in {"complete", "ended_unseen"}:
+    # The run of an empty input is complete, and with --fail_if_empty its pods exit with 65.
+    is_refused = any(one.is_final and one.exit_code == TooManyFailedError.exit_code for one in found.failures)
+    if found.state in {"complete", "ended_unseen"} and not is_refused:
         return
     if found.state == "too_many_failed":
         raise TooManyFailedError(f"run {found.run} has ended with too many failed inputs")

@@ -122,6 +122,22 @@ def test_a_run_that_has_ended_with_too_many_failed(
     assert "more inputs failed than allowed" in capsys.readouterr().out
 
 
+def test_wait_fails_for_an_empty_input(api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = open_run(
+        LocalStore(tmp_path / "out", "x"), spec_of(tmp_path), name="night-1a2b3c4d", is_date_given=False, process_id="x"
+    )
+    run.write_end(RunEnd(outcome="succeeded", by="x"))
+    args = [*ON_VOLUME[:1], f"--out_top_dir=file://{tmp_path}/out", ON_VOLUME[2]]
+    api.jobs = [job("gpu", args=args, conditions=(BACKOFF,), failedIndexes="0")]
+    api.pods = [
+        pod(0, "Failed", containerStatuses=ended(65, message="NoInputsError, exit 65: no JSON files in s3://x"))
+    ]
+    assert run_cli(["status", "night", "--wait"]) == 65
+    assert "no JSON files in s3://x" in capsys.readouterr().err
+    api.pods = []
+    assert run_cli(["status", "night", "--wait"]) == 0
+
+
 def test_wait_retries_failures_of_the_api_server(api: Api) -> None:
     api.jobs = [job("gpu", args=ON_VOLUME, ready=1)]
     with called("--wait") as process:

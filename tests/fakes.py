@@ -17,7 +17,7 @@ from job.model.session import Grounding, SessionInfo, TextFeatures
 from job.run.options import WorkerOptions
 from job.run.run import open_run
 from job.run.spec import RunEnd, RunSpec
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from job.worker.runner import AnnotateRequest
 
 if TYPE_CHECKING:

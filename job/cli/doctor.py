@@ -11,7 +11,7 @@ import click
 from job.cli import flags as groups
 from job.cli.requests import doctor_request, open_folders
 from job.errors import AnnotateError
-from job.storage.local import remove_empty_dirs
+from job.storage.local.store import remove_empty_dirs
 from job.storage.open import new_process_id
 from job.storage.store import PRIVATE_FOLDER, refusals_are_configuration
 from job.telemetry.logs import set_up_logging

@@ -9,8 +9,8 @@ import unicodedata
 from pathlib import Path
 
 from job.storage.keys import ordered, printable, stem_of
-from job.storage.local import LocalStore
-from job.storage.probe import names_meet, probe_file_system
+from job.storage.local.probe import names_meet, probe_file_system
+from job.storage.local.store import LocalStore
 from job.storage.store import Store
 
 _DIGEST_BYTES = 16

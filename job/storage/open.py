@@ -13,7 +13,7 @@ from fsspec.core import strip_protocol
 from fsspec.utils import get_protocol
 
 from job.errors import UsageError
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from job.storage.object_store import Driver, ObjectStore
 from job.storage.store import Store
 

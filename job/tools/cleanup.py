@@ -12,7 +12,7 @@ from job.run.heartbeat import Beat, heartbeats
 from job.run.history import runs_of
 from job.run.run import Run
 from job.run.spec import RunEnd
-from job.storage.local import remove_empty_dirs
+from job.storage.local.store import remove_empty_dirs
 from job.storage.store import PRIVATE_FOLDER, Store, read_if_there
 from job.system.threads import iter_in_threads, map_in_threads
 

@@ -21,7 +21,8 @@ from job.plan.plan import PlannedInput
 from job.plan.selection import Selection
 from job.run.run import RunTarget
 from job.storage.keys import printable
-from job.storage.local import remove_empty_dirs
+from job.storage.local.probe import probe_file_system
+from job.storage.local.store import remove_empty_dirs
 from job.storage.store import PRIVATE_FOLDER, Store, first_writes
 from job.worker.factory import build_annotator, check_answers, open_device
 from job.worker.runner import AnnotateRequest
@@ -59,7 +60,7 @@ def examine(request: AnnotateRequest) -> Iterator[Check]:
     steps: tuple[tuple[str, Callable[[], str]], ...] = (
         ("output", lambda: _write_and_list(request.target)),
         ("exclusive create", lambda: _race(request.target)),
-        ("file system", lambda: _probe_names(request.target)),
+        ("file system", lambda: "; ".join((_probe_names(request.target), *_missing_features(request.target)))),
         ("clock", lambda: _compare_clocks(request.target)),
         ("input", lambda: _list_inputs(request, inputs)),
         ("model", lambda: _check_model(request)),
@@ -153,6 +154,19 @@ def _probe_names(target: Store) -> str:
     if folded:
         return f"names that differ only in {' or '.join(folded)} are one file: of two such inputs the second fails"
     return "names that differ in case or Unicode form are different files"
+
+
+def _missing_features(target: Store) -> Iterator[str]:
+    """What a local file system lacks that others have, and what follows from it."""
+    with first_writes(target):
+        traits = probe_file_system(target)
+    if traits is None:
+        return
+    if traits.exclusive_create == "rename":
+        yield "no hard links: files are created by an exclusive rename"
+    if not (traits.syncs_files and traits.syncs_folders):
+        what = "folders" if traits.syncs_files else "files"
+        yield f"no fsync of {what}: a power cut may lose the last outputs, which `audit` then lists"
 
 
 @contextmanager

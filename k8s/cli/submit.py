@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from job.cli.flags import FILE
-from job.errors import AnnotateError, TooManyFailedError, UsageError
+from job.errors import AnnotateError, NoInputsError, UsageError
 from job.telemetry.logs import set_up_logging
 from k8s.cli.flags import chart_flag, release_flags
 from k8s.cluster import Cluster
@@ -210,10 +210,10 @@ def _check_not_empty(rendered: Release, work: Work | None) -> None:
     """Refuse an input in which the pods would find nothing.
 
     Raises:
-        TooManyFailedError: No JSON file, where `worker.failIfEmpty` is on.
+        NoInputsError: No JSON file, where `worker.failIfEmpty` is on.
     """
     if work is not None and work.is_empty and rendered.fails_if_empty:
-        raise TooManyFailedError(
+        raise NoInputsError(
             f"no JSON file in {rendered.input_url} fits the selection: nothing was changed. Correct input.url or "
             "`selection`, or accept an empty input by --set worker.failIfEmpty=false"
         )

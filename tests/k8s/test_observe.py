@@ -13,7 +13,7 @@ from job.plan.planner import Sizing, make_plan
 from job.plan.selection import Selection
 from job.run.run import Run, open_run
 from job.run.spec import RunEnd
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from k8s.cluster import Cluster
 from k8s.observe import observe
 from tests.fakes import spec_of, write_inputs

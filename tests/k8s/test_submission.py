@@ -11,7 +11,7 @@ from job.errors import RunConflictError, UsageError
 from job.plan.plan import read_plan
 from job.run.run import find_named
 from job.run.spec import RunEnd
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from k8s.release import Release
 from k8s.submission import Chart, StorageOptions, find_work, has_no_volumes, make_plan, next_pass
 from tests.fakes import write_ended_run, write_inputs

@@ -22,7 +22,7 @@ from job.plan.selection import Selection
 from job.run.heartbeat import Beat
 from job.run.run import Run, open_run
 from job.run.spec import RunEnd
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from job.telemetry.progress_bar import Tally
 from job.tools.progress import ALIVE_S, PoolProgress, RunProgress, read_progress
 from job.worker.runner import annotate

@@ -10,7 +10,7 @@ import pytest
 
 from job.plan.input_list import open_input_list
 from job.plan.lookup import no_image_reason
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from job.storage.open import Address
 from job.telemetry.progress_bar import Tally
 from job.worker.runner import annotate

@@ -17,7 +17,7 @@ from job.plan.plan import PlannedInput
 from job.plan.selection import Selection
 from job.run.run import Run
 from job.storage.keys import is_machine_file
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from job.telemetry.progress_bar import Tally
 from job.worker.runner import annotate
 from tests.fakes import FakeSession, request_of, spec_of, write_inputs

@@ -22,9 +22,9 @@ from job.errors import (
     UsageError,
 )
 from job.plan.output_names import fold
-from job.storage import exclusive
-from job.storage.local import LocalStore
-from job.storage.probe import FileSystemTraits, names_meet, probe_file_system
+from job.storage.local import exclusive
+from job.storage.local.probe import FileSystemTraits, names_meet, probe_file_system
+from job.storage.local.store import LocalStore
 from tests.fakes import JumpingClock
 
 NO_LINKS = [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from job.storage.local import LocalStore
-from job.storage.probe import probe_file_system
+from job.storage.local.probe import probe_file_system
+from job.storage.local.store import LocalStore
 from job.telemetry.progress_bar import Tally
 from job.worker.runner import annotate
 from tests.fakes import FakeSession, request_of, write_inputs

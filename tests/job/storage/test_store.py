@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from job.errors import CredentialsRefusedError, ObjectMissingError, ObjectRefusedError, UsageError
 from job.storage.generic import FsspecDriver
 from job.storage.keys import ordered
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from job.storage.object_store import ObjectStore
 from job.storage.open import open_store
 from job.storage.retry import Retry

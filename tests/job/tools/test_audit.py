@@ -15,7 +15,7 @@ from job.cli.main import run as run_cli
 from job.formats.mask_npz import to_npz
 from job.run.run import newest_run
 from job.storage.keys import split_key, stem_of
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from job.telemetry.progress_bar import Tally
 from job.tools.audit import AuditCounts, Finding
 from job.tools.audit_deep import audit

@@ -25,7 +25,7 @@ from job.model.session import Grounding, TextFeatures
 from job.run.journal import ShardJournal, read_history
 from job.run.options import WorkerOptions
 from job.run.run import find_named, newest_run
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from job.telemetry.progress_bar import Tally
 from job.tools.audit import AuditCounts
 from job.tools.audit_deep import audit

@@ -21,7 +21,7 @@ from job.run.heartbeat import Beat
 from job.run.journal import ShardJournal
 from job.run.run import Run, open_run
 from job.run.spec import RunEnd
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from job.telemetry.progress_bar import Tally
 from job.tools.cleanup import CALM_S, STALE_S, find_leftovers
 from job.worker.runner import annotate

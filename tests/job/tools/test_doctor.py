@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ import pytest
 from job.cli.main import run as run_cli
 from job.errors import AnnotateError, DeviceError, ObjectRefusedError, StorageError, UsageError
 from job.model.artifact import open_artifact
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from job.storage.store import Guard, StoredObject
 from job.telemetry.progress_bar import Tally
 from job.tools.doctor import examine
@@ -50,6 +52,20 @@ def test_a_healthy_setup_with_the_real_model(source: Path, tmp_path: Path, capsy
     assert [line[:2] for line in said.splitlines()] == ["✓ "] * len(NAMES)
     assert "00000.json: 0 instances in" in said
     assert list((tmp_path / "fresh").rglob("*")) == []
+
+
+def test_doctor_tells_what_a_file_system_lacks(
+    source: Path, tmp_path: Path, fake_session: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(os, "link", fail)
+    monkeypatch.setattr(os, "fsync", fail)
+    said, error = diagnosis(source, tmp_path / "out")
+    assert error is None
+    found = said[NAMES.index("file system")]
+    assert "; no hard links: files are created by an exclusive rename; no fsync of files: a power cut may lose" in found
 
 
 def test_an_output_in_use_is_left_as_it_was(source: Path, tmp_path: Path, fake_session: FakeSession) -> None:

@@ -14,7 +14,7 @@ from job.run.journal import ResultRow, ShardJournal
 from job.run.options import WorkerOptions
 from job.run.run import Run, newest_run, open_run
 from job.run.spec import RunEnd
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from job.storage.store import FolderTest, StoredObject, no_folder
 from job.telemetry.progress_bar import Tally
 from job.tools.audit import AuditCounts

@@ -14,7 +14,7 @@ from job.plan.planner import Sizing, make_plan
 from job.plan.selection import Selection
 from job.run.heartbeat import Beat
 from job.run.run import Run, find_named, newest_run, open_run
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from job.telemetry.progress_bar import Tally
 from job.tools.progress import read_progress
 from job.worker.runner import annotate

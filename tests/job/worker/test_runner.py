@@ -22,7 +22,7 @@ from job.run.journal import ResultRow, ShardJournal
 from job.run.options import WorkerOptions
 from job.run.run import Run, list_runs, open_run
 from job.run.spec import RunEnd
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from job.storage.open import new_process_id
 from job.telemetry.progress_bar import Tally
 from job.tools.progress import read_progress

@@ -9,7 +9,7 @@ import pytest
 
 from job.errors import InterruptedRunError, ObjectMissingError, UnreadableObjectError
 from job.run.options import WorkerOptions
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from job.storage.store import Fetched
 from job.telemetry.progress_bar import Tally
 from job.worker.runner import annotate

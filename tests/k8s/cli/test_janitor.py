@@ -12,7 +12,7 @@ from job.cli.main import run as run_cli
 from job.errors import AnnotateError, CredentialsRefusedError, ObjectRefusedError, RunConflictError, StorageError
 from job.run.run import Run, open_run
 from job.run.spec import RunEnd
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from k8s.cluster import Cluster
 from k8s.janitor import GRACE_S, POLL_S, suspend_unfinished, wait_for_end
 from tests.fakes import JumpingClock, spec_of

@@ -20,7 +20,7 @@ import pytest
 from job.cli.main import run as run_cli
 from job.run.run import open_run
 from job.run.spec import RunEnd
-from job.storage.local import LocalStore
+from job.storage.local.store import LocalStore
 from k8s.status import ReleaseStatus
 from tests.fakes import spec_of
 from tests.k8s.api import Api

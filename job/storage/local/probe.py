@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from job.errors import ConfigurationError
-from job.storage.exclusive import move_exclusively
-from job.storage.local import LocalStore, opened_folder, sync
-from job.storage.local_errors import mapped_errors
+from job.storage.local.errors import mapped_errors
+from job.storage.local.exclusive import move_exclusively
+from job.storage.local.store import LocalStore, opened_folder, sync
 from job.storage.store import Store
 
 _CASE_NAME, _FORM_NAME = "Case", "\N{LATIN SMALL LETTER E WITH ACUTE}"

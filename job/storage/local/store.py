@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from job.errors import ConfigurationError, UsageError
-from job.storage.exclusive import move_exclusively
 from job.storage.keys import GROUP_SUFFIXES, ordered
-from job.storage.local_errors import mapped_errors, retry_reads
-from job.storage.local_listing import LocalListing
+from job.storage.local.errors import mapped_errors, retry_reads
+from job.storage.local.exclusive import move_exclusively
+from job.storage.local.listing import LocalListing
 from job.storage.store import PRIVATE_FOLDER, Fetched, FolderTest, Guard, Store, StoredObject, no_folder
 from job.system.clock import SYSTEM_CLOCK, Clock
 
@@ -31,7 +31,7 @@ class LocalStore:
     """A folder.
 
     An object is written to `_sam3/tmp/<process_id>/` on the same file system and synced. Then it is renamed into
-    place; an exclusive create uses a hard link, or a rename that never replaces (see job.storage.exclusive).
+    place; an exclusive create uses a hard link, or a rename that never replaces (see job.storage.local.exclusive).
     """
 
     def __init__(self, root: Path, process_id: str, clock: Clock = SYSTEM_CLOCK) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from job.errors import ConfigurationError, ObjectMissingError, ObjectRefusedError, UnstorableObjectError
 from job.storage.keys import JSON_SUFFIX, split_key
-from job.storage.local_errors import BROKEN_LINK, mapped_errors, retry_reads
+from job.storage.local.errors import BROKEN_LINK, mapped_errors, retry_reads
 from job.storage.store import FolderTest, StoredObject
 from job.system.clock import Clock
 

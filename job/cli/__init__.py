@@ -1,1 +1,1 @@
-"""The commands of the worker; each module is loaded when its command is called."""
+"""The command line; the module of a command is loaded when the command is called."""

@@ -16,7 +16,7 @@ from job.run.run import newest_run
 from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import refusals_are_configuration
 from job.telemetry.logs import set_up_logging
-from job.tools.audit import NOT_TO_BE_DONE_AGAIN, AuditCounts, Finding
+from job.tools.audit import NOT_REDONE, AuditCounts, Finding
 from job.tools.audit_deep import audit as audit_output
 
 SHOWN_OF_A_KIND = 50
@@ -24,15 +24,17 @@ SHOWN_OF_A_KIND = 50
 
 @click.command()
 @click.argument("out", type=FOLDER)
-@click.option("--input_top_dir", type=FOLDER, help="The input. Default: that of the newest run.")
+@click.option("--input_top_dir", type=FOLDER, help="Folder or URL of the input. Default: that of the newest run.")
 @click.option("--input_storage_options", type=FILE, help="JSON file of fsspec options for the input.")
 @click.option("--output_storage_options", type=FILE, help="JSON file of fsspec options for the output.")
-@click.option("--deep", is_flag=True, help="Read every output: sizes, values, digests and scores against the journal.")
-@click.option("--list", "list_path", type=FILE, help="Write the keys to be done again here, for --input_list.")
+@click.option(
+    "--deep", is_flag=True, help="Read every output and compare sizes, values, digests and scores with the journal."
+)
+@click.option("--list", "list_path", type=FILE, help="Write the keys to annotate again to this file, for --input_list.")
 @click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
 @log_flags
 def audit(**flags: Any) -> None:
-    """Check that OUT is complete, without changing it. Exit code 1 when something else than failed inputs is found."""
+    """Check that OUT is complete: exit code 1 for findings other than failed inputs. Changes nothing."""
     set_up_logging(flags["log_level"], flags["log_format"])
     counts = AuditCounts()
     with refusals_are_configuration(is_planner=True):
@@ -46,14 +48,14 @@ def audit(**flags: Any) -> None:
             show = _show_json if flags["output"] == "json" else _TextFindings().show
             for finding in audit_output(source, target, run.spec, counts, deep=flags["deep"]):
                 show(finding)
-                if key_list is not None and finding.kind not in NOT_TO_BE_DONE_AGAIN:
+                if key_list is not None and finding.kind not in NOT_REDONE:
                     key_list.add(finding.key)
     if flags["output"] == "json":
         click.echo(msgspec.json.encode({"inputs": counts.inputs, "annotated": counts.annotated, **counts.findings}))
     else:
-        click.echo(_summary(counts, input_url))
+        click.echo(_totals(counts, input_url))
     if counts.bad:
-        raise FindingsError(_what_to_do(counts, flags["list_path"]))
+        raise FindingsError(_advice(counts, flags["list_path"]))
 
 
 def _show_json(finding: Finding) -> None:
@@ -61,7 +63,7 @@ def _show_json(finding: Finding) -> None:
 
 
 class _TextFindings:
-    """Shows the first findings of each kind."""
+    """Prints the first findings of each kind."""
 
     def __init__(self) -> None:
         self._shown: dict[str, int] = {}
@@ -74,7 +76,7 @@ class _TextFindings:
             click.echo(f"{finding.kind}: … (-o json shows all)")
 
 
-def _summary(counts: AuditCounts, input_url: str) -> str:
+def _totals(counts: AuditCounts, input_url: str) -> str:
     kinds = ", ".join(f"{kind} {count}" for kind, count in counts.findings.items() if count or kind in _ALWAYS_SHOWN)
     return f"{counts.inputs} inputs in {input_url}: annotated {counts.annotated}, {kinds}"
 
@@ -82,12 +84,12 @@ def _summary(counts: AuditCounts, input_url: str) -> str:
 _ALWAYS_SHOWN = {"failed", "missing", "torn", "orphaned"}
 
 
-def _what_to_do(counts: AuditCounts, list_path: str | None) -> str:
+def _advice(counts: AuditCounts, list_path: str | None) -> str:
     redo = counts.bad - counts.findings["orphaned"]
     if not redo:
         return f"{counts.bad} orphaned outputs: remove them, or restore their inputs"
     where = list_path or "FILE"
     return (
         f"{counts.bad} findings: {'' if list_path else 'with --list FILE, '}annotate --input_list {where} "
-        f"--override_previous_annotations does {redo} of them again"
+        f"--override_previous_annotations annotates {redo} of them again"
     )

@@ -18,9 +18,9 @@ from job.tools.cleanup import find_leftovers, remove
 @click.command()
 @click.argument("out", type=FOLDER)
 @click.option("--output_storage_options", type=FILE, help="JSON file of fsspec options for the output.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Remove without confirmation.")
 def clean(out: str, output_storage_options: str | None, yes: bool) -> None:
-    """Remove what ended runs of OUT need no more; results, journals and failure tables stay."""
+    """Remove what ended runs of OUT no longer need; results, journals and failure tables stay."""
     set_up_logging("WARNING", "text")
     with refusals_are_configuration(is_planner=True):
         store = Address(out, read_storage_options(output_storage_options)).open(new_process_id())
@@ -31,7 +31,7 @@ def clean(out: str, output_storage_options: str | None, yes: bool) -> None:
         for leftover in leftovers:
             click.echo(one_line(f"{leftover.what}: {len(leftover.keys)} objects, {leftover.size} bytes"))
         if not yes and not sys.stdin.isatty():
-            raise UsageError("nothing was removed: give --yes to remove without being asked")
+            raise UsageError("nothing was removed: give --yes to remove without confirmation")
         if not yes and not click.confirm("Remove these?"):
             click.echo("Nothing was removed")
             return

@@ -23,10 +23,14 @@ from job.tools.doctor import examine
 @groups.model_flags
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda if there is one, else cpu.")
 @click.option(
-    "--runtime", type=click.Choice(["onnx", "torch"]), default="onnx", show_default=True, help="What runs the model."
+    "--runtime",
+    type=click.Choice(["onnx", "torch"]),
+    default="onnx",
+    show_default=True,
+    help="Library that runs the model.",
 )
 def doctor(**flags: Any) -> None:
-    """Try everything that a run needs, one check after the other: output, input, model, one image."""
+    """Check everything that a run needs: storage and its guarantees, model, one image."""
     set_up_logging("WARNING", "text")
     with refusals_are_configuration(is_planner=True):
         with _cross("folders"):

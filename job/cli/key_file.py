@@ -1,4 +1,4 @@
-"""A list of keys as `--input_list` takes it, written whole or not at all."""
+"""A list of keys in the format of `--input_list`, written atomically."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ logger = logging.getLogger(__name__)
 
 
 class KeyList:
-    """Writes keys one a line, each once where equal ones follow each other; the file appears when the block ends well.
+    """Writes keys one per line, without adjacent duplicates; the file appears when the block ends without an error.
 
-    A key with a line end in it cannot stand in such a list: it is left out with a warning.
+    A key that contains a line end cannot be listed: it is skipped with a warning.
     """
 
     def __init__(self, path: str) -> None:
-        """Make sure that it can be written, before hours of work.
+        """Open the file before the work starts, so that a wrong path fails early.
 
         Raises:
-            UsageError: It cannot.
+            UsageError: The file cannot be written.
         """
         self._path = Path(path)
         self._partial = Path(f"{path}.{os.getpid()}.part")
@@ -33,13 +33,13 @@ class KeyList:
             raise self._error(exc) from exc
 
     def __enter__(self) -> KeyList:
-        """Nothing is left to do."""
+        """Nothing to do."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Put the list in its place, or after an error remove what there is of it."""
+        """Publish the file, or after an error remove its partial content."""
         try:
             self._stream.close()
             if kind is None:
@@ -50,7 +50,7 @@ class KeyList:
             self._partial.unlink(missing_ok=True)
 
     def add(self, key: str) -> None:
-        """One more key.
+        """Add a key.
 
         Raises:
             UsageError: The list cannot be written.
@@ -59,7 +59,7 @@ class KeyList:
             return
         self._last = key
         if "\n" in key or "\r" in key:
-            logger.warning("%r has a line end in its name and cannot be listed: rename it", key)
+            logger.warning("%r contains a line end and cannot be listed: rename it", key)
             return
         try:
             self._stream.write(f"{key}\n")

@@ -1,4 +1,4 @@
-"""Flags to a request: everything that a command line can get wrong is found here."""
+"""Conversion of flags to a request; invalid combinations of flags are refused here."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RUNTIME_OPTIONS = (
 
 @dataclass(frozen=True)
 class Folders:
-    """Input and output, opened.
+    """The opened input and output.
 
     Attributes:
         source: The input.
@@ -55,7 +55,7 @@ def open_folders(flags: dict[str, Any], process_id: str) -> Folders:
     """Open input and output.
 
     Raises:
-        UsageError: No such input, or one lies inside the other.
+        UsageError: The input does not exist, or one lies inside the other.
     """
     addresses = (
         Address(flags["input_top_dir"], read_storage_options(flags["input_storage_options"])),
@@ -79,8 +79,8 @@ def open_addresses(
     """
     source, target = addresses[0].open(process_id), addresses[1].open(process_id)
     inner, outer = f"{target.url}/", f"{source.url}/"
-    is_one_place = _endpoint(addresses[0]) == _endpoint(addresses[1])
-    if is_one_place and (inner.startswith(outer) or outer.startswith(inner)):
+    is_same_store = _endpoint(addresses[0]) == _endpoint(addresses[1])
+    if is_same_store and (inner.startswith(outer) or outer.startswith(inner)):
         raise UsageError(
             f"output {target.url} and input {source.url} are one folder, or one lies inside the other: "
             "give an output folder outside of the input"
@@ -91,7 +91,7 @@ def open_addresses(
 
 
 def annotate_request(flags: dict[str, Any], folders: Folders, process_id: str, watch: Watch) -> AnnotateRequest:
-    """A request out of the flags of `annotate`."""
+    """Build the request of `annotate` from its flags."""
     index, num_indexes = _share(flags)
     device = _device(flags["device"], flags["runtime"])
     options = WorkerOptions(
@@ -112,7 +112,7 @@ def annotate_request(flags: dict[str, Any], folders: Folders, process_id: str, w
 
 
 def plan_request(flags: dict[str, Any], folders: Folders) -> AnnotateRequest:
-    """A request out of the flags of `plan`: this process touches no device."""
+    """Build the request of `plan` from its flags; this process uses no device."""
     options = WorkerOptions(
         device="cpu",
         pool="plan",
@@ -125,7 +125,7 @@ def plan_request(flags: dict[str, Any], folders: Folders) -> AnnotateRequest:
 
 
 def doctor_request(flags: dict[str, Any], folders: Folders) -> AnnotateRequest:
-    """A request for one image of all inputs, with the defaults of `annotate`."""
+    """Build the request of `doctor` from its flags, with the defaults of `annotate`."""
     defaults = {
         "annotation_date": None,
         "image_mode": "copy",
@@ -182,19 +182,19 @@ def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) ->
 def open_model(
     flags: dict[str, Any], storage_options: Mapping[str, Any] | None = None
 ) -> tuple[Artifact, RemoteModel | None]:
-    """The artifact of a folder or URL, or the embedded demo model, and where its files are fetched from first.
+    """Open the artifact of a folder or URL, or the embedded demo model; also return where to download its files from.
 
     Args:
         flags: Of the command.
         storage_options: For a model at a URL.
 
     Raises:
-        ArtifactError: It is missing, damaged, or not the one asked for.
+        ArtifactError: It is missing, damaged, or has another digest.
     """
     model, digest, remote = flags["model"], flags["model_digest"], None
     if model is None:
         logger.warning(
-            "No --model given: using the embedded demo model, a toy that shows the software and not SAM 3's quality "
+            "No --model given: using the embedded small demo model; its accuracy is not representative of SAM 3 "
             "(see the README on exporting the official weights)"
         )
         artifact = open_artifact(Path(os.fspath(files("job") / "demo_artifact")), digest)  # type: ignore[call-overload]
@@ -203,9 +203,9 @@ def open_model(
         artifact = remote.artifact
     else:
         artifact = open_artifact(local_path(model), digest)
-    wanted, found = flags["checkpoint_digest"], artifact.manifest.checkpoint_sha256
-    if wanted not in {None, found}:
-        raise ArtifactError(f"model {model} was exported from checkpoint {found}, --checkpoint_digest is {wanted}")
+    expected, found = flags["checkpoint_digest"], artifact.manifest.checkpoint_sha256
+    if expected not in {None, found}:
+        raise ArtifactError(f"model {model} was exported from checkpoint {found}, --checkpoint_digest is {expected}")
     return artifact, remote
 
 
@@ -214,10 +214,10 @@ def _model_cache(flags: dict[str, Any]) -> Path | None:
 
 
 def parse_prompts(text: str) -> tuple[str, ...]:
-    """`car,license plate` to a tuple.
+    """Split `car,license plate` into a tuple of prompts.
 
     Raises:
-        UsageError: A prompt is empty, there twice, or `passenger`.
+        UsageError: A prompt is empty, repeated, or `passenger`.
     """
     prompts = tuple(" ".join(part.split()) for part in text.split(","))
     names = [class_name_of(prompt) for prompt in prompts]

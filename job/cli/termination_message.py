@@ -1,4 +1,4 @@
-"""Why a process ended, where Kubernetes shows it: the termination message of its pod."""
+"""The termination message of a pod: Kubernetes shows it as the reason why the process ended."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 VARIABLE = "SAM3_TERMINATION_LOG"
 LONGEST_BYTES = 4096
-"""What the kubelet keeps of it."""
+"""The kubelet truncates longer messages."""
 _CUT = "…"
 
 
 def write_termination_message(error: str, code: int, message: str) -> None:
-    """One line into the file that SAM3_TERMINATION_LOG names; one that cannot be written is no error of its own.
+    """Write one line into the file that SAM3_TERMINATION_LOG names; a failure to write it is ignored.
 
     Args:
-        error: Name of the error's class.
+        error: Class name of the error.
         code: Exit code.
-        message: Of the error.
+        message: Text of the error.
     """
     path = os.environ.get(VARIABLE)
     if path:

@@ -1,8 +1,8 @@
-"""What commands print that came from elsewhere: keys and messages may hold anything."""
+"""Sanitizing of keys and messages before they are printed."""
 
 from __future__ import annotations
 
 
 def one_line(text: str) -> str:
-    """The text without line ends and control characters, which a terminal would obey."""
+    """Replace line ends and control characters, which would control a terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

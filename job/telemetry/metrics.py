@@ -1,4 +1,4 @@
-"""What a pod tells Prometheus and the kubelet: `/metrics` and `/livez`, served from a thread of its own."""
+"""Endpoints for Prometheus and the kubelet: `/metrics` and `/livez`, served from a separate thread."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 class Metrics(Observer):
-    """The figures of one process."""
+    """Metrics of one process."""
 
     def __init__(self, pool: str, index: int) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self._place = {"pool": pool, "index": str(index)}
-        self._run = Info("sam3_annotate_run", "The run, and this process's place in it.", registry=self.registry)
+        self._labels = {"pool": pool, "index": str(index)}
+        self._run = Info(
+            "sam3_annotate_run", "The run, and the pool and index of this process.", registry=self.registry
+        )
         self._images = Counter(
             "sam3_annotate_images", "Images that this process has finished.", ["result"], registry=self.registry
         )
@@ -60,10 +62,10 @@ class Metrics(Observer):
 
     def run_opened(self, run_name: str) -> None:
         """See `Observer`."""
-        self._run.info({"run": run_name, **self._place})
+        self._run.info({"run": run_name, **self._labels})
 
     def model_loaded(self, seconds: float) -> None:
-        """See `Observer`; of several workers the last."""
+        """See `Observer`; the last of several workers counts."""
         self._loading.set(seconds)
 
     def model_checked(self, digest: str) -> None:
@@ -82,7 +84,7 @@ class Metrics(Observer):
 
 
 class _LoadCollector(Collector):
-    """Asks the worker when it is asked."""
+    """Reads the load of the worker at collection time."""
 
     def __init__(self) -> None:
         self.read: Callable[[], Load] | None = None
@@ -91,27 +93,27 @@ class _LoadCollector(Collector):
         if self.read is None:
             return
         load = self.read()
-        queued = GaugeMetricFamily("sam3_annotate_queued_images", "Images waiting for a stage.", labels=["stage"])
+        queued = GaugeMetricFamily("sam3_annotate_queued_images", "Images that wait for a stage.", labels=["stage"])
         for stage, images in load.queued.items():
             queued.add_metric([stage], images)
         yield queued
         yield GaugeMetricFamily(
-            "sam3_annotate_resident_bytes", "Memory that images on their way hold.", value=load.resident_bytes
+            "sam3_annotate_resident_bytes", "Memory of images in flight.", value=load.resident_bytes
         )
 
 
 @contextmanager
 def served(port: int, metrics: Metrics, watchdog: Watchdog, max_idle_s: float) -> Iterator[None]:
-    """Serve for the length of a block, on all interfaces.
+    """Serve on all interfaces while the block runs.
 
     Args:
-        port: Where; 0 for any.
+        port: TCP port, 1 to 65535; 0 for any free port.
         metrics: What `/metrics` shows.
-        watchdog: `/livez` answers 200 while it beats.
-        max_idle_s: How long it may stand still.
+        watchdog: Decides whether `/livez` returns 200.
+        max_idle_s: Seconds without progress after which `/livez` returns 503.
 
     Raises:
-        WorkerError: The port is taken, or may not be used.
+        WorkerError: The port is in use, or may not be used.
     """
     livez = _Livez(watchdog, max_idle_s)
     pages = {
@@ -121,7 +123,7 @@ def served(port: int, metrics: Metrics, watchdog: Watchdog, max_idle_s: float) -
     try:
         server = _Server(("", port), type("Handler", (_Handler,), {"pages": pages}))
     except OSError as exc:
-        raise WorkerError(f"--metrics_port {port}: {exc.strerror}. Give a port that is free") from exc
+        raise WorkerError(f"--metrics_port {port}: {exc.strerror}. Give a free port") from exc
     logger.debug("Metrics and liveness on port %d", server.server_port)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     try:
@@ -132,23 +134,23 @@ def served(port: int, metrics: Metrics, watchdog: Watchdog, max_idle_s: float) -
 
 
 class _Livez:
-    """Told to the log once, since the kubelet tells nobody what it was answered."""
+    """The `/livez` page; logs a failure once, because the kubelet does not log response bodies."""
 
     def __init__(self, watchdog: Watchdog, max_idle_s: float) -> None:
         self._watchdog = watchdog
         self._max_idle_s = max_idle_s
-        self._is_told = False
+        self._is_logged = False
 
     def __call__(self) -> tuple[int, str, bytes]:
         idle_s = self._watchdog.idle_s
         if idle_s <= self._max_idle_s:
-            self._is_told = False
+            self._is_logged = False
             return 200, _TEXT, b"ok\n"
-        sentence = f"Nothing has moved for {idle_s:.0f} s, allowed are {self._max_idle_s:.0f} s"
-        if not self._is_told:
-            logger.error("%s: /livez says so", sentence)
-            self._is_told = True
-        return 503, _TEXT, f"{sentence}\n".encode()
+        message = f"No progress for {idle_s:.0f} s, allowed are {self._max_idle_s:.0f} s"
+        if not self._is_logged:
+            logger.error("%s: /livez returns 503", message)
+            self._is_logged = True
+        return 503, _TEXT, f"{message}\n".encode()
 
 
 class _Server(ThreadingHTTPServer):
@@ -156,7 +158,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def server_bind(self) -> None:
-        """Answer on IPv4 too."""
+        """Accept IPv4 connections too."""
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         super().server_bind()
@@ -167,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 30
 
     def do_GET(self) -> None:
-        """Answer."""
+        """Send a page."""
         page = self.pages.get(self.path.partition("?")[0])
         status, kind, body = (404, _TEXT, b"/metrics or /livez\n") if page is None else page()
         self.send_response(status)
@@ -177,12 +179,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing of a probe every few seconds."""
+        """Do not log probes."""
 
 
 MARGIN_S = 60.0
 
 
 def max_idle_s(image_timeout_s: float) -> float:
-    """How long nothing may move: one stage may take its time, one request of storage is tried so long."""
+    """Longest time without progress, in seconds: one stage of an image, one retried storage request, and a margin."""
     return image_timeout_s + RETRY_TIMEOUT_S + MARGIN_S

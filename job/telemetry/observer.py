@@ -1,4 +1,4 @@
-"""Observers: who is told of the progress of a worker."""
+"""Observers of the progress of a worker."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from job.system.watchdog import Watchdog
 
 @dataclass(frozen=True)
 class Load:
-    """What is on its way in a worker.
+    """The images in flight in a worker.
 
     Attributes:
         queued: Images waiting for each stage.
-        resident_bytes: Memory that images on their way hold.
+        resident_bytes: Memory of images in flight.
     """
 
     queued: Mapping[str, int]
@@ -23,31 +23,31 @@ class Load:
 
 
 class Observer(Protocol):
-    """Who looks at a process from outside while it works."""
+    """Receives events of a process while it works."""
 
     def run_opened(self, run_name: str) -> None:
-        """The run has begun, or goes on."""
+        """The run has started or resumed."""
 
     def model_loaded(self, seconds: float) -> None:
-        """A worker has its model."""
+        """A worker has loaded its model."""
 
     def model_checked(self, digest: str) -> None:
         """A worker has passed the self-check of this digest; empty when the check is off."""
 
     def worker_ready(self, load: Callable[[], Load]) -> None:
-        """The worker of this process works, and can be asked for its load."""
+        """The worker of this process is ready, and `load` returns its load."""
 
     def image_finished(self, result: str, seconds: Mapping[str, float]) -> None:
-        """An image has a result, after so many seconds in each stage."""
+        """An image has a result; `seconds` is the time by stage."""
 
 
 class NullObserver(Observer):
-    """Looks at nothing."""
+    """Ignores every event."""
 
 
 @dataclass(frozen=True)
 class Watch:
-    """How a process is looked at."""
+    """How a process is observed."""
 
     watchdog: Watchdog = field(default_factory=Watchdog)
     observer: Observer = field(default_factory=NullObserver)

@@ -1,6 +1,6 @@
-"""Whether an output is complete, told from listings: what is missing, torn, empty or without an input.
+"""Completeness of an output, judged from listings: what is missing, torn, empty or without an input.
 
-Only failed rows of runs are trusted; everything else is looked at.
+Only failed rows of runs are trusted; everything else is checked.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ Kind = Literal[
     "failed", "missing", "torn", "empty", "orphaned", "image_differs",
     "unreadable", "mask_size", "mask_values", "foreign",
 ]  # fmt: skip
-NOT_TO_BE_DONE_AGAIN = {"failed", "orphaned"}
+NOT_REDONE = {"failed", "orphaned"}
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something about one input, or one orphan.
+    """A finding about one input, or one orphan.
 
     Attributes:
-        kind: `failed`: it has no outputs, and a run says why. `missing`: it has none and nobody says why. `torn`:
-            some are there. `empty`: one has no bytes. `orphaned`: outputs without an input. `image_differs`: the
-            copy is not the original. Only by reading: `unreadable`, `mask_size` (not the image's), `mask_values`
-            (not in `properties`), `foreign` (mask and scores are not those of one row of the newest run that has
+        kind: `failed`: it has no outputs, and a run has the reason. `missing`: it has none, without a reason. `torn`:
+            some exist. `empty`: one has no bytes. `orphaned`: outputs without an input. `image_differs`: the copy
+            differs from the original. Only with `deep`: `unreadable`, `mask_size` (not the image's), `mask_values`
+            (not in `properties`), `foreign` (mask and scores are not those of one row of the newest run that
             annotated it).
-        key: Key of the JSON; of an orphan its own.
-        detail: What was got and what should be.
+        key: Key of the JSON; for an orphan its own key.
+        detail: What was found and what is expected.
     """
 
     kind: Kind
@@ -49,8 +49,8 @@ class AuditCounts:
 
     Attributes:
         inputs: JSONs in the input.
-        annotated: Inputs whose outputs are there, and good as far as was looked.
-        findings: By kind; an input that is not whole is in one of them.
+        annotated: Inputs whose outputs exist and passed every check that was made.
+        findings: By kind; an incomplete input is counted in one of them.
     """
 
     inputs: int = 0
@@ -65,51 +65,51 @@ class AuditCounts:
 
 @dataclass(frozen=True)
 class Judged:
-    """A family and what the listings say of it; no finding means that all outputs are there."""
+    """A group and its findings from the listings; without a finding all outputs exist."""
 
-    family: ImageGroup
+    group: ImageGroup
     image_suffix: str | None
     findings: tuple[Finding, ...]
 
 
 def judge_listings(source: Store, target: Store, spec: RunSpec) -> Iterator[Judged]:
-    """Look at every family of input and output, ascending by JSON key.
+    """Judge every group of input and output, ascending by JSON key.
 
     Args:
         source: The whole input.
         target: The output.
-        spec: Of its newest run: tells whether images are copied.
+        spec: Of its newest run; it says whether images are copied.
     """
     with known_failures(target) as failures:
-        for family in groups(source.list(skip=PRIVATE_FOLDER), target.list(skip=PRIVATE_FOLDER)):
-            image = next((suffix for suffix in IMAGE_SUFFIXES if suffix in family.input_sizes), None)
-            yield Judged(family, image, tuple(_findings(family, image, spec.image_mode == "copy", failures)))
+        for group in groups(source.list(skip=PRIVATE_FOLDER), target.list(skip=PRIVATE_FOLDER)):
+            image = next((suffix for suffix in IMAGE_SUFFIXES if suffix in group.input_sizes), None)
+            yield Judged(group, image, tuple(_findings(group, image, spec.image_mode == "copy", failures)))
 
 
-def is_input(family: ImageGroup) -> bool:
-    """Whether the family has a JSON in the input."""
-    return JSON_SUFFIX in family.input_sizes
+def is_input(group: ImageGroup) -> bool:
+    """Whether the group has a JSON in the input."""
+    return JSON_SUFFIX in group.input_sizes
 
 
-def _findings(family: ImageGroup, image: str | None, is_copied: bool, failures: KnownFailures) -> Iterator[Finding]:
-    there, key = family.output_sizes, printable(family.json_key)
-    if not is_input(family):
-        for suffix in there:
-            yield Finding(kind="orphaned", key=printable(family.stem + suffix), detail="no JSON in the input")
+def _findings(group: ImageGroup, image: str | None, is_copied: bool, failures: KnownFailures) -> Iterator[Finding]:
+    present, key = group.output_sizes, printable(group.json_key)
+    if not is_input(group):
+        for suffix in present:
+            yield Finding(kind="orphaned", key=printable(group.stem + suffix), detail="no JSON in the input")
         return
-    for suffix in there:
-        if suffix in IMAGE_SUFFIXES and suffix not in family.input_sizes:
-            yield Finding(kind="orphaned", key=printable(family.stem + suffix), detail="no such image in the input")
+    for suffix in present:
+        if suffix in IMAGE_SUFFIXES and suffix not in group.input_sizes:
+            yield Finding(kind="orphaned", key=printable(group.stem + suffix), detail="no such image in the input")
     needed = [MASK_SUFFIX, JSON_SUFFIX] + ([image] if image is not None and is_copied else [])
-    absent = [suffix for suffix in needed if suffix not in there]
+    absent = [suffix for suffix in needed if suffix not in present]
     if absent or (image is None and is_copied):
-        yield _incomplete(key, [suffix for suffix in needed if suffix in there], absent, failures)
+        yield _incomplete(key, [suffix for suffix in needed if suffix in present], absent, failures)
         return
-    empty = [suffix for suffix in needed if there[suffix] == 0]
+    empty = [suffix for suffix in needed if present[suffix] == 0]
     if empty:
         yield Finding(kind="empty", key=key, detail=f"{', '.join(empty)} of no bytes")
-    elif image is not None and is_copied and there[image] != family.input_sizes[image]:
-        detail = f"{image} has {there[image]} bytes, the input's has {family.input_sizes[image]}"
+    elif image is not None and is_copied and present[image] != group.input_sizes[image]:
+        detail = f"{image} has {present[image]} bytes, the input's has {group.input_sizes[image]}"
         yield Finding(kind="image_differs", key=key, detail=detail)
 
 
@@ -118,5 +118,5 @@ def _incomplete(key: str, present: list[str], absent: list[str], failures: Known
     if reason is not None:
         return Finding(kind="failed", key=key, detail=reason)
     if not present:
-        return Finding(kind="missing", key=key, detail="no output, and no run says why")
+        return Finding(kind="missing", key=key, detail="no output, and no run has a reason")
     return Finding(kind="torn", key=key, detail=f"{', '.join(present)} without {', '.join(absent) or 'an image'}")

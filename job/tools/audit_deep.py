@@ -1,4 +1,4 @@
-"""Whether outputs are what a run has stored, told by reading them."""
+"""Check by reading that outputs are what a run has stored."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _THREADS = 8
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of an input.
+    """What is known about an input.
 
     Attributes:
-        judged: What the listings say.
-        rows: Its rows in the newest run that annotated it; none when no run tells.
-        model_ids: Whose annotation it should hold, the likeliest first.
+        judged: Its findings from the listings.
+        rows: Its rows in the newest run that annotated it; empty when no run did.
+        model_ids: Models whose annotation it should hold, the most likely first.
     """
 
     judged: Judged
@@ -38,21 +38,21 @@ class Evidence:
 
 
 def audit(source: Store, target: Store, spec: RunSpec, counts: AuditCounts, *, deep: bool) -> Iterator[Finding]:
-    """Look at everything.
+    """Audit the whole input and output.
 
     Args:
         source: The whole input.
         target: The output.
         spec: Of its newest run.
         counts: Filled while the findings are consumed.
-        deep: Read every output instead of its line in the listing only.
+        deep: Also read every output.
 
     Yields:
         Findings, ascending by the key of their JSON.
     """
     for judged, findings in _judged(source, target, spec, deep):
-        counts.inputs += is_input(judged.family)
-        counts.annotated += is_input(judged.family) and not any(found.kind != "orphaned" for found in findings)
+        counts.inputs += is_input(judged.group)
+        counts.annotated += is_input(judged.group) and not any(found.kind != "orphaned" for found in findings)
         for found in findings:
             counts.findings[found.kind] += 1
             yield found
@@ -66,20 +66,20 @@ def _judged(source: Store, target: Store, spec: RunSpec, deep: bool) -> Iterator
     reader = _PairReader(source, target, spec)
     rows = _NewestRows(target)
     evidence = (rows.evidence(judged) for judged in listed)
-    yield from iter_in_threads(reader.look, evidence, _THREADS)
+    yield from iter_in_threads(reader.check, evidence, _THREADS)
 
 
 class _NewestRows:
-    """Annotated rows by key, asked for in ascending order; one shard of each run is in memory."""
+    """Annotated rows by key, requested in ascending order; one shard of each run is in memory."""
 
     def __init__(self, target: Store) -> None:
         self._cursors = [_RunRows(run) for run in runs_of(target)]
         self._model_ids = tuple(dict.fromkeys(cursor.model_id for cursor in self._cursors))
 
     def evidence(self, judged: Judged) -> Evidence:
-        """What the newest run that has annotated it says of an input."""
+        """Rows of an input in the newest run that annotated it."""
         for cursor in self._cursors:
-            rows = cursor.of(judged.family.json_key)
+            rows = cursor.of(judged.group.json_key)
             if rows:
                 return Evidence(judged, rows, (cursor.model_id,))
         return Evidence(judged, (), self._model_ids)
@@ -101,7 +101,7 @@ class _RunRows:
         return tuple((self._rows or {}).get(key, ()))
 
     def _load_next(self) -> None:
-        """Only annotated rows count: a failed one may name its key otherwise (`printable`), out of order."""
+        """Only annotated rows count: a failed row may spell its key differently (`printable`), out of order."""
         shard = next(self._shards, None)
         if shard is None:
             self._rows = None
@@ -120,26 +120,26 @@ class _PairReader:
         self._target = target
         self._is_copied = spec.image_mode == "copy"
 
-    def look(self, evidence: Evidence) -> tuple[Judged, tuple[Finding, ...]]:
-        """Findings of the listings, or where these have none, those of reading."""
+    def check(self, evidence: Evidence) -> tuple[Judged, tuple[Finding, ...]]:
+        """Findings from the listings, or if there are none, from reading."""
         judged = evidence.judged
-        is_whole = is_input(judged.family) and not any(found.kind != "orphaned" for found in judged.findings)
-        if not is_whole:
+        is_complete = is_input(judged.group) and not any(found.kind != "orphaned" for found in judged.findings)
+        if not is_complete:
             return judged, judged.findings
         try:
             finding = self._read(evidence)
         except (InputError, ObjectError, UnreadableObjectError) as exc:
-            finding = Finding(kind="unreadable", key=printable(judged.family.json_key), detail=str(exc))
+            finding = Finding(kind="unreadable", key=printable(judged.group.json_key), detail=str(exc))
         return judged, (*judged.findings, finding) if finding else judged.findings
 
     def _read(self, evidence: Evidence) -> Finding | None:
-        family, suffix = evidence.judged.family, evidence.judged.image_suffix
-        key, name = family.json_key, printable(family.json_key)
+        group, suffix = evidence.judged.group, evidence.judged.image_suffix
+        key, name = group.json_key, printable(group.json_key)
         mask = mask_facts(self._target.read(mask_key(key)))
         ours = _our_entry(gva.parse(self._target.read(key)), evidence.model_ids)
         if suffix is not None:
-            image = self._source.read(family.stem + suffix)
-            if self._is_copied and self._target.read(family.stem + suffix) != image:
+            image = self._source.read(group.stem + suffix)
+            if self._is_copied and self._target.read(group.stem + suffix) != image:
                 return Finding(kind="image_differs", key=name, detail=f"{suffix} is not the input's")
             size_hw = read_header(image, sys.maxsize).size_hw
             if mask.size_hw != size_hw:
@@ -147,7 +147,7 @@ class _PairReader:
         stray = mask.values - ours.labels.values - {0}
         if stray:
             return Finding(kind="mask_values", key=name, detail=f"values {sorted(stray)} are not in properties")
-        problem = _strangeness(mask_key(key).rpartition("/")[2], mask, ours, evidence.rows)
+        problem = _mismatch(mask_key(key).rpartition("/")[2], mask, ours, evidence.rows)
         return Finding(kind="foreign", key=name, detail=problem) if problem else None
 
 
@@ -178,8 +178,8 @@ def _path_of(document: gva.Document, model_id: str) -> object:
     return None
 
 
-def _strangeness(npz_name: str, mask: MaskFacts, ours: _OurEntry, rows: Sequence[ResultRow]) -> str | None:
-    """Mask and scores have to be those of one row; a key without rows is judged by its files alone."""
+def _mismatch(npz_name: str, mask: MaskFacts, ours: _OurEntry, rows: Sequence[ResultRow]) -> str | None:
+    """Why mask and scores are not those of one row; a key without rows is judged by its files alone."""
     if ours.path != npz_name:
         return f"the JSON belongs to {ours.path}"
     if not rows or any((row.mask_sha256, row.scores) == (mask.sha256, ours.labels.confidences) for row in rows):

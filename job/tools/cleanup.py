@@ -1,4 +1,4 @@
-"""What ended runs have left behind that nobody needs any more: shards, heartbeats, temporary files."""
+"""Removal of what ended runs no longer need: shards, heartbeats, temporary files."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from job.storage.store import PRIVATE_FOLDER, Store, read_if_there
 from job.system.threads import iter_in_threads, map_in_threads
 
 STALE_S = 24 * 3600.0
-CALM_S = 600.0
-"""Once a run has ended, a worker that was cut off puts nothing more after 60 s; clocks may differ by the rest."""
+INACTIVE_AFTER_S = 600.0
+"""A disconnected worker writes nothing later than 60 s after the end of its run; the rest allows for clock skew."""
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """Objects that nobody needs: what they are, their keys and bytes, and the folders that hold nothing else."""
+    """Unneeded objects: a description, their keys and bytes, and the folders that hold nothing else."""
 
     what: str
     keys: Sequence[str]
@@ -32,15 +32,15 @@ class Leftover:
 
 
 def find_leftovers(store: Store) -> Iterator[Leftover]:
-    """Plans' shards and heartbeats of runs that have ended, and temporary files older than a day.
+    """Find shards and heartbeats of ended runs, and temporary files older than a day.
 
-    `run.json`, `plan.json`, journals, markers, failure tables and ends stay: they tell where every output is from.
-    A run stays whole while another one may have to take over what it left, or while a worker of it may be alive.
+    `run.json`, `plan.json`, journals, markers, failure tables and `end.json` stay: they record the origin of every
+    output. A run is kept while another one may have to take over its keys, or while a worker of it may be alive.
     """
     runs = runs_of(store)
     ends = dict(zip((run.name for run in runs), map_in_threads(lambda run: run.end(), runs), strict=True))
     for run in runs:
-        if ends[run.name] is None or not _is_taken_over(run, ends) or not _is_calm(run):
+        if ends[run.name] is None or not _is_taken_over(run, ends) or not _is_inactive(run):
             continue
         for folder in store.list_dirs(run.key()):
             if folder == "workers" or folder.startswith("plan-"):
@@ -55,32 +55,33 @@ def find_leftovers(store: Store) -> Iterator[Leftover]:
 
 
 def remove(store: Store, leftover: Leftover) -> None:
-    """Delete its objects."""
+    """Delete the objects of a leftover."""
     for _ in iter_in_threads(store.delete, leftover.keys):
         pass
     remove_empty_dirs(store, *leftover.folders)
 
 
 def _is_taken_over(run: Run, ends: Mapping[str, RunEnd | None]) -> bool:
-    """Whether the run that took its place, if any did, has a plan: until then it needs to know what this one did.
+    """Whether the superseding run, if there is one, has a plan: until then it reads the journal of this run.
 
-    One that was superseded itself before it had a plan leaves that to its successor (`job.run.history.superseded_by`).
+    A superseding run without a plan that was superseded itself leaves that to its successor
+    (`job.run.history.superseded_by`).
     """
     name: str | None = run.name
     while name is not None:
         end = ends.get(name)
         if end is None:
-            return name not in ends  # deleted by hand: nobody can be waiting in its name
+            return name not in ends  # deleted by hand: no process uses it
         name = end.superseded_by or None
         if name is None or run.store.stat(Run(run.store, name, run.spec).key("plan.json")) is not None:
             return True
     return True
 
 
-def _is_calm(run: Run) -> bool:
-    """Whether no worker of an ended run can be at work: all have left in order, or the end is old."""
+def _is_inactive(run: Run) -> bool:
+    """Whether no worker of an ended run can be alive: all exited in order, or the end is old."""
     ended = run.store.stat(run.key("end.json"))
-    if ended is None or time.time() - ended.modified_s > CALM_S:
+    if ended is None or time.time() - ended.modified_s > INACTIVE_AFTER_S:
         return True
     raws = map_in_threads(lambda beat: read_if_there(run.store, beat.key), heartbeats(run))
     return all(msgspec.json.decode(raw, type=Beat).activity == "left" for raw in raws if raw is not None)

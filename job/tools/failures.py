@@ -1,4 +1,4 @@
-"""Which inputs have failed and why, as far as the runs of an output tell; kept on disk, for there may be millions."""
+"""Failed inputs and their reasons, from all runs of an output; stored on disk, because there may be millions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _THREADS = 4
 
 
 class KnownFailures:
-    """Reasons by key, those of younger runs in place of those of older ones."""
+    """Reasons by key; newer runs replace the reasons of older runs."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
@@ -31,14 +31,14 @@ class KnownFailures:
         found = self._database.execute("SELECT reason FROM failures WHERE key = ?", (key,)).fetchone()
         return None if found is None else str(found[0])
 
-    def learn_from_table(self, raw: bytes) -> None:
-        """Take in the `failures.jsonl` of a run that has ended."""
+    def add_table(self, raw: bytes) -> None:
+        """Add the `failures.jsonl` of an ended run."""
         decode = msgspec.json.Decoder(FailedInput).decode
         for line in io.BytesIO(raw):
             self._add(decode(line))
 
-    def learn_from_journal(self, run: Run) -> None:
-        """Take in what a run has done that never came to a table: what it has stored has not failed."""
+    def add_journal(self, run: Run) -> None:
+        """Add the failures in the journal of a run without a table; inputs that it stored are not failures."""
         shards = run.store.list_dirs(run.key("journal"))
         for history in iter_in_threads(lambda shard: read_history(run, shard), shards, _THREADS):
             for row in history.results.values():
@@ -53,34 +53,34 @@ class KnownFailures:
 
 @contextmanager
 def known_failures(target: Store) -> Iterator[KnownFailures]:
-    """Ask the runs of an output.
+    """Collect the failures of all runs of an output.
 
-    A run that ended in order tells by its table, another one by its journal. Of the runs of one input, those before
-    the youngest that did all of it are not asked: what they failed on, it has failed on as well or has stored.
+    Runs that ended in order are read by table, others by journal. For each input, runs before the newest run that
+    processed all of it are skipped: that run has a newer result for every input that failed in them.
 
     Raises:
-        RunConflictError: A journal is not of this version.
+        RunConflictError: A journal was written by an incompatible version.
     """
-    with closing(sqlite3.connect("", check_same_thread=False)) as database:  # "": a file that SQLite itself removes
+    with closing(sqlite3.connect("", check_same_thread=False)) as database:  # "": a temporary file that SQLite removes
         database.execute("PRAGMA journal_mode=OFF")
         failures = KnownFailures(database)
-        for run, has_table in reversed(list(_runs_that_tell(target))):
+        for run, has_table in reversed(list(_runs_with_failures(target))):
             table = read_if_there(target, run.key("failures.jsonl")) if has_table else None
             if table is None:
-                failures.learn_from_journal(run)
+                failures.add_journal(run)
             else:
-                failures.learn_from_table(table)
+                failures.add_table(table)
         yield failures
 
 
-def _runs_that_tell(target: Store) -> Iterator[tuple[Run, bool]]:
-    """Youngest first; and whether each has a table of its failures."""
-    done_whole: set[str] = set()
+def _runs_with_failures(target: Store) -> Iterator[tuple[Run, bool]]:
+    """Newest first; with each run, whether it has a failure table."""
+    complete_inputs: set[str] = set()
     for run in runs_of(target):
-        if run.spec.input_url in done_whole:
+        if run.spec.input_url in complete_inputs:
             continue
         end = run.end()
         has_table = end is not None and end.outcome != "superseded"
         yield run, has_table
         if has_table and run.spec.selects_all:
-            done_whole.add(run.spec.input_url)
+            complete_inputs.add(run.spec.input_url)

@@ -1,4 +1,4 @@
-"""Two sorted listings, input and output, brought together image by image, whatever is on either side."""
+"""Merge of two sorted listings, input and output, into one group of objects per image."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class ImageGroup:
     """All objects of one image.
 
     Attributes:
-        stem: What their keys begin with.
+        stem: The common prefix of their keys.
         input_sizes: Size in bytes by suffix.
-        output_sizes: The same of the output.
+        output_sizes: The same for the output.
     """
 
     stem: str
@@ -29,7 +29,7 @@ class ImageGroup:
 
     @property
     def json_key(self) -> str:
-        """Key of its JSON, there or not."""
+        """Key of its JSON, whether it exists or not."""
         return self.stem + JSON_SUFFIX
 
 
@@ -71,7 +71,7 @@ def _close(group: ImageGroup, closed: list[tuple[bytes, str, ImageGroup]]) -> No
 
 
 def _before_all(opened: dict[str, ImageGroup], closed: list[tuple[bytes, str, ImageGroup]]) -> Iterator[ImageGroup]:
-    """Closed groups that no open one comes before."""
+    """Closed groups whose key is below that of every open group."""
     first = min((ordered(group.json_key) for group in opened.values()), default=None)
     while closed and (first is None or closed[0][0] < first):
         yield heappop(closed)[2]

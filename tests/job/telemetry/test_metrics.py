@@ -132,13 +132,13 @@ def test_a_process_that_is_stuck_is_not_alive_though_its_heart_beats(source: Pat
     with running(TROUBLED, "stuck", *flags) as process:
         wait_until(lambda: get(port, "/livez")[0] == 200)
         wait_until(lambda: get(port, "/livez")[0] == 503)
-        assert re.fullmatch(r"Nothing has moved for \d+ s, allowed are 3 s\n", get(port, "/livez")[1])
+        assert re.fullmatch(r"No progress for \d+ s, allowed are 3 s\n", get(port, "/livez")[1])
         beat = next((tmp_path / "out").rglob("workers/*.json"))
         before = beat.read_bytes()
         wait_until(lambda: beat.read_bytes() != before)
         process.kill()
         log = process.communicate()[1]
-    assert log.count("ERROR - Nothing has moved") == 1
+    assert log.count("ERROR - No progress") == 1
 
 
 def test_pages_and_names() -> None:
@@ -176,7 +176,7 @@ def test_a_port_that_is_taken() -> None:
         taken.listen()
         number = taken.getsockname()[1]
         with (
-            pytest.raises(WorkerError, match="Give a port that is free"),
+            pytest.raises(WorkerError, match="Give a free port"),
             served(number, Metrics("a", 0), Watchdog(), 1),
         ):
             pass

@@ -23,7 +23,7 @@ from job.run.run import Run, open_run
 from job.run.spec import RunEnd
 from job.storage.local.store import LocalStore
 from job.telemetry.progress_bar import Tally
-from job.tools.cleanup import CALM_S, STALE_S, find_leftovers
+from job.tools.cleanup import INACTIVE_AFTER_S, STALE_S, find_leftovers
 from job.worker.runner import annotate
 from tests.fakes import request_of, spec_of, write_inputs
 
@@ -57,7 +57,7 @@ def begun(source: Path, target: Path, name: str, *, is_planned: bool = True, **c
     return run
 
 
-def superseded(run: Run, by: Run, *, age_s: float = 2 * CALM_S) -> None:
+def superseded(run: Run, by: Run, *, age_s: float = 2 * INACTIVE_AFTER_S) -> None:
     run.write_end(RunEnd(outcome="superseded", by="x", superseded_by=by.name))
     ended_s = time.time() - age_s
     os.utime(Path(run.store.url, run.key("end.json")), (ended_s, ended_s))
@@ -116,7 +116,7 @@ def test_heartbeats_stay_while_a_worker_may_still_put(source: Path, target: Path
     old, heir = begun(source, target, "old", override=True), begun(source, target, "heir", limit=3)
     superseded(old, heir, age_s=30)
     assert cleaned_runs(target) == {"first"}
-    superseded_again_s = time.time() - 2 * CALM_S
+    superseded_again_s = time.time() - 2 * INACTIVE_AFTER_S
     os.utime(target / "_sam3/runs/old/end.json", (superseded_again_s, superseded_again_s))
     assert cleaned_runs(target) == {"first", "old"}
 

@@ -1,4 +1,4 @@
-"""Two listings brought together: every family once, ascending, complete, with little held open."""
+"""The merge of two listings: every group once, ascending, complete, with few groups open."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def stored(names: set[str]) -> list[StoredObject]:
 
 
 @given(keys, keys)
-def test_every_key_is_in_its_family_and_families_ascend(inputs: set[str], outputs: set[str]) -> None:
+def test_every_key_is_in_its_group_and_groups_ascend(inputs: set[str], outputs: set[str]) -> None:
     found = list(groups(stored(inputs), stored(outputs)))
-    order = [ordered(family.json_key) for family in found]
+    order = [ordered(group.json_key) for group in found]
     assert order == sorted(set(order))
     assert {f.stem + suffix for f in found for suffix in f.input_sizes} == {key for key in inputs if split_key(key)[1]}
     assert {f.stem + suffix for f in found for suffix in f.output_sizes} == {

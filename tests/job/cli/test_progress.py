@@ -1,4 +1,4 @@
-"""What `progress` tells: to programs by its fields, to a person on a terminal, and that it leaves no trace."""
+"""The output of `progress`, as fields and on a terminal; it changes nothing in the store."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_the_rate_is_that_of_completed_shards_until_a_worker_reports_one(
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "too_many_failed", "superseded"])
-def test_an_ended_run_tells_its_totals_when_marks_and_beats_are_gone(run: Run, outcome: str) -> None:
+def test_an_ended_run_shows_its_totals_without_markers_and_heartbeats(run: Run, outcome: str) -> None:
     end = msgspec.convert({"outcome": outcome, "by": "x", "annotated": 8, "failed": 1, "inputs_listed": 10}, RunEnd)
     run.write_end(end)
     found = read_progress(run.store)
@@ -127,7 +127,7 @@ def test_an_ended_run_tells_its_totals_when_marks_and_beats_are_gone(run: Run, o
     assert (found.done, found.failed) == ((0, 0) if outcome == "superseded" else (9, 1))
 
 
-def test_it_leaves_no_trace_and_needs_no_right_to_write(
+def test_it_changes_nothing_and_needs_no_write_permission(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     beat(run, "local-00000", "x", activity="working")
@@ -144,7 +144,7 @@ def test_it_leaves_no_trace_and_needs_no_right_to_write(
     assert "Run r: working" in capsys.readouterr().out
 
 
-def test_a_heartbeat_that_vanishes_is_passed_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_that_is_removed_meanwhile_is_skipped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     beat(run, "gpu-00000", "a", activity="working")
     beat(run, "gpu-00001", "b", activity="working")
     listed = list(run.store.list(run.key("workers")))

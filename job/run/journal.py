@@ -145,21 +145,21 @@ def keep_better(results: dict[str, ResultRow], row: ResultRow) -> None:
 class ShardJournal:
     """Writes this attempt's parts of a shard's journal; it buffers rows and writes them as one part."""
 
-    def __init__(self, run: Run, shard: str, attempt: str) -> None:
+    def __init__(self, run: Run, shard: str, process_id: str) -> None:
         self._run = run
         self._shard = shard
-        self._attempt = attempt
+        self._process_id = process_id
         self._parts = 0
         self._rows: list[Row] = []
 
     def start(self) -> None:
         """Write the start row."""
-        self._rows.append(StartRow(attempt=self._attempt))
+        self._rows.append(StartRow(attempt=self._process_id))
         self.write()
 
     def intend(self, json: str) -> None:
         """Write the intent row of the next image."""
-        self._rows.append(IntentRow(json=json, attempt=self._attempt))
+        self._rows.append(IntentRow(json=json, attempt=self._process_id))
         self.write()
 
     def add(self, row: ResultRow) -> None:
@@ -168,12 +168,12 @@ class ShardJournal:
 
     def leave(self) -> None:
         """Write the buffered rows and the leave row."""
-        self._rows.append(LeaveRow(attempt=self._attempt))
+        self._rows.append(LeaveRow(attempt=self._process_id))
         self.write()
 
     def read_others(self, history: ShardHistory) -> list[ResultRow]:
         """Read new parts of other attempts into the history; returns their result rows."""
-        own = self._run.key("journal", self._shard, f"{self._attempt}-")
+        own = self._run.key("journal", self._shard, f"{self._process_id}-")
         rows = []
         for part in self._run.store.list(self._run.key("journal", self._shard)):
             if part.key not in history.parts and not part.key.startswith(own):
@@ -184,7 +184,7 @@ class ShardJournal:
         """Write the buffered rows as one part; do nothing without rows."""
         if not self._rows:
             return
-        key = self._run.key("journal", self._shard, f"{self._attempt}-{self._parts}.jsonl")
+        key = self._run.key("journal", self._shard, f"{self._process_id}-{self._parts}.jsonl")
         self._parts += 1  # before the put: it may be stored although its response is lost, and a part never changes
         self._run.store.flush()
         self._run.store.put(key, encode_lines(self._rows))

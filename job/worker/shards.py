@@ -117,7 +117,7 @@ class OpenShard:
             keep_better(self.results, row)
         return list({row.json: row for row in fresh}.values())
 
-    def marker(self, attempt: str) -> Marker:
+    def marker(self, process_id: str) -> Marker:
         """Sum up a complete shard."""
         rows = self.results.values()
         instances: Counter[str] = Counter()
@@ -126,7 +126,7 @@ class OpenShard:
             instances.update({name: len(scores) for name, scores in row.scores.items()})
             dropped.update(row.dropped)
         return Marker(
-            attempt=attempt,
+            attempt=process_id,
             totals=dict(Counter(row.result for row in rows)),
             instances=dict(instances),
             dropped=dict(dropped),
@@ -199,11 +199,11 @@ def are_all_marked(run: Run, plan: Plan) -> bool:
     return all(next(marked, None) == shard.name for shard in plan.shards)
 
 
-def write_marker(run: Run, open_shard: OpenShard, attempt: str) -> None:
+def write_marker(run: Run, open_shard: OpenShard, process_id: str) -> None:
     """Store the last rows, then the marker."""
     open_shard.journal.write()
     run.store.flush()
-    run.store.create(_marker_key(run, open_shard.shard.name), msgspec.json.encode(open_shard.marker(attempt)))
+    run.store.create(_marker_key(run, open_shard.shard.name), msgspec.json.encode(open_shard.marker(process_id)))
     open_shard.is_marked = True
 
 

@@ -1,7 +1,7 @@
 """Several worker processes on one machine: a supervisor assigns shards to them.
 
 Each worker has its own pipe, so a worker that is killed during a message does not affect the others. The supervisor
-requeues the shards of a worker that died; the journal tells which of their inputs are done.
+requeues the shards of a worker that died; the journal records which of their inputs are done.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The operations are those of the operating system through which anything becomes visible or durable: fsync,
 rename, link. Before the one of that NUMBER the process gets SIGNAL; its name and path go to the file TRACE, one
-line an operation, so that a test can tell which phase was hit. NUMBER 0 only traces.
+line an operation, so that a test can determine the phase. NUMBER 0 only traces.
 """
 
 from __future__ import annotations

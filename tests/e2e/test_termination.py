@@ -131,11 +131,11 @@ def test_unwritable_termination_log_is_ignored(place: str) -> None:
 def said(target: Path, activity: str) -> Callable[[], bool]:
     """Whether a heartbeat of the output has an activity."""
 
-    def look() -> bool:
+    def has_activity() -> bool:
         beats = [path.read_bytes() for path in target.rglob("workers/*.json")]
         return any(json.loads(beat)["activity"] == activity for beat in beats)
 
-    return look
+    return has_activity
 
 
 def terminated(process: subprocess.Popen[str]) -> int:

@@ -1,6 +1,6 @@
-"""Checkpoints to models: the official `sam3.pt`, and the demo model.
+"""Loads checkpoints: the official `sam3.pt` and the demo model.
 
-sam3's own loader takes what fits and prints the rest; here a key too many or too few is an error.
+sam3's own loader ignores keys that do not match and prints them; here a missing or unexpected key is an error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HUB_REPOSITORY, HUB_FILE = "facebook/sam3", "sam3.pt"
 DEMO_FORMAT_PREFIX = "sam3-annotate-demo/"
 _DETECTOR, _TRACKER = "detector.", "tracker."
-# The checkpoint serves the video model too, whose detector has a second neck.
+# The checkpoint also has the weights of the video model, whose detector has a second neck.
 _VIDEO_ONLY = "backbone.vision_backbone.sam2_convs."
 # Constants that the model computes; a checkpoint may or may not carry them.
 _COMPUTED = ".freqs_cis"
@@ -32,13 +32,13 @@ _SHOWN_KEYS = 5
 
 @dataclass(frozen=True)
 class Original:
-    """A model as sam3 builds it, and where its weights are from.
+    """A model as sam3 builds it, and the source of its weights.
 
     Attributes:
         model: A `Sam3Image` in evaluation mode, float32, on the CPU.
-        sam3_version: Version of the package whose code it is.
+        sam3_version: Version of the sam3 package.
         checkpoint_sha256: Digest of the checkpoint file.
-        model_id: Name that annotations carry.
+        model_id: Name in the annotations.
         weights_licence: Licence of the weights.
     """
 
@@ -61,8 +61,8 @@ def load_original(checkpoint: str) -> Original:
         checkpoint: `demo`, `hub`, or the path of a file.
 
     Raises:
-        UsageError: No such file.
-        ConfigurationError: Not a checkpoint, one whose keys do not fit, or one that may not be downloaded.
+        UsageError: There is no such file.
+        ConfigurationError: It is not a checkpoint, its keys do not match, or it cannot be downloaded.
     """
     sam3_version = require_sam3()
     with quiet():
@@ -73,12 +73,12 @@ def load_original(checkpoint: str) -> Original:
 
 
 def demo_checkpoint_path() -> Path:
-    """Path of the demo checkpoint that comes with this package."""
+    """Path of the demo checkpoint in this package."""
     return Path(str(resources.files("export.demo_model") / "checkpoint.pt"))
 
 
 def download() -> Path:
-    """Fetch the official checkpoint with the user's own access to it.
+    """Download the official checkpoint with the user's own credentials.
 
     Raises:
         ConfigurationError: No access, or no connection.
@@ -120,7 +120,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as exc:
         reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-        raise ConfigurationError(f"--checkpoint {path} is no checkpoint that can be read safely: {reason}") from exc
+        raise ConfigurationError(f"--checkpoint {path} is not a checkpoint that can be read safely: {reason}") from exc
     if not isinstance(content, dict):
         raise ConfigurationError(f"--checkpoint {path} holds a {type(content).__name__}, not a dictionary of weights")
     return content
@@ -152,10 +152,10 @@ def build_official() -> Any:
 
 
 def detector_weights(content: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
-    """Take the image model's weights out of an official checkpoint.
+    """Extract the image model's weights from an official checkpoint.
 
     Raises:
-        ConfigurationError: It has keys of neither detector nor tracker, or none of the detector.
+        ConfigurationError: It has keys outside detector and tracker, or none of the detector.
     """
     foreign = [key for key in content if not str(key).startswith((_DETECTOR, _TRACKER))]
     weights = {key.removeprefix(_DETECTOR): x for key, x in content.items() if str(key).startswith(_DETECTOR)}
@@ -168,10 +168,10 @@ def detector_weights(content: Mapping[str, Any], path: Path) -> dict[str, torch.
 
 
 def load_strictly(model: Any, weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Load weights; a missing, unexpected or misshapen one is an error.
+    """Load weights; a missing weight, an unexpected one or a wrong shape is an error.
 
     Raises:
-        ConfigurationError: The weights are not those of this model.
+        ConfigurationError: The weights do not match this model.
     """
     expected = model.state_dict()
     missing = [key for key in expected if key not in weights and not key.endswith(_COMPUTED)]

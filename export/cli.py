@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DEMO_IMAGES, OFFICIAL_IMAGES = 60, 6
 
-# torch's threads wait for work asleep: busy waiting made two of them six times slower next to other programs.
+# torch's threads sleep while they wait: spinning made two of them six times slower next to other programs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
@@ -31,12 +31,12 @@ def _verification_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--images",
             type=click.Path(exists=True, file_okay=False, path_type=Path),
-            help="Folder of pictures to compare on. Default: drawn scenes.",
+            help="Folder of images to compare on. Default: drawn scenes.",
         ),
         click.option(
             "--image_count",
             type=click.IntRange(1),
-            help=f"Pictures to compare on. Default: {OFFICIAL_IMAGES}, {DEMO_IMAGES} for the demo model.",
+            help=f"Images to compare on. Default: {OFFICIAL_IMAGES}, {DEMO_IMAGES} for the demo model.",
         ),
         click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda if there is one, else cpu."),
         click.option("--threads", type=click.IntRange(1), help="CPU threads of the model. Default: all."),
@@ -50,14 +50,14 @@ def _verification_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--checkpoint",
     type=FILE,
     required=True,
-    help="Path or URL of sam3.pt, `hub` to download it, or `demo` for the embedded toy.",
+    help="Path or URL of sam3.pt, `hub` to download it, or `demo` for the demo model.",
 )
 @click.option("--out", type=FOLDER, required=True, help="Folder or URL of the model.")
 @click.option("--format", "graph_format", type=click.Choice(["onnx", "torchscript"]), default="onnx", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True)
 @_verification_options
 def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **verification: Any) -> None:
-    """Turn a SAM 3 checkpoint into a model that `annotate` runs, and check that both agree."""
+    """Export a SAM 3 checkpoint to a model that `annotate` runs, and verify that both agree."""
     if (graph_format, precision) == ("torchscript", "int8"):
         raise UsageError("--precision int8 is made for ONNX Runtime: give --format onnx, or another precision")
     from export.checkpoint import load_original
@@ -90,12 +90,12 @@ def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **verif
 @click.option(
     "--checkpoint",
     type=FILE,
-    help="Compare with this one (see `export`). Default: with the answers stored in the model.",
+    help="Checkpoint to compare with (see `export`). Default: the reference answers stored in the model.",
 )
-@click.option("--model_digest", help="Digest that the model must have; TorchScript needs it.")
+@click.option("--model_digest", help="sha256 of the model's manifest.json; required for TorchScript.")
 @_verification_options
 def verify(folder: Path, checkpoint: str | None, model_digest: str | None, **verification: Any) -> None:
-    """Check that a model answers on this machine as the original does."""
+    """Verify that a model gives the original's answers on this machine."""
     artifact = open_artifact(folder, model_digest)
     device = _device(verification["device"], artifact.manifest.format, artifact.manifest.precision)
     figures = (
@@ -108,7 +108,10 @@ def verify(folder: Path, checkpoint: str | None, model_digest: str | None, **ver
     for each in figures:
         click.echo(describe(each))
     if not all(each.passed for each in figures):
-        raise WorkerError(f"model {folder} does not answer as the original does on this machine's {device}")
+        raise WorkerError(
+            f"model {folder} does not give the original's answers on this machine's {device}: see the figures above. "
+            "Use another machine, or an artifact of another precision"
+        )
 
 
 def _verify_stored(artifact: Artifact, device: Device, flags: dict[str, Any]) -> tuple[ParityFigures, ...]:
@@ -159,7 +162,7 @@ def _device(wanted: Device | None, graph_format: GraphFormat, precision: Precisi
 
 
 def _check_device(device: Device, graph_format: GraphFormat) -> None:
-    """Before an hour of work: the original needs torch on it, and the artifact what runs its graphs."""
+    """Check early that torch (for the original) and the artifact's runtime support the device."""
     from job.model.torch_session import check_device
 
     check_runtime(device, runtime_of(graph_format))

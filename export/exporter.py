@@ -1,4 +1,4 @@
-"""From a checkpoint to an artifact that agrees with it."""
+"""Exports a checkpoint to an artifact and verifies that both agree."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ _WRITERS = {"onnx": write_onnx, "torchscript": write_torchscript}
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """What to make.
+    """Parameters of an export.
 
     Attributes:
-        out: Folder of the artifact; an artifact that is there is replaced.
-        format: What the graphs become.
-        precision: Of weights and arithmetic.
-        images: Folder of pictures to verify with, None to draw scenes.
-        image_count: How many pictures at most.
-        device: Where original and artifact run while they are compared.
+        out: Folder of the artifact; an existing artifact is replaced.
+        format: Format of the graphs.
+        precision: Precision of weights and arithmetic.
+        images: Folder of images to verify with, None to draw scenes.
+        image_count: Largest number of images.
+        device: Device on which original and artifact are compared.
         threads: Threads of the artifact's session, None for all.
     """
 
@@ -76,10 +76,10 @@ class ExportRequest:
 
 
 def export_artifact(original: Original, request: ExportRequest) -> Artifact:
-    """Write an artifact, compare it with the original, and keep it if they agree.
+    """Write an artifact, compare it with the original and with the stored reference, and keep it if they agree.
 
     Raises:
-        ConfigurationError: They do not agree; nothing is kept.
+        ConfigurationError: They disagree; nothing is kept.
         StorageError: The artifact cannot be written.
     """
     with staged_folder(request.out) as folder:
@@ -100,7 +100,7 @@ def export_artifact(original: Original, request: ExportRequest) -> Artifact:
 
 
 def write_files(original: Original, folder: Path, graph_format: GraphFormat, precision: Precision) -> Artifact:
-    """Write graphs, text features and tokenizer, and give the artifact that a manifest will describe."""
+    """Write graphs, text features and tokenizer; returns a draft of the artifact without parity figures."""
     write_tokenizer(original.model.backbone.language_backbone.tokenizer, folder / TOKENIZER_NAME)
     text = encode_prompts(original, DEFAULT_PROMPTS)
     np.savez_compressed(folder / TEXT_FEATURES_NAME, features=text.features, mask=text.mask)

@@ -1,4 +1,4 @@
-"""Checkpoint and model at URLs: both pass through a temporary folder of this machine."""
+"""Checkpoints and models at URLs; both pass through a local temporary folder."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 NAMED_CHECKPOINTS = {"demo", "hub"}
 _STEMS = {"image_encoder", "grounding", "text_encoder", "text_features", "tokenizer", "reference"}
-"""Of an artifact's files: what an export that was ended in the middle may have left."""
+"""Stems of an artifact's files, which an interrupted export may have left."""
 _PROBE = "image_encoder.probe"
 
 
 @contextmanager
 def local_checkpoint(checkpoint: str) -> Iterator[str]:
-    """Give what `load_original` takes; a checkpoint at a URL is here for the length of the block.
+    """Yield an argument for `load_original`; a checkpoint at a URL is downloaded for the length of the block.
 
     Raises:
-        UsageError: There is none at that URL.
-        ConfigurationError: It may not be read.
+        UsageError: There is no checkpoint at that URL.
+        ConfigurationError: The store refuses to read it.
     """
     url = None if checkpoint in NAMED_CHECKPOINTS else remote_url(checkpoint)
     if url is None:
@@ -48,22 +48,22 @@ def local_checkpoint(checkpoint: str) -> Iterator[str]:
             download(open_store(folder, new_process_id()), name, path)
         except ObjectMissingError as exc:
             raise UsageError(
-                f"--checkpoint {url}: no such file. Give `hub`, `demo`, or path or URL of a sam3.pt"
+                f"--checkpoint {url}: no such file. Give `hub`, `demo`, or the path or URL of a sam3.pt"
             ) from exc
         except ObjectRefusedError as exc:
             raise ConfigurationError(
-                f"--checkpoint {url} may not be read: {exc}. Check the credentials and what they may do"
+                f"--checkpoint {url} may not be read: {exc}. Check the credentials and their permissions"
             ) from exc
         yield str(path)
 
 
 @contextmanager
 def local_output(out: str) -> Iterator[Path]:
-    """Give the folder to export to; a model for a URL is put there when the block ends well, its manifest last.
+    """Yield the folder to export to; a model for a URL is uploaded when the block succeeds, its manifest last.
 
     Raises:
         UsageError: There is a model or something else at that URL.
-        ConfigurationError: It may not be written.
+        ConfigurationError: The store refuses to write it.
     """
     url = remote_url(out)
     if url is None:
@@ -83,7 +83,7 @@ def local_output(out: str) -> Iterator[Path]:
 
 
 def _check_target(store: Store) -> None:
-    """Look, and write something, before the hour that an export takes."""
+    """Check that the target is empty and writable before the export, which can take an hour."""
     with first_writes(store):
         found = [item.key for item in islice(store.list(), len(_STEMS) * 4)]
         if MANIFEST_NAME in found:

@@ -1,4 +1,4 @@
-"""sam3 on this machine: its vocabulary, its warnings, and its belief that there is always a GPU."""
+"""Runs sam3 on this machine: its vocabulary, its warnings, and its hard-coded CUDA device."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 
 
 def require_sam3() -> str:
-    """Give the version of the sam3 package, which has to be the one whose code the wrappers mirror.
+    """Return the version of the sam3 package, which must be the one whose code `export.graphs` mirrors.
 
     Raises:
-        ConfigurationError: Not installed, or another version.
+        ConfigurationError: It is not installed, or has another version.
     """
     try:
         found = version("sam3")
     except PackageNotFoundError as exc:
         raise ConfigurationError("sam3 is not installed: pip install 'sam3-annotate[export]'") from exc
     if found != SUPPORTED_VERSION:
-        raise ConfigurationError(f"sam3 {found} is installed, the exporter knows {SUPPORTED_VERSION} only")
+        raise ConfigurationError(f"sam3 {found} is installed, the exporter supports only {SUPPORTED_VERSION}")
     return found
 
 
 def vocabulary_path() -> str:
-    """Give the path of the text encoder's vocabulary, which sam3's wheel lacks and open_clip_torch has.
+    """Return the path of the text encoder's vocabulary, which open_clip_torch contains and sam3's wheel lacks.
 
     Raises:
-        ConfigurationError: open_clip_torch is not installed, or without the file.
+        ConfigurationError: open_clip_torch is not installed, or lacks the file.
     """
     package = importlib.util.find_spec("open_clip")
     path = Path(package.origin).parent / _VOCABULARY if package and package.origin else None
@@ -52,7 +52,7 @@ def vocabulary_path() -> str:
 
 @contextmanager
 def running_on(device: str) -> Iterator[None]:
-    """Run sam3 on a device: on a CPU, what it hard-codes for CUDA happens there."""
+    """Run sam3 on a device; on a CPU, its hard-coded CUDA calls are redirected to the CPU."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
@@ -65,7 +65,7 @@ def running_on(device: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the warnings of sam3 and of torch's exporters to themselves: none is the caller's to act on."""
+    """Suppress the warnings of sam3 and of torch's exporters; none of them needs an action of the caller."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -75,7 +75,7 @@ class _CudaMeansCpu(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call with `device="cuda"` exchanged."""
+        """Call with `device="cuda"` replaced by the CPU."""
         kwargs = dict(kwargs or {})
         if str(kwargs.get("device", "")).startswith("cuda"):
             kwargs["device"] = "cpu"

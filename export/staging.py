@@ -1,4 +1,4 @@
-"""An artifact's folder appears whole or not at all."""
+"""Atomic creation of an artifact's folder."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
-    """Give a folder to write to, which becomes `target` when the block ends well and vanishes otherwise.
+    """Yield a folder to write to; it is renamed to `target` when the block succeeds and removed when it fails.
 
     Raises:
-        UsageError: `target` is something else than an artifact or an empty folder.
-        StorageError: The disk is full or cannot be written to.
+        UsageError: `target` is neither an artifact nor an empty folder.
+        StorageError: The disk is full or cannot be written.
     """
     _check_target(target)
     staging = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"

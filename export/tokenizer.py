@@ -44,7 +44,7 @@ def write_tokenizer(original: Any, path: Path) -> None:
 
 
 def _add_special(vocabulary: dict[str, int], merges: list[tuple[str, str]], token: str) -> None:
-    """Let `<start_of_text>` in a prompt merge into its own id.
+    """Add merges so that `<start_of_text>` in a prompt becomes its own id.
 
     No other word mixes punctuation with letters, so the merges below apply to nothing else. The ids of the
     steps in between are never the end of a merge.
@@ -59,14 +59,14 @@ def _add_special(vocabulary: dict[str, int], merges: list[tuple[str, str]], toke
 
 
 def _word_pattern() -> str:
-    """What the original takes for one word, in its order of preference."""
+    """Patterns of one word of the original, in its order of preference."""
     letters, digits, others = (_character_class(p) for p in (r"[\p{L}]", r"[\p{N}]", r"[^\s\p{L}\p{N}]"))
     contractions = "'s|'ſ|'t|'re|'ve|'m|'ll|'d"
     return f"<start_of_text>|<end_of_text>|{contractions}|[{letters}]+|[{digits}]|[{others}]+"
 
 
 def _character_class(pattern: str) -> str:
-    """Spell out a class of the original's regular expressions as ranges of code points."""
+    """Expand a class of the original's regular expressions to ranges of code points."""
     import regex  # type: ignore[import-untyped]
 
     matches = regex.compile(pattern, regex.IGNORECASE).match
@@ -74,7 +74,7 @@ def _character_class(pattern: str) -> str:
 
 
 def _ranges(holds: Callable[[int], bool]) -> Iterator[tuple[int, int]]:
-    """Maximal ranges of code points for which something holds, surrogates left out."""
+    """Maximal ranges of code points that satisfy a predicate, without surrogates."""
     start = None
     for code in (*range(0x110000), None):
         inside = code is not None and code not in _SURROGATES and holds(code)

@@ -1,4 +1,4 @@
-"""Attention that every exporter understands: projections and one scaled dot product.
+"""Attention that every exporter supports: projections and one scaled dot product.
 
 sam3 attends through `nn.MultiheadAttention` (averaged weights, a fast path, masks of many kinds) and through
 a rotary attention on complex numbers. Neither exports well. These two classes compute the same from the same
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PlainAttention(nn.Module):
-    """Takes the place of one `nn.MultiheadAttention`; dropout and averaged weights are left out."""
+    """Replaces one `nn.MultiheadAttention`, without dropout and averaged weights."""
 
     def __init__(self, source: nn.MultiheadAttention) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class PlainAttention(nn.Module):
 
 
 class RotaryAttention(nn.Module):
-    """Takes the place of one `sam3.model.vitdet.Attention` with rotary positions.
+    """Replaces one `sam3.model.vitdet.Attention` with rotary positions.
 
     The original turns neighbouring pairs of channels. Here the rows of the query and key weights are reordered
     so that the first elements of all pairs come first: the same dot products, and turning is one swap of halves.
@@ -108,7 +108,7 @@ class RotaryAttention(nn.Module):
 
 
 def replace_attention(model: nn.Module) -> None:
-    """Exchange every attention inside `model` for one that exports."""
+    """Replace every attention inside `model` with one that can be exported."""
     from sam3.model.vitdet import Attention
 
     replace_modules(model, (nn.MultiheadAttention,), PlainAttention)
@@ -116,7 +116,7 @@ def replace_attention(model: nn.Module) -> None:
 
 
 def replace_modules(root: nn.Module, kinds: tuple[type[Any], ...], factory: Callable[[Any], nn.Module]) -> None:
-    """Exchange every submodule of some kinds for what `factory` makes of it."""
+    """Replace every submodule of the given types with the result of `factory`."""
     for parent in list(root.modules()):
         for name, child in parent.named_children():
             if isinstance(child, kinds):
@@ -124,13 +124,13 @@ def replace_modules(root: nn.Module, kinds: tuple[type[Any], ...], factory: Call
 
 
 def copy_sharing_weights(model: nn.Module) -> nn.Module:
-    """Copy the structure of a model, whose weights stay where they are."""
+    """Copy the structure of a model; the weights are shared."""
     shared = {id(x): x for x in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, dict(shared))
 
 
 def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """Make a linear layer of existing tensors."""
+    """Make a linear layer from existing tensors."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
     if bias is not None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from job.model.artifact import Precision
 
-# Sizes of the dynamic dimensions in example inputs. All differ, so that no exporter takes two for one; none is 1,
+# Sizes of the dynamic dimensions in example inputs. All differ, so that exporters do not merge them; none is 1,
 # which exporters treat as a constant.
 EXAMPLE_SIZES = {"batch": 2, "prompts": 3}
 
@@ -35,14 +35,14 @@ class Graph:
         return tuple(_example(spec) for spec in self.inputs)
 
     def dynamic_dimensions(self) -> tuple[dict[int, str], ...]:
-        """By input, the names of the dimensions that have one."""
+        """Names of the dynamic dimensions, by input."""
         return tuple(
             {axis: size for axis, size in enumerate(spec.shape) if isinstance(size, str)} for spec in self.inputs
         )
 
 
 def graphs_of(model: Any, precision: Precision) -> tuple[Graph, Graph, Graph]:
-    """Give the image encoder, the grounding and the text encoder of a `Sam3Image`.
+    """Return the image encoder, the grounding and the text encoder of a `Sam3Image`.
 
     Args:
         model: Float32; stays as it is, the graphs share its weights where they can.
@@ -80,7 +80,7 @@ def graphs_of(model: Any, precision: Precision) -> tuple[Graph, Graph, Graph]:
 
 
 def image_side(model: Any) -> int:
-    """Side of the square picture that the model sees, in pixels."""
+    """Side of the model's square input, in pixels."""
     return grid_side(model) * int(model.backbone.vision_backbone.trunk.patch_embed.proj.kernel_size[0])
 
 

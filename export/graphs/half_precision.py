@@ -1,4 +1,4 @@
-"""Half precision, where it costs little: the arithmetic of the big layers.
+"""Half precision where it costs little accuracy: the arithmetic of the large layers.
 
 Matrix products and convolutions take float16; normalisation, softmax, the residual stream and everything that
 makes a score or a box stay float32. Parity on real pictures decides whether that is enough, not this list.
@@ -18,7 +18,7 @@ _PRODUCTS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 class Typed(nn.Module):
-    """A layer that computes in one type, whatever it is given, and answers in another."""
+    """A layer that casts its inputs to one type and its output to another."""
 
     def __init__(self, layer: nn.Module, computes: torch.dtype, answers: torch.dtype) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Typed(nn.Module):
 
 
 def use_half_precision(model: Any) -> None:
-    """Let the big parts of an exportable copy of a `Sam3Image` compute in float16."""
+    """Make the large parts of an exportable copy of a `Sam3Image` compute in float16."""
     for part in (
         model.backbone.vision_backbone,
         model.geometry_encoder,

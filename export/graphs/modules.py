@@ -20,7 +20,7 @@ STD = (0.5, 0.5, 0.5)
 
 
 def exportable_copy(model: nn.Module) -> nn.Module:
-    """Copy a `Sam3Image`, weights shared, with attention that exports."""
+    """Copy a `Sam3Image`, weights shared, with attention that can be exported."""
     copied = copy_sharing_weights(model).eval().requires_grad_(False)
     replace_attention(copied)
     return copied
@@ -42,7 +42,7 @@ class ImageEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Normalise and encode."""
+        """Normalize and encode."""
         image = pixels.permute(0, 3, 1, 2).to(torch.float32) * (1 / 255)
         tokens = self.trunk((image - self.mean) / self.std)[-1]
         return tuple(level(tokens) for level in self.levels)
@@ -75,7 +75,7 @@ class TextEncoder(nn.Module):
 
 
 class RemappedEmbedding(nn.Module):
-    """An embedding whose equal rows are stored once."""
+    """An embedding that stores equal rows once."""
 
     rows: Tensor
     row_of_token: Tensor
@@ -120,7 +120,7 @@ class Grounding(nn.Module):
         text_mask: Tensor,
         score_threshold: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Find every prompt in every image; the masks of queries up to the threshold stay inside."""
+        """Find every prompt in every image; only the masks of queries above the threshold are returned."""
         images, prompts = feature_2.shape[0], text_features.shape[0]
         tokens = feature_2.flatten(2).transpose(1, 2).to(torch.float32)
         prompt, padding = self._prompt(tokens, text_features, text_mask)
@@ -144,7 +144,7 @@ class Grounding(nn.Module):
 
 
 class EmptyGeometry(nn.Module):
-    """What sam3's geometry encoder makes of no points and no boxes: one token that depends on the image."""
+    """Output of sam3's geometry encoder for no points and no boxes: one token that depends on the image."""
 
     def __init__(self, encoder: Any) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class EmptyGeometry(nn.Module):
 
 
 class PromptFusion(nn.Module):
-    """Image tokens that have seen the prompt.
+    """Fusion of image tokens with the prompt.
 
     The first layer's self-attention comes before the prompt is seen, so it runs once an image.
     """
@@ -253,7 +253,7 @@ class QueryDecoder(nn.Module):
         return logit[0]
 
     def _box_bias(self, boxes: Tensor) -> Tensor:
-        """Attention bias by where an image token lies to a query's box: (N * heads, Q, T)."""
+        """Attention bias by the position of an image token relative to a query's box: (N * heads, Q, T)."""
         cx, cy, w, h = boxes.transpose(0, 1).unbind(-1)
         bias_x = self._axis_bias(self.decoder.boxRPB_embed_x, cx, w)
         bias_y = self._axis_bias(self.decoder.boxRPB_embed_y, cy, h)
@@ -261,7 +261,7 @@ class QueryDecoder(nn.Module):
         return bias.flatten(2, 3).permute(0, 3, 1, 2).flatten(0, 1)
 
     def _axis_bias(self, embed: Any, centre: Tensor, extent: Tensor) -> Tensor:
-        """(N, Q) centres and extents along an axis to (N, Q, side, heads)."""
+        """(N, Q) centers and extents along an axis to (N, Q, side, heads)."""
         edges = torch.stack((centre - 0.5 * extent, centre + 0.5 * extent), -1)
         distance = (self.coordinates - edges[:, :, None]) * 8
         bias: Tensor = embed(distance.sign() * torch.log2(distance.abs() + 1.0) / 3.0)
@@ -278,7 +278,7 @@ class MaskHead(nn.Module):
     def forward(
         self, features: tuple[Tensor, ...], memory: Tensor, query: Tensor, prompt: Tensor, padding: Tensor
     ) -> Tensor:
-        """Let the memory attend the prompt, decode pixels, compare them with the queries."""
+        """Attend from the memory to the prompt, decode pixels, and multiply them with the queries."""
         y = self.head.cross_attn_norm(memory).transpose(0, 1)
         key = prompt.transpose(0, 1)
         attended = self.head.cross_attend_prompt(query=y, key=key, value=key, key_padding_mask=padding)[0]
@@ -309,7 +309,7 @@ def fold_images(x: Tensor, images: int) -> Tensor:
 
 
 def grid_side(model: Any) -> int:
-    """Image tokens along one side of the picture."""
+    """Image tokens along one side of the image."""
     return int(max(block.attn.input_size[0] for block in model.backbone.vision_backbone.trunk.blocks))
 
 

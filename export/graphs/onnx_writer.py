@@ -1,4 +1,4 @@
-"""Graphs to ONNX files: export, strip what tells of this machine, store weights small where nothing is lost."""
+"""Writes ONNX files: export, strip data about this machine, store weights as float16 where that is lossless."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir import convenience
 
-from export.graphs.quantize import QUANTISED_SCOPES, quantise
+from export.graphs.quantize import QUANTIZED_SCOPES, quantize
 from export.sam3_runtime import quiet
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from export.graphs.graphs import Graph
     from job.model.artifact import Precision
 
-# The first with an `Attention` operator, which ONNX Runtime runs fused.
+# The first opset with an `Attention` operator, which ONNX Runtime runs fused.
 OPSET = 23
 SMALLEST_HALVED = 64
 LARGEST_SINGLE_FILE = 512 * 1024 * 1024
@@ -36,8 +36,8 @@ def write_onnx(graph: Graph, folder: Path, precision: Precision) -> str:
         Name of the graph's file.
     """
     model = to_ir(graph)
-    if precision == "int8" and graph.name in QUANTISED_SCOPES:
-        quantise(model, QUANTISED_SCOPES[graph.name])
+    if precision == "int8" and graph.name in QUANTIZED_SCOPES:
+        quantize(model, QUANTIZED_SCOPES[graph.name])
     strip(model)
     halve_lossless(model)
     name = f"{graph.name}.onnx"
@@ -77,7 +77,7 @@ def strip(model: ir.Model) -> None:
 
 
 def halve_lossless(model: ir.Model) -> None:
-    """Store weights as float16 that no bit is lost of; ONNX Runtime casts them back when it loads."""
+    """Store weights as float16 where that is lossless; ONNX Runtime casts them back when it loads."""
     casts = []
     for name, value in list(model.graph.initializers.items()):
         half = _as_half(value.const_value)

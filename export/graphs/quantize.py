@@ -1,15 +1,15 @@
-"""Eight-bit weights and activations for CPUs, with a scale of its own for every token.
+"""Eight-bit weights and activations for CPUs, with one scale for each token.
 
 A matrix product `x @ W` with constant `W` becomes: find the largest magnitude of every row of `x`, round the row
-to 8 bits with it, multiply integers, undo both scales. A row never sees another, so neither the neighbours in a
-batch nor the other prompts change an image's result, and integer sums have no order. Measured at 5184 x 1024 x
-3072 on one core with AVX512-VNNI: 2.8 times as fast as float32; blocks of weights with 8 bits (`MatMulNBits`)
-gain 1.4 times, and one scale for the whole tensor, which gains most, depends on the neighbours. Weights are int8;
-`job.model.integer_kernels` keeps their sums exact on every processor: uint8 weights would be exact without its help,
-and ten times slower where there is AMX (42 ms instead of 4.3 ms at 1296 x 1024 x 3072, one core).
+to 8 bits with it, multiply integers, undo both scales. Rows are independent, so neither the other images of a batch
+nor the other prompts change an image's result, and integer sums do not depend on their order. Measured at
+5184 x 1024 x 3072 on one core with AVX512-VNNI: 2.8 times as fast as float32; blocks of weights with 8 bits
+(`MatMulNBits`) gain 1.4 times, and one scale for the whole tensor, which gains most, depends on the other images.
+Weights are int8; `job.model.integer_kernels` keeps their sums exact on every processor: uint8 weights would be exact
+without it, and ten times slower where there is AMX (42 ms instead of 4.3 ms at 1296 x 1024 x 3072, one core).
 
-Only the layers with many tokens are worth it: those of the image encoder and of the fusion with the prompt. What
-makes a score, a box or a mask stays float32.
+Only layers with many tokens are quantized: those of the image encoder and of the fusion with the prompt. Layers that
+compute scores, boxes and masks stay float32.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from onnx_ir import convenience
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Module paths below which matrix products are quantised, by graph.
-QUANTISED_SCOPES = {"image_encoder": "trunk.blocks", "grounding": "fusion.layers"}
+# Module paths below which matrix products are quantized, by graph.
+QUANTIZED_SCOPES = {"image_encoder": "trunk.blocks", "grounding": "fusion.layers"}
 _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 _CONTRIB = "com.microsoft"
 _LEVELS = 127
@@ -32,12 +32,12 @@ _MIDDLE = 128
 _SMALLEST = 1e-12
 
 
-def quantise(model: ir.Model, scope: str) -> int:
-    """Quantise the matrix products with constant weights below a module path.
+def quantize(model: ir.Model, scope: str) -> int:
+    """Quantize the matrix products with constant weights below a module path.
 
     Args:
         model: Changed in place; its nodes still carry the exporter's metadata.
-        scope: Module path, as in `QUANTISED_SCOPES`.
+        scope: Module path, as in `QUANTIZED_SCOPES`.
 
     Returns:
         How many.
@@ -54,12 +54,12 @@ def _is_product(node: ir.Node) -> bool:
 
 
 class _Rewriter:
-    """Exchanges products in a graph, quantising each input once."""
+    """Replaces products in a graph and quantizes each input once."""
 
     def __init__(self, model: ir.Model) -> None:
         model.opset_imports[_CONTRIB] = 1
         self._graph = model.graph
-        self._quantised: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+        self._quantized: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
         self._last = self._constant("last_axis", np.array([-1], np.int64))
         self._flat = self._constant("flat", np.array([-1], np.int64))
         self._step = self._constant("step", np.array(1 / _LEVELS, np.float32))
@@ -72,8 +72,8 @@ class _Rewriter:
         assert x is not None
         assert weight is not None
         assert weight.const_value is not None
-        levels, scales = quantised_weight(weight.const_value.numpy())
-        integers, row_scales = self._quantised_rows(node, x, len(levels))
+        levels, scales = quantized_weight(weight.const_value.numpy())
+        integers, row_scales = self._quantized_rows(node, x, len(levels))
         stored = self._constant(f"{weight.name}.levels", levels)
         columns = self._constant(f"{weight.name}.scales", scales)
         product = self._add(
@@ -89,9 +89,9 @@ class _Rewriter:
         if not weight.uses():
             self._graph.initializers.pop(str(weight.name))
 
-    def _quantised_rows(self, node: ir.Node, x: ir.Value, width: int) -> tuple[ir.Value, ir.Value]:
+    def _quantized_rows(self, node: ir.Node, x: ir.Value, width: int) -> tuple[ir.Value, ir.Value]:
         """Rows of `x` as uint8 (rows, width) around 128, and their scales (rows, 1)."""
-        if x not in self._quantised:
+        if x not in self._quantized:
             shape = self._constant(f"{node.name}.rows", np.array([-1, width], np.int64))
             rows = self._add(node, "Reshape", [x, shape])
             highest = self._add(node, "ReduceMax", [rows, self._last], keepdims=1)
@@ -100,8 +100,8 @@ class _Rewriter:
             scales = self._add(node, "Mul", [largest, self._step])
             flat = self._add(node, "Reshape", [scales, self._flat])
             middles = self._add(node, "Expand", [self._middle, self._add(node, "Shape", [flat])])
-            self._quantised[x] = self._add(node, "QuantizeLinear", [rows, flat, middles], axis=0), scales
-        return self._quantised[x]
+            self._quantized[x] = self._add(node, "QuantizeLinear", [rows, flat, middles], axis=0), scales
+        return self._quantized[x]
 
     def _add(
         self, before: ir.Node, operator: str, inputs: list[ir.Value], domain: str = "", **attributes: Any
@@ -117,7 +117,7 @@ class _Rewriter:
         return value
 
 
-def quantised_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantized_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Weights (inputs, outputs) to integers and a scale for every output."""
     scales = np.maximum(np.abs(weight).max(axis=0), _SMALLEST) / np.float32(_LEVELS)
     return np.rint(weight / scales).astype(np.int8), scales.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Graphs to TorchScript files: trace, then drop what the archive tells of this machine."""
+"""Writes TorchScript files: trace, then remove data about this machine from the archive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from export.graphs.graphs import Graph
     from job.model.artifact import Precision
 
-# Line numbers and paths of the traced code; the archive loads and answers the same without them.
+# Line numbers and paths of the traced code; the archive gives the same results without them.
 _DEBUG_SUFFIX = ".debug_pkl"
 _ALIGNMENT = 64
 
@@ -29,7 +29,7 @@ def write_torchscript(graph: Graph, folder: Path, _precision: Precision) -> str:
     """
     with quiet(), torch.no_grad():
         traced: Any = torch.jit.trace(graph.module, graph.examples(), check_trace=False)  # type: ignore[no-untyped-call]
-        # By way of memory: torch's own writer ends the process when the disk is full.
+        # Through memory: torch's own writer ends the process when the disk is full.
         archive = io.BytesIO(traced.save_to_buffer())
     name = f"{graph.name}.torchscript"
     repack(archive, folder / name)

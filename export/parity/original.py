@@ -1,4 +1,4 @@
-"""The original at work: sam3's own processor, asked what the artifact will be asked."""
+"""Runs the original, sam3's own processor, on the inputs of the artifact."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class OriginalSide:
         self._to_image = v2.functional.to_image
 
     def resize(self, picture: Image.Image) -> NDArray[np.uint8]:
-        """Resize an upright RGB picture as the processor does: to uint8 (S, S, 3)."""
+        """Resize an upright RGB image as the processor does: to uint8 (S, S, 3)."""
         resized: NDArray[np.uint8] = (
             self._resize(self._to_image(picture).to(self._device)).cpu().permute(1, 2, 0).numpy()
         )
         return resized
 
     def answer(self, pixels: NDArray[np.uint8], size_hw: tuple[int, int]) -> Answer:
-        """Answer for resized pixels (S, S, 3) that stand for a picture of the given size."""
+        """Answer for the resized pixels (S, S, 3) of an image of the given size."""
         image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         with _device_errors(self._device), running_on(self._device), quiet(), self._recorded() as recorded:
             state = self._processor.set_image(image)
@@ -72,7 +72,7 @@ class OriginalSide:
 
     @contextmanager
     def _recorded(self) -> Iterator[list[dict[str, Any]]]:
-        """Note the model's outputs: the processor forgets which queries its masks came from."""
+        """Record the model's outputs: the processor does not return the query of each mask."""
         outputs: list[dict[str, Any]] = []
 
         def recording(**arguments: Any) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class OriginalSide:
 
 @contextmanager
 def _device_errors(device: str) -> Iterator[None]:
-    """A GPU that fails, or is full, is no defect of ours."""
+    """Map errors of a GPU, such as out of memory, to `DeviceError`."""
     try:
         yield
     except RuntimeError as exc:

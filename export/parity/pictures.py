@@ -1,4 +1,4 @@
-"""Pictures to verify with: a folder's, or scenes drawn for the purpose."""
+"""Images to verify with: files of a folder, or drawn scenes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
-# Far from the seeds that the demo model was trained with.
+# Outside the range of seeds that the demo model was trained with.
 _FIRST_SEED = 7_000_000
 
 
 def pictures_of(folder: Path | None, number: int) -> Iterator[Image.Image]:
-    """Upright RGB pictures.
+    """Yield upright RGB images.
 
     Args:
-        folder: Where to look for image files, in order of their names, or None to draw scenes.
-        number: How many at most.
+        folder: Folder of image files, read in order of their names, or None to draw scenes.
+        number: Largest number of images.
 
     Raises:
-        UsageError: The folder has no picture.
+        UsageError: The folder has no image file.
     """
     if folder is None:
         return drawn_pictures(number)

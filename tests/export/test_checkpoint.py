@@ -93,8 +93,8 @@ def code(path: Path) -> None:
     ("make", "error", "words"),
     [
         pytest.param(None, UsageError, "no such file", id="missing"),
-        pytest.param(garbage, ConfigurationError, "no checkpoint that can be read", id="garbage"),
-        pytest.param(truncated, ConfigurationError, "no checkpoint that can be read", id="truncated"),
+        pytest.param(garbage, ConfigurationError, "not a checkpoint that can be read", id="garbage"),
+        pytest.param(truncated, ConfigurationError, "not a checkpoint that can be read", id="truncated"),
         pytest.param(tensor_alone, ConfigurationError, "holds a Tensor", id="a tensor"),
         pytest.param(foreign, ConfigurationError, "not an official", id="another model's"),
         pytest.param(code, ConfigurationError, "read safely", id="code"),
@@ -113,7 +113,7 @@ def test_a_wrong_file_is_one_clear_error_and_leaves_nothing(
 
 def test_another_version_of_sam3_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sam3_runtime, "version", lambda _: "0.2.0")
-    with pytest.raises(ConfigurationError, match=r"sam3 0\.2\.0 is installed, the exporter knows 0\.1\.4 only"):
+    with pytest.raises(ConfigurationError, match=r"sam3 0\.2\.0 is installed, the exporter supports only 0\.1\.4"):
         load_original("demo")
 
 

@@ -70,9 +70,9 @@ def test_one_weight_disturbed_by_a_hundredth_is_found_out(
     shutil.copytree(demo_onnx.folder, folder)
     disturb(folder / f"{graph}.onnx", weight, 0.01)
     reseal(folder)
-    with pytest.raises(WorkerError, match="does not answer as the original"):
+    with pytest.raises(WorkerError, match="does not give the original's answers"):
         run_verify(folder, "--device", "cpu", "--checkpoint", "demo", "--image_count", FEW_SCENES)
-    with pytest.raises(WorkerError, match="does not answer as the original"):
+    with pytest.raises(WorkerError, match="does not give the original's answers"):
         run_verify(folder, "--device", "cpu")
 
 

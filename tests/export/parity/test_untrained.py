@@ -87,7 +87,7 @@ def test_one_weight_disturbed_by_a_hundredth_is_found(untrained: Original, distu
     session = open_session(disturbed, device="cpu", threads=1)
     compared = Verifier(untrained, "cpu").compare(disturbed, session, drawn_pictures(1))
     assert [figures.passed for figures in compared] == [False, False]
-    with pytest.raises(WorkerError, match="does not answer as the original"):
+    with pytest.raises(WorkerError, match="does not give the original's answers"):
         run_verify(disturbed.folder, "--device", "cpu")
     with pytest.raises(SelfCheckError, match="no instance"):
         self_check(disturbed, session, full_mask, cache=tmp_path)

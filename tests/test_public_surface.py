@@ -182,7 +182,7 @@ def test_help_loads_no_command() -> None:
         "print(sorted(m for m in sys.modules if m.startswith(('job.cli', 'export', 'onnxruntime', 'numpy'))))"
     )
     completed = python(code)
-    own = ("commands", "main", "streams", "termination_message")
+    own = ("commands", "main", "terminal", "termination_message")
     assert completed.stdout.splitlines()[-1] == str(["job.cli", *(f"job.cli.{name}" for name in own)])
     assert all(name in completed.stdout for name in FLAGS)
 

@@ -10,7 +10,7 @@ import msgspec
 
 from job.cli.flags import FILE, FOLDER, log_flags
 from job.cli.key_file import KeyList
-from job.cli.text import one_line
+from job.cli.terminal import one_line
 from job.errors import FindingsError, UsageError
 from job.run.run import newest_run
 from job.storage.open import Address, new_process_id, read_storage_options

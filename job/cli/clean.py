@@ -7,7 +7,7 @@ import sys
 import click
 
 from job.cli.flags import FILE, FOLDER
-from job.cli.text import one_line
+from job.cli.terminal import one_line
 from job.errors import UsageError
 from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import refusals_are_configuration

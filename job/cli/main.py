@@ -15,7 +15,7 @@ from itertools import pairwise
 import click
 
 from job.cli.commands import DEFAULT_COMMAND, LazyCommands, underscored
-from job.cli.streams import open_closed_streams
+from job.cli.terminal import open_closed_streams
 from job.cli.termination_message import write_termination_message
 from job.errors import AnnotateError, ConfigurationError, InterruptedRunError
 from job.system.signals import ended_by_sigterm

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from job.cli.flags import FILE, FOLDER
-from job.cli.text import one_line
+from job.cli.terminal import one_line
 from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import refusals_are_configuration
 from job.telemetry.logs import set_up_logging

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from job.cli.text import one_line
+from job.cli.terminal import one_line
 from job.errors import AnnotateError, UsageError
 from job.telemetry.logs import set_up_logging
 from k8s.api_objects import INDEX_LABEL, Pod

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from job.cli.flags import FILE
-from job.cli.text import one_line
+from job.cli.terminal import one_line
 from job.errors import AnnotateError, ConfigurationError, TooManyFailedError, UsageError, WorkerError
 from job.storage.open import read_storage_options
 from job.telemetry.logs import set_up_logging

@@ -1,4 +1,4 @@
-"""Standard streams that the caller has closed (`>&-`)."""
+"""Standard streams, also where the caller has closed them (`>&-`), and the text that goes to them."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def open_closed_streams() -> None:
         if getattr(sys, name) is None:
             stream = open(descriptor, mode, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
+
+
+def one_line(text: str) -> str:
+    """Replace line ends and control characters, which a terminal interprets, by U+FFFD."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

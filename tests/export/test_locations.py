@@ -84,7 +84,7 @@ def test_a_place_that_is_taken_is_refused_at_once(there: MemoryFileSystem, key: 
 def test_a_web_server_cannot_be_written(tmp_path: Path) -> None:
     with (
         served(tmp_path) as web,
-        pytest.raises(UsageError, match="never written"),
+        pytest.raises(UsageError, match="read-only: give a folder or a bucket"),
         local_output(f"{web.url}/model"),
     ):
         raise AssertionError("found before the work")

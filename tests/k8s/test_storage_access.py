@@ -125,6 +125,8 @@ def test_status_leaves_the_environment_alone(
     api: Api, monkeypatch: pytest.MonkeyPatch, environment_writes: list[str]
 ) -> None:
     monkeypatch.setattr(storage_access, "STORAGE_TIMEOUT_S", 1.0)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         environment = {**WORKERS, "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{silent.getsockname()[1]}"}
         args = ["annotate", f"--out_top_dir={S3_URL}", "--run=night-1a2b3c4d"]

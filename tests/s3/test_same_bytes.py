@@ -14,13 +14,12 @@ from tests.s3.data import make_inputs, outputs, upload
 from tests.s3.fixtures import Bucket
 from tests.s3.workers import pods, run_to_end
 
-COUNT = 500
 FLAGS = ("--annotation_date", DATE, "--threads", "1", "--workers", "2")
 
 
-@pytest.fixture(scope="module")
-def inputs(scenes: Path) -> dict[str, bytes]:
-    return make_inputs(scenes, COUNT)
+@pytest.fixture(scope="module", params=[200, pytest.param(500, marks=pytest.mark.slow)])
+def inputs(scenes: Path, request: pytest.FixtureRequest) -> dict[str, bytes]:
+    return make_inputs(scenes, request.param)
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +27,14 @@ def local(inputs: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) ->
     return quiet_results(inputs, tmp_path_factory.mktemp("local"), "--workers", "2")
 
 
-def test_500_images_on_s3_have_the_bytes_of_a_local_run(
+def test_images_on_s3_have_the_bytes_of_a_local_run(
     bucket: Bucket, inputs: dict[str, bytes], local: dict[str, bytes], tmp_path: Path
 ) -> None:
     upload(bucket, inputs)
     pod = pods(tmp_path, bucket, bucket.server, "same", {"gpu": 1}, "--workers", "1")[0]
     run_to_end([pod])
     assert pod.codes == [0]
-    assert len(local) == 3 * COUNT
+    assert len(local) == 3 * (sum(key.endswith(".json") for key in inputs) - 1), "all but the broken one"
     assert outputs(bucket) == local
 
 

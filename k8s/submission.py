@@ -117,7 +117,7 @@ def installed_run(helm: Helm, chart: Chart) -> str | None:
 def has_no_volumes(release: Release) -> bool:
     """Whether planning can read everything from here: a path leads into a volume, which only pods can read."""
     return not any(
-        argument.startswith(tuple(f"--{place}=/" for place in _LOCATION_FLAGS)) for argument in release.arguments
+        argument.startswith(tuple(f"--{flag}=/" for flag in _LOCATION_FLAGS)) for argument in release.arguments
     )
 
 

@@ -12,7 +12,7 @@ from export.demo_model.scenes.scenes import HELD_OUT_SEED, PLAY_SEED, write_scen
 
 @click.group()
 def main() -> None:
-    """Make the demo model, and pictures for it."""
+    """Draw scenes, train the demo model and evaluate it."""
 
 
 @main.command()
@@ -20,7 +20,7 @@ def main() -> None:
 @click.option("--count", default=20, show_default=True, help="Number of scenes.")
 @click.option("--seed", default=PLAY_SEED, show_default=True, help="Seed of the first scene.")
 def scenes(folder: Path, count: int, seed: int) -> None:
-    """Write pictures of a garage, each a JPG with its JSON."""
+    """Write garage scenes: a JPG and a JSON each."""
     click.echo(f"{len(write_scenes(folder, seed, count))} scenes in {folder}")
 
 
@@ -31,17 +31,17 @@ def scenes(folder: Path, count: int, seed: int) -> None:
 @click.option("--scenes", "count", default=9000, show_default=True, help="Number of training scenes.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the weights, the scenes and the batches.")
 @click.option("--rate", default=7e-4, show_default=True, help="Highest learning rate.")
-@click.option("--pictures", default=8, show_default=True, help="Pictures a process looks at in a step.")
+@click.option("--pictures", default=8, show_default=True, help="Pictures in the batch of a process.")
 @click.option("--processes", default=2, show_default=True, help="Processes of one thread each.")
 def train(folder: Path, initial: Path | None, count: int, seed: int, processes: int, **schedule: Any) -> None:
-    """Train into a folder, from a seed or a checkpoint; go on from what is there."""
+    """Train from a seed or a checkpoint; resume from the state in the folder."""
     from export.demo_model.architecture import DemoConfig
     from export.demo_model.scenes.dataset import CacheOptions, render_cache
     from export.demo_model.training.learner import LearnerOptions
     from export.demo_model.training.training import FROM_CHECKPOINT, FROM_SEED, TrainingOptions
     from export.demo_model.training.training import train as run
 
-    click.echo(f"drawing {count} scenes")
+    click.echo(f"Drawing {count} scenes")
     render_cache(folder / "cache", CacheOptions(scenes=count, seed=seed, shards=processes))
     options = TrainingOptions(
         folder=folder,
@@ -51,8 +51,8 @@ def train(folder: Path, initial: Path | None, count: int, seed: int, processes: 
         stages=FROM_CHECKPOINT if initial else FROM_SEED,
         processes=processes,
     )
-    click.echo(f"training for {schedule['minutes']:g} minutes; {folder / 'log.jsonl'} says how it goes")
-    click.echo(f"checkpoint in {run(options)}")
+    click.echo(f"Training for {schedule['minutes']:g} minutes; losses are written to {folder / 'log.jsonl'}")
+    click.echo(f"Checkpoint: {run(options)}")
 
 
 @main.command()
@@ -60,7 +60,7 @@ def train(folder: Path, initial: Path | None, count: int, seed: int, processes: 
 @click.option("--count", default=200, show_default=True, help="Number of scenes.")
 @click.option("--seed", default=HELD_OUT_SEED, show_default=True, help="Seed of the first scene.")
 def evaluate(checkpoint: Path, count: int, seed: int) -> None:
-    """Print how good CHECKPOINT is: a Markdown table, then one line of JSON."""
+    """Print the accuracy of CHECKPOINT: a Markdown table, then one line of JSON."""
     from export.demo_model.evaluation import EvaluationOptions
     from export.demo_model.evaluation import evaluate as run
 

@@ -1,7 +1,7 @@
-"""SAM 3 in small: sam3's own classes, put together as `sam3.model_builder` does, with other numbers.
+"""A small SAM 3: sam3's classes, assembled as `sam3.model_builder` does, with smaller sizes.
 
 The official `Sam3Processor(model, resolution=config.image_side_px, device="cpu")` runs the result unchanged. Where
-sam3's constructors would allocate constants on a GPU they are given None, and compute them when first needed.
+sam3's constructors would allocate constants on a GPU they receive None, and compute them at the first use.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class DemoConfig:
         heads: Heads of everything else.
         feed_forward_dim: Width of the feed-forward layers.
         encoder_layers: Layers that fuse picture and prompt.
-        decoder_layers: Layers that look for objects.
+        decoder_layers: Layers of the detection decoder.
         geometry_layers: Layers of the encoder of box and point prompts.
-        queries: Objects looked for at once.
+        queries: Queries of the decoder.
         score_dim: Hidden width of the scores' network.
         text_dim: Width of the text encoder.
         text_heads: Its heads.
@@ -107,12 +107,12 @@ def build_model(config: DemoConfig, seed: int) -> Any:
 
 
 def save_checkpoint(path: Path, config: DemoConfig, weights: Mapping[str, torch.Tensor]) -> None:
-    """Write a checkpoint, numbers as float16.
+    """Write a checkpoint with weights in float16.
 
     Args:
         path: File to write.
         config: Sizes of the network.
-        weights: Its state dictionary; what the model computes itself is left out.
+        weights: Its state dictionary; constants that the model computes are omitted.
     """
     halved = {
         key: value.detach().to(torch.float16) if value.is_floating_point() else value.detach()
@@ -127,7 +127,7 @@ def load_checkpoint(path: Path) -> tuple[Any, DemoConfig]:
     """Load a checkpoint into a model in evaluation mode, float32.
 
     Raises:
-        ConfigurationError: The file is no such checkpoint, or its weights are not those of its sizes.
+        ConfigurationError: The file is not a checkpoint of the demo model, or its weights do not fit its sizes.
     """
     content = read_checkpoint(path)
     if content.get("format") != FORMAT:
@@ -154,7 +154,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_weights(model: Any, weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Load weights in the official layout; a missing, unexpected or misshapen one is an error.
+    """Load weights in the official layout; a missing weight, an unexpected one or a wrong shape is an error.
 
     Args:
         model: What `build_model` gives.
@@ -188,7 +188,7 @@ def _config(plain: object, path: Path) -> DemoConfig:
 
 
 class _Builder:
-    """The parts of the network, each as `sam3.model_builder` makes it."""
+    """Builds the parts of the network as `sam3.model_builder` does."""
 
     def __init__(self, config: DemoConfig) -> None:
         self._config = config

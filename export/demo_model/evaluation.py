@@ -1,4 +1,4 @@
-"""How good a checkpoint is, on scenes it has never seen, through the official processor."""
+"""Evaluates a checkpoint on held-out scenes with the official processor."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SIZES_WH = ((640, 360), (640, 480), (854, 480), (1280, 720))
 _UNKNOWN_WORDS = ("dog", "bicycle", "wooden chair")
-# Average precision looks at answers of any score; below this there are none worth the time.
+# Average precision uses predictions of any score; predictions below this score do not change it measurably.
 _LOWEST_SCORE = 0.02
 
 
@@ -36,8 +36,8 @@ class EvaluationOptions:
 
     Attributes:
         scenes: Number of scenes.
-        seed: Seed of the first.
-        unknown_scenes: On how many of them to ask for unknown words.
+        seed: Seed of the first scene.
+        unknown_scenes: Number of scenes that are prompted with unknown words too.
     """
 
     scenes: int = 200
@@ -49,7 +49,7 @@ def evaluate(checkpoint: Path, options: EvaluationOptions) -> Figures:
     """Evaluate a checkpoint of the demo model.
 
     Raises:
-        ConfigurationError: The file is no such checkpoint.
+        ConfigurationError: The file is not a checkpoint of the demo model.
     """
     comparisons: dict[str, list[Comparison]] = {name: [] for name in CLASS_NAMES}
     unknown: list[Comparison] = []
@@ -67,7 +67,7 @@ def evaluate(checkpoint: Path, options: EvaluationOptions) -> Figures:
 
 
 def held_out_scene(seed: int) -> Scene:
-    """The scene of a seed in one of the sizes that cameras have, larger ones than in training among them."""
+    """The scene of a seed in a usual camera size; some sizes are larger than those of training."""
     size_wh = _SIZES_WH[np.random.default_rng((seed, 2)).integers(len(_SIZES_WH))]
     return draw_scene(seed, size_wh)
 
@@ -80,7 +80,7 @@ def _processor(checkpoint: Path) -> Any:
 
 
 def _compare(state: dict[str, Any], wanted: Sequence[SceneObject]) -> Comparison:
-    """Compare what the processor answered with the objects of the prompt's class."""
+    """Compare the processor's predictions with the objects of the prompt's class."""
     scores, boxes = (state[key].numpy().astype(np.float64) for key in ("scores", "boxes"))
     masks = state["masks"][:, 0].numpy()
     wanted_masks = np.array([found.mask for found in wanted], bool).reshape(-1, *masks.shape[1:])

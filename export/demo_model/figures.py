@@ -1,4 +1,4 @@
-"""Figures of merit from answers that were compared with the truth: pure arithmetic."""
+"""Precision and recall from predictions and ground truth (pure functions)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _RECALLS = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True)
 class Comparison:
-    """The answers for one prompt on one picture, compared with its objects.
+    """The predictions for one prompt on one picture, compared with the ground truth.
 
     Attributes:
         scores: float (K,).
-        mask_ious: float (K, N), of each answer's mask with each object's.
-        box_ious: float (K, N), of the boxes.
+        mask_ious: float (K, N), IoU of each predicted mask with the mask of each object.
+        box_ious: float (K, N), IoU of the boxes.
         passengers: bool (N,), which objects are people inside a car.
     """
 
@@ -38,27 +38,27 @@ class Comparison:
 
     @property
     def is_answered(self) -> bool:
-        """Whether anything passes the threshold."""
+        """Whether a score exceeds the threshold."""
         return bool((self.scores > THRESHOLD).any())
 
     def found(self) -> NDArray[np.bool_]:
-        """Objects (N,) that an answer over the threshold hits."""
+        """Objects (N,) that a prediction above the threshold matches."""
         hits: NDArray[np.bool_] = np.any(self.mask_ious[self.scores > THRESHOLD] >= _HIT_IOU, axis=0)
         return hits
 
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """Figures of one class; masks are compared unless it says box.
+    """Figures of one class; from masks, except `box_ap50`.
 
     Attributes:
-        objects: Objects there were.
-        ap50: Average precision, an answer being right from IoU 0.5.
-        ap75: The same from 0.75.
-        ap: Mean over 0.5 to 0.95.
-        box_ap50: `ap50` by boxes.
-        precision: Right answers among those over the threshold; a second one for an object is wrong.
-        recall: Objects found by them.
+        objects: Number of objects.
+        ap50: Average precision at IoU 0.5.
+        ap75: Average precision at IoU 0.75.
+        ap: Mean of the average precision at IoU 0.5 to 0.95.
+        box_ap50: Average precision of the boxes at IoU 0.5.
+        precision: Fraction of correct predictions above the threshold; a second one for an object is incorrect.
+        recall: Fraction of objects that these predictions match.
     """
 
     objects: int
@@ -75,12 +75,12 @@ class Figures:
     """All figures of an evaluation.
 
     Attributes:
-        scenes: Scenes evaluated.
-        seed: Seed of the first.
+        scenes: Number of scenes.
+        seed: Seed of the first scene.
         classes: Figures by class name.
-        passengers: People inside cars: how many there were, and how many were found.
-        absent: Prompts for a class that a scene lacks: how many, and how many were answered.
-        unknown: Prompts with words of no class: how many, and how many were answered.
+        passengers: People inside cars: total number, number found.
+        absent: Prompts for a class that a scene lacks: total number, number with a prediction.
+        unknown: Prompts with words of no class: total number, number with a prediction.
     """
 
     scenes: int
@@ -95,7 +95,7 @@ class Figures:
         return json.dumps(asdict(self))
 
     def as_markdown(self) -> str:
-        """A table, and a line about the rest."""
+        """A table of the classes, and a line with the other figures."""
         lines = [
             "| class | objects | AP50 | AP75 | AP50:95 | box AP50 | precision / recall at 0.4 |",
             "|---|---|---|---|---|---|---|",
@@ -131,11 +131,11 @@ def class_figures(comparisons: Sequence[Comparison]) -> ClassFigures:
 
 
 def average_precision(answers: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], iou: float) -> float:
-    """Area under precision over recall, as COCO interpolates it at 101 points.
+    """Area under the precision-recall curve, interpolated at 101 points as COCO does.
 
     Args:
-        answers: For each picture scores (K,), and their IoU (K, N) with its objects.
-        iou: From which on an answer is right.
+        answers: For each picture: scores (K,), and IoU (K, N) with its objects.
+        iou: Lowest IoU of a correct prediction.
     """
     objects = sum(ious.shape[1] for _, ious in answers)
     hits = _hits(answers, iou)
@@ -169,7 +169,7 @@ def pairwise_box_iou(first_xyxy: NDArray[np.float64], second_xyxy: NDArray[np.fl
 
 
 def _hits(answers: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], iou: float) -> NDArray[np.bool_]:
-    """Which answers are right, best score first over all pictures; an object counts for the first that hits it."""
+    """Which predictions are correct, by descending score over all pictures; an object matches one prediction."""
     scored: list[tuple[float, bool]] = []
     for scores, ious in answers:
         free = np.ones(ious.shape[1], bool)

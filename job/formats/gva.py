@@ -160,14 +160,14 @@ def merge(document: Document, entry: dict[str, Any], prior: Document | None) -> 
     model_id, npz_name = entry["annotator"]["model_id"], entry["labels"]["path"]
     listed = _segmentation(document)
     kept = [other for other in listed if not _is_ours(other, model_id)]
-    place = next((i for i, other in enumerate(listed) if _is_ours(other, model_id)), len(kept))
+    position = next((i for i, other in enumerate(listed) if _is_ours(other, model_id)), len(kept))
     only_prior = [
         other
         for other in (_segmentation(prior) if prior is not None else [])
         if not _is_ours(other, model_id) and other not in kept
     ]
     added = [other for other in only_prior if _labels_path(other) != npz_name]
-    segmentation = [*kept[:place], entry, *kept[place:], *added]
+    segmentation = [*kept[:position], entry, *kept[position:], *added]
     annotation = {**(document.fields.get("annotation") or {}), "segmentation": segmentation}
     return MergeResult(
         Document({**document.fields, "annotation": annotation}), _path_warnings(kept, only_prior, npz_name)

@@ -223,7 +223,7 @@ def open_artifact(folder: Path, expected_digest: str | None = None) -> Artifact:
     return Artifact(folder=folder, manifest=manifest, digest=digest, pinned=expected_digest is not None)
 
 
-def checked_digest(raw: bytes, origin: Path | str, expected_digest: str | None) -> str:
+def checked_digest(raw: bytes, location: Path | str, expected_digest: str | None) -> str:
     """Digest of a manifest.
 
     Raises:
@@ -232,14 +232,14 @@ def checked_digest(raw: bytes, origin: Path | str, expected_digest: str | None) 
     digest = hashlib.sha256(raw).hexdigest()
     if expected_digest is not None and digest != expected_digest.lower():
         raise ArtifactError(
-            f"model {origin} has the digest {digest}, but --model_digest asks for {expected_digest}: "
+            f"model {location} has the digest {digest}, but --model_digest asks for {expected_digest}: "
             "give the digest of this artifact, or the location of that one"
         )
     return digest
 
 
-def decode_manifest(raw: bytes, origin: Path | str) -> Manifest:
-    """Decode a manifest; errors name `origin`.
+def decode_manifest(raw: bytes, location: Path | str) -> Manifest:
+    """Decode a manifest; errors name `location`.
 
     Raises:
         ArtifactError: Not a manifest, another format version, or a file name that points outside the folder.
@@ -248,15 +248,15 @@ def decode_manifest(raw: bytes, origin: Path | str) -> Manifest:
         version = msgspec.json.decode(raw, type=_VersionOnly).format_version
         if version != FORMAT_VERSION:
             raise ArtifactError(
-                f"model {origin} has artifact format {version}, this version reads {FORMAT_VERSION}: export it again"
+                f"model {location} has artifact format {version}, this version reads {FORMAT_VERSION}: export it again"
             )
         manifest = msgspec.json.decode(raw, type=Manifest)
     except msgspec.DecodeError as exc:
-        raise ArtifactError(f"{origin}/{MANIFEST_NAME} is not an artifact manifest: {exc}") from exc
+        raise ArtifactError(f"{location}/{MANIFEST_NAME} is not an artifact manifest: {exc}") from exc
     graphs = (manifest.image_encoder, manifest.grounding, manifest.text_encoder)
     for name in (*manifest.files, *(graph.file for graph in graphs)):
         if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST_NAME:
-            raise ArtifactError(f"{origin}/{MANIFEST_NAME} names the file {name!r}: names are letters, digits, `.-_`")
+            raise ArtifactError(f"{location}/{MANIFEST_NAME} names the file {name!r}: names are letters, digits, `.-_`")
     return manifest
 
 

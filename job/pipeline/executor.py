@@ -162,7 +162,7 @@ class ThreadedPipeline:
 
     def _work(self, index: int) -> None:
         stage, inbox = self._stages[index], self._queues[index]
-        while (items := self._take(inbox, stage.batch)) is not None:
+        while (items := self._next_batch(inbox, stage.batch)) is not None:
             if index < self._discard_before:
                 continue
             begun = time.monotonic()
@@ -188,7 +188,7 @@ class ThreadedPipeline:
             self._queues[index + 1].put(item)
 
     @staticmethod
-    def _take(inbox: queue.Queue[WorkItem | None], batch: int) -> list[WorkItem] | None:
+    def _next_batch(inbox: queue.Queue[WorkItem | None], batch: int) -> list[WorkItem] | None:
         """Wait for one item and add queued ones up to a batch; None to stop the thread."""
         items: list[WorkItem] = []
         item = inbox.get()

@@ -1,6 +1,6 @@
 """The journal: result rows for resume, overrides, statistics, the failure table and provenance.
 
-`journal/<shard>/<attempt>-<n>.jsonl` is a part; a part is written once. The first part of an attempt on a shard has its
+`journal/<shard>/<attempt>-<n>.jsonl` is a part; a part is written once. The first part of a process in a shard has its
 start row, the last one its leave row. Between them are result rows of images whose objects are stored, and intent rows
 of images that may crash the worker. Each line is one row; the field `row` is its type.
 """
@@ -18,13 +18,13 @@ from job.storage.store import StoredObject
 
 
 class StartRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="start"):
-    """An attempt (a process) opens the shard."""
+    """A process opens the shard."""
 
     attempt: str
 
 
 class LeaveRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag="leave"):
-    """An attempt closes the shard in order, complete or not. A start row without it means a killed worker."""
+    """A process closes the shard in order, complete or not. A start row without it means a killed worker."""
 
     attempt: str
 
@@ -95,15 +95,15 @@ class ShardHistory:
     intents: list[tuple[IntentRow, float]] = field(default_factory=list)
 
     @property
-    def killed_attempts(self) -> set[str]:
-        """Attempts without a leave row: killed, or still running."""
+    def killed_process_ids(self) -> set[str]:
+        """Processes without a leave row: killed, or still running."""
         return self.started - self.left
 
     def open_intents(self, json: str) -> list[float]:
-        """Store's times of the killed attempts' intent rows for an image; none when it has a result."""
+        """Times, by the store, of the intent rows of killed processes for an image; none if it has a result."""
         if json in self.results:
             return []
-        return [s for row, s in self.intents if row.json == json and row.attempt in self.killed_attempts]
+        return [s for row, s in self.intents if row.json == json and row.attempt in self.killed_process_ids]
 
     def read(self, run: Run, part: StoredObject) -> list[ResultRow]:
         """Read a part; returns its result rows."""
@@ -143,7 +143,7 @@ def keep_better(results: dict[str, ResultRow], row: ResultRow) -> None:
 
 
 class ShardJournal:
-    """Writes this attempt's parts of a shard's journal; it buffers rows and writes them as one part."""
+    """Writes the parts of this process of a shard's journal; it buffers rows and writes them as one part."""
 
     def __init__(self, run: Run, shard: str, process_id: str) -> None:
         self._run = run

@@ -216,12 +216,12 @@ def read_end(store: Store, name: str) -> RunEnd | None:
     return _decode(read_if_there(store, key), RunEnd, f"{store.url}/{key}")
 
 
-def _decode(raw: bytes | None, kind: type[_T], origin: str) -> _T | None:
+def _decode(raw: bytes | None, kind: type[_T], location: str) -> _T | None:
     if raw is None:
         return None
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.DecodeError as exc:
         raise RunConflictError(
-            f"{origin} was written by an incompatible version: {exc}. Choose another --run name"
+            f"{location} was written by an incompatible version: {exc}. Choose another --run name"
         ) from exc

@@ -49,7 +49,7 @@ class Tally:
         reviewed: Inputs left alone because a person has reviewed their annotation.
         finished: Inputs of the plan that have a result.
         is_begun: Whether there is anything to sum up: the run has a plan.
-        own: Images that this command annotated; earlier attempts and other processes not included.
+        own: Images that this command annotated; without those of earlier and other processes.
         cut: Of these images, instances beyond 255 in one image, left out.
         empty: Of these images, those without an instance.
         instances: Of these images, instances by class.

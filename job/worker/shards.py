@@ -87,7 +87,7 @@ class OpenShard:
     @property
     def is_serial(self) -> bool:
         """Whether so many workers crashed on it that images are processed one at a time."""
-        return len(self.history.killed_attempts) >= KILLS_BEFORE_SERIAL
+        return len(self.history.killed_process_ids) >= KILLS_BEFORE_SERIAL
 
     @property
     def is_complete(self) -> bool:
@@ -160,7 +160,7 @@ def open_shards(
         plan: Its plan.
         shards: Shards that had no marker at the last listing.
         options: This process, and the order of the inputs.
-        listener: Receives the results of earlier attempts and of other processes.
+        listener: Receives the results of earlier and of other processes.
     """
     for shard in shards:
         options.watchdog.touch()
@@ -238,7 +238,7 @@ def _open(run: Run, plan: Plan, shard: PlannedShard, options: WorkerOptions) -> 
         logger.warning(
             "Shard %s crashed %d workers: processing its %d images one at a time",
             shard.name,
-            len(history.killed_attempts),
+            len(history.killed_process_ids),
             len(open_shard.pending),
         )
     open_shard.journal.start()

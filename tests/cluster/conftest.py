@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.access import Cluster, open_cluster
-from tests.cluster.locations import Place
+from tests.cluster.locations import Location
 from tests.cluster.release import SECRET, Release
 from tests.processes import quiet_results
 from tests.s3.data import make_inputs, upload
@@ -56,17 +56,17 @@ def quiet(inputs: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def base(cluster: Cluster, inputs: dict[str, bytes]) -> Iterator[Place]:
+def base(cluster: Cluster, inputs: dict[str, bytes]) -> Iterator[Location]:
     """A folder of the bucket with the inputs; removed at the end."""
     name = f"{cluster.bucket}/test-{secrets.token_hex(4)}"
-    place = Place(cluster.server, name, "in", "out")
-    upload(place, inputs)
-    yield place
+    location = Location(cluster.server, name, "in", "out")
+    upload(location, inputs)
+    yield location
     cluster.server.files().rm(name, recursive=True)
 
 
 @pytest.fixture
-def release(request: pytest.FixtureRequest, cluster: Cluster, base: Place, tmp_path: Path) -> Iterator[Release]:
+def release(request: pytest.FixtureRequest, cluster: Cluster, base: Location, tmp_path: Path) -> Iterator[Release]:
     """A namespace and an empty output for this test."""
     name = re.sub(r"\W+", "-", request.node.name.lower().replace("_", "-")).strip("-").removeprefix("test-")
     with new_release(cluster, base, tmp_path, name[:40].strip("-")) as made:
@@ -74,7 +74,7 @@ def release(request: pytest.FixtureRequest, cluster: Cluster, base: Place, tmp_p
 
 
 @contextmanager
-def new_release(cluster: Cluster, base: Place, folder: Path, name: str) -> Iterator[Release]:
+def new_release(cluster: Cluster, base: Location, folder: Path, name: str) -> Iterator[Release]:
     """A namespace of its own, with PodSecurity and the Secret of the storage, and an empty output."""
     namespace = f"{name}-{secrets.token_hex(2)}"
     metadata = {"name": namespace, "labels": RESTRICTED}

@@ -16,7 +16,7 @@ from tests.s3.fixtures import Bucket
 
 
 @dataclass(frozen=True)
-class Place(Bucket):
+class Location(Bucket):
     """Two folders of a bucket: `in` with the shared inputs, `out` with the results of one run."""
 
     source: str
@@ -37,26 +37,26 @@ class Place(Bucket):
         return sum(1 for item in store_of(self, "out").list(skip="_sam3") if item.key.endswith(".json"))
 
 
-def check_complete(place: Place, run: str, quiet: dict[str, bytes], failed: tuple[str, ...] = (BROKEN,)) -> None:
+def check_complete(location: Location, run: str, quiet: dict[str, bytes], failed: tuple[str, ...] = (BROKEN,)) -> None:
     """Check that each input is either annotated or failed by this run, and the outputs."""
-    check_outputs(place, quiet)
+    check_outputs(location, quiet)
     annotated = sum(key.endswith(".json") for key in quiet)
-    end = place.end(run)
+    end = location.end(run)
     assert end is not None
     assert (end.outcome, end.inputs_listed) == ("succeeded", annotated + len(failed))
     assert (end.annotated, end.failed) == (annotated, len(failed))
-    ended, totals = the_run(place, run), Counter[str]()
+    ended, totals = the_run(location, run), Counter[str]()
     for shard in marked_shards(ended):
         totals.update(read_marker(ended, shard).totals)
     assert sum(totals.values()) == end.inputs_listed
 
 
-def check_outputs(place: Place, quiet: dict[str, bytes]) -> None:
+def check_outputs(location: Location, quiet: dict[str, bytes]) -> None:
     """Check that outputs equal those of an undisturbed run, and that audit finds nothing."""
-    made = outputs(place)
+    made = outputs(location)
     assert set(made) == set(quiet)
     assert [key for key in quiet if made[key] != quiet[key]] == []
-    assert findings_of(place) == []
+    assert findings_of(location) == []
 
 
 def pools_of_workers(run: Run) -> dict[str, str]:
@@ -65,9 +65,9 @@ def pools_of_workers(run: Run) -> dict[str, str]:
     return {name.split("-", 2)[2]: name.split("-", 2)[0] for name in names}
 
 
-def shards_by_pool(place: Place, run: str) -> Counter[str]:
+def shards_by_pool(location: Location, run: str) -> Counter[str]:
     """Number of shards by the pool that completed them, or `both`."""
-    made, counts = the_run(place, run), Counter[str]()
+    made, counts = the_run(location, run), Counter[str]()
     pools = pools_of_workers(made)
     for shard in marked_shards(made):
         makers = {pools[row.worker] for row in read_history_rows(made, shard) if row.worker}

@@ -15,7 +15,7 @@ import yaml
 
 from tests.chart.rendering import CHART, Values, merged
 from tests.cluster.access import Cluster, Job, Pod, exit_code
-from tests.cluster.locations import Place
+from tests.cluster.locations import Location
 from tests.processes import DATE
 
 NAME = "night"
@@ -29,7 +29,7 @@ class Release:
 
     cluster: Cluster
     namespace: str
-    place: Place
+    location: Location
     folder: Path
 
     # ---- changing
@@ -95,12 +95,12 @@ class Release:
 
     def wait_for_end(self, timeout_s: float = 240) -> None:
         """Wait until the run has ended in storage."""
-        self.wait_for(lambda: self.place.end(self.run), timeout_s, f"end of run {self.run}")
+        self.wait_for(lambda: self.location.end(self.run), timeout_s, f"end of run {self.run}")
 
     def wait_for_images(self, count: int, timeout_s: float = 120) -> None:
         """Wait until this many images are annotated."""
-        self.wait_for(lambda: self.place.annotated() >= count, timeout_s, f"{count} annotated images")
-        assert self.place.end(self.run) is None, "the run has ended before it could be disturbed"
+        self.wait_for(lambda: self.location.annotated() >= count, timeout_s, f"{count} annotated images")
+        assert self.location.end(self.run) is None, "the run has ended before it could be disturbed"
 
 
 def run(command: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -111,7 +111,7 @@ def run(command: list[str], *, check: bool = True) -> subprocess.CompletedProces
     return done
 
 
-def base_values(cluster: Cluster, place: Place) -> Values:
+def base_values(cluster: Cluster, location: Location) -> Values:
     """Values for two small pools on the cpu image, with one thread for each pod."""
     repository, _, tag = cluster.image.rpartition(":")
     pool: Values = {
@@ -124,8 +124,8 @@ def base_values(cluster: Cluster, place: Place) -> Values:
         },
     }
     return {
-        "input": {"url": place.url("in")},
-        "output": {"url": place.url("out")},
+        "input": {"url": location.url("in")},
+        "output": {"url": location.url("out")},
         "s3": {
             "endpoint": cluster.server.endpoint_url,
             "region": cluster.server.region,

@@ -39,19 +39,19 @@ CRASHING: Values = {
 
 
 def test_an_image_that_kills_pods_ends_as_a_failed_row(cluster: Cluster, release: Release, scenes: Path) -> None:
-    place = dataclasses.replace(release.place, source=f"{release.namespace}-in")
-    release = dataclasses.replace(release, place=place)
+    location = dataclasses.replace(release.location, source=f"{release.namespace}-in")
+    release = dataclasses.replace(release, location=location)
     inputs = make_inputs(scenes, COUNT)
     picture = next(data for key, data in inputs.items() if key.startswith("day0/") and key.endswith(".jpg"))
-    upload(place, {**inputs, "day1/deadly.jpg": picture + POISON, "day1/deadly.json": b"{}"})
+    upload(location, {**inputs, "day1/deadly.jpg": picture + POISON, "day1/deadly.json": b"{}"})
     cluster.core.create_namespaced_config_map(
         release.namespace, {"metadata": {"name": "crash"}, "data": {"sitecustomize.py": CRASH}}
     )
-    release.install(merged(base_values(cluster, place), only("cpu"), CRASHING))
+    release.install(merged(base_values(cluster, location), only("cpu"), CRASHING))
     release.wait_for_end(300)
 
-    end, totals = place.end(release.run), Counter[str]()
-    run = the_run(place, release.run)
+    end, totals = location.end(release.run), Counter[str]()
+    run = the_run(location, release.run)
     for shard in marked_shards(run):
         totals.update(read_marker(run, shard).totals)
     assert end is not None

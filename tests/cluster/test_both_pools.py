@@ -15,12 +15,12 @@ from tests.cluster.release import NAME, Release, base_values
 
 def test_both_pools_annotate_everything(cluster: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
     begun = time.monotonic()
-    release.install(base_values(cluster, release.place))
+    release.install(base_values(cluster, release.location))
     release.wait_for_end()
     sys.stdout.write(f"{len(quiet) // 3} images in {time.monotonic() - begun:.0f} s\n")
 
-    check_complete(release.place, release.run, quiet)
-    made = shards_by_pool(release.place, release.run)
+    check_complete(release.location, release.run, quiet)
+    made = shards_by_pool(release.location, release.run)
     sys.stdout.write(f"shards: {dict(made)}\n")
     assert made["gpu"] >= 1
     assert made["cpu"] >= 1

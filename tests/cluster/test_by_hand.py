@@ -41,10 +41,10 @@ def call(release: Release) -> Call:
 
 def neutral(text: str, release: Release) -> str:
     """Without the names that a test makes up."""
-    place = release.place
+    location = release.location
     for found, shown in (
-        (place.url("in"), "s3://pictures/in"),
-        (place.url("out"), "s3://pictures/out"),
+        (location.url("in"), "s3://pictures/in"),
+        (location.url("out"), "s3://pictures/out"),
         (release.namespace, "garage"),
         (str(release.folder), "."),
     ):
@@ -63,7 +63,7 @@ def newer_chart(folder: Path) -> str:
 def test_a_release_from_submit_to_cancel(
     cluster: Cluster, release: Release, quiet: dict[str, bytes], call: Call
 ) -> None:
-    values = release.file(merged(base_values(cluster, release.place), slow("500m")))
+    values = release.file(merged(base_values(cluster, release.location), slow("500m")))
     shown = call("submit", "-f", values, *FIGURES, "--dry_run", keep="submit-dry-run")
     assert "inputs to do: 321" in shown
     assert not release.all_jobs(), "a dry run changes nothing"
@@ -88,7 +88,7 @@ def test_a_release_from_submit_to_cancel(
 
     call("status", "--wait")
     assert "complete" in call("status", keep="status-complete")
-    check_complete(release.place, release.run, quiet)
+    check_complete(release.location, release.run, quiet)
 
     first = release.run
     again = call("submit", keep="submit-again")

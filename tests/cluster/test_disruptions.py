@@ -67,7 +67,7 @@ def is_gone(release: Release, pod: Pod) -> bool:
 
 
 def test_pods_evicted_deleted_and_out_of_memory(cluster: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
-    release.install(merged(base_values(cluster, release.place), slow("250m"), {"pools": {"cpu": TWO}}))
+    release.install(merged(base_values(cluster, release.location), slow("250m"), {"pools": {"cpu": TWO}}))
     release.wait_for_images(5)
     of_gpu, (deleted, starved) = a_worker(release, "gpu"), workers(release, "cpu", 2)
 
@@ -79,10 +79,10 @@ def test_pods_evicted_deleted_and_out_of_memory(cluster: Cluster, release: Relea
     (killed,) = [pod for pod in release.pods("cpu") if pod.metadata.uid == starved.metadata.uid]
     end = killed.status.container_statuses[0].state.terminated
     assert (end.exit_code, end.reason) == (137, "OOMKilled")
-    assert release.place.end(release.run) is None
+    assert release.location.end(release.run) is None
 
     release.wait_for_end()
-    check_complete(release.place, release.run, quiet)
+    check_complete(release.location, release.run, quiet)
     release.wait_for(lambda: all(has_condition(job, "Complete") for job in release.jobs().values()), 90, "Jobs end")
     assert failures(release, "gpu") == 0, "an eviction costs no retry"
     assert failures(release, "cpu") == 2
@@ -90,7 +90,7 @@ def test_pods_evicted_deleted_and_out_of_memory(cluster: Cluster, release: Relea
 
 
 def test_power_cut_of_a_node(kit: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
-    release.install(merged(base_values(kit, release.place), slow("500m"), only("cpu"), {"pools": {"cpu": TWO}}))
+    release.install(merged(base_values(kit, release.location), slow("500m"), only("cpu"), {"pools": {"cpu": TWO}}))
     release.wait_for_images(20)
     (node,) = kit.cpu_nodes()
     lost = release.working("cpu")
@@ -103,9 +103,9 @@ def test_power_cut_of_a_node(kit: Cluster, release: Release, quiet: dict[str, by
         release.wait_for(lambda: all(is_gone(release, pod) for pod in lost), 60, "the node's pods gone")
         kit.run_kit("start-node", node)
     release.wait_for_end()
-    check_complete(release.place, release.run, quiet)
+    check_complete(release.location, release.run, quiet)
     assert failures(release, "cpu") == 0, "a lost node costs no retry"
-    assert killed_attempts(release) >= 1, "they had no time to leave in order"
+    assert killed_process_ids(release) >= 1, "they had no time to leave in order"
 
 
 ON_ANY_NODE: Values = {
@@ -120,7 +120,7 @@ ON_ANY_NODE: Values = {
 
 
 def test_a_partitioned_node_whose_pods_continue(kit: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
-    release.install(merged(base_values(kit, release.place), slow("250m"), only("cpu"), ON_ANY_NODE))
+    release.install(merged(base_values(kit, release.location), slow("250m"), only("cpu"), ON_ANY_NODE))
     release.wait_for_images(10)
     (node,) = kit.cpu_nodes()
     zombies = [pod for pod in release.working("cpu") if pod.spec.node_name == node]
@@ -141,7 +141,7 @@ def test_a_partitioned_node_whose_pods_continue(kit: Cluster, release: Release, 
             parts = parts_of_zombies(release, indexes, since_s)
             sys.stdout.write(f"{parts} journal parts by zombies after their replacement\n")
             assert parts >= 1
-            check_complete(release.place, release.run, quiet)
+            check_complete(release.location, release.run, quiet)
         finally:
             kit.run_kit("heal-node", node)
     assert failures(release, "cpu") == 0
@@ -169,18 +169,18 @@ def all_deleted(release: Release, pods: list[Pod]) -> bool:
     return all(pod.metadata.deletion_timestamp for pod in left)
 
 
-def killed_attempts(release: Release) -> int:
-    made = the_run(release.place, release.run)
-    return len({attempt for shard in marked_shards(made) for attempt in read_history(made, shard).killed_attempts})
+def killed_process_ids(release: Release) -> int:
+    made = the_run(release.location, release.run)
+    return len(set().union(*(read_history(made, shard).killed_process_ids for shard in marked_shards(made))))
 
 
 def parts_of_zombies(release: Release, indexes: set[int], since_s: float) -> int:
     """Parts of the journal by the first process of these indexes, after this time."""
-    made, store = the_run(release.place, release.run), store_of(release.place, "out")
+    made, store = the_run(release.location, release.run), store_of(release.location, "out")
     first: dict[str, str] = {}
     for item in sorted(store.list(made.key("workers")), key=lambda one: one.modified_s):
-        _, index, attempt = item.key.rpartition("/")[2].removesuffix(".json").split("-", 2)
+        _, index, process_id = item.key.rpartition("/")[2].removesuffix(".json").split("-", 2)
         if int(index) in indexes:
-            first.setdefault(index, attempt)
+            first.setdefault(index, process_id)
     parts = [item for item in store.list(made.key("journal")) if item.modified_s > since_s]
     return sum(item.key.rpartition("/")[2].rpartition("-")[0] in first.values() for item in parts)

@@ -70,7 +70,7 @@ def fake_nodes(kit: Cluster) -> Iterator[None]:
 def test_a_thousand_indexes(kit: Cluster, release: Release) -> None:
     with fake_nodes(kit):
         before, begun = requests(), time.monotonic()
-        release.install(merged(base_values(kit, release.place), only("cpu"), ON_FAKE_NODES))
+        release.install(merged(base_values(kit, release.location), only("cpu"), ON_FAKE_NODES))
         largest = 0
 
         def is_over() -> bool:

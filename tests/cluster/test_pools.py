@@ -18,10 +18,10 @@ NO_SUCH_GPU: Values = {"gpu": {"resourceName": "example.com/gpu"}}
 def test_the_cpu_pool_completes_the_run_without_a_gpu_node(
     cluster: Cluster, release: Release, quiet: dict[str, bytes]
 ) -> None:
-    release.install(merged(base_values(cluster, release.place), NO_SUCH_GPU))
+    release.install(merged(base_values(cluster, release.location), NO_SUCH_GPU))
     release.wait_for(lambda: any("cannot be scheduled" in one for one in release.status()["warnings"]), 60, "a warning")
     release.wait_for_end()
-    check_complete(release.place, release.run, quiet)
+    check_complete(release.location, release.run, quiet)
 
     release.wait_for(lambda: release.job("gpu").spec.suspend, 120, "the gpu Job suspended")
     release.wait_for(lambda: has_condition(release.job("cpu"), "Complete"), 60, "the cpu Job complete")
@@ -31,7 +31,7 @@ def test_the_cpu_pool_completes_the_run_without_a_gpu_node(
     assert release.annotator("status", NAME, "-n", release.namespace, "--wait").returncode == 0
 
     check_upgrades_after_the_janitor(release)
-    check_outputs(release.place, quiet)
+    check_outputs(release.location, quiet)
 
 
 def check_upgrades_after_the_janitor(release: Release) -> None:
@@ -50,9 +50,9 @@ def check_upgrades_after_the_janitor(release: Release) -> None:
 
 
 def test_the_gpu_pool_alone(cluster: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
-    release.install(merged(base_values(cluster, release.place), only("gpu")))
+    release.install(merged(base_values(cluster, release.location), only("gpu")))
     release.wait_for_end()
-    check_complete(release.place, release.run, quiet)
+    check_complete(release.location, release.run, quiet)
     release.wait_for(lambda: has_condition(release.job("gpu"), "Complete"), 60, "Job complete")
     assert {pod.spec.node_name for pod in release.pods()} <= set(cluster.gpu_nodes())
     assert release.status()["state"] == "complete"
@@ -60,7 +60,7 @@ def test_the_gpu_pool_alone(cluster: Cluster, release: Release, quiet: dict[str,
 
 def test_an_image_without_cuda_fails_the_job_at_once(cluster: Cluster, release: Release) -> None:
     honest = {"pools": {"gpu": {"allowCpu": False}}}
-    release.install(merged(base_values(cluster, release.place), only("gpu"), honest))
+    release.install(merged(base_values(cluster, release.location), only("gpu"), honest))
     release.wait_for(lambda: has_condition(release.job("gpu"), "Failed"), 60, "Job failed")
     assert set(release.codes()) == {78}
     told = release.status()
@@ -72,14 +72,14 @@ def test_an_image_without_cuda_fails_the_job_at_once(cluster: Cluster, release: 
 @pytest.mark.skipif("GPU_IMAGE" not in os.environ, reason="GPU_IMAGE names the gpu image, 3 GB: tried by hand")
 def test_an_unresponsive_gpu_is_retried(cluster: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
     honest = {"pools": {"gpu": {"allowCpu": False, "image": {"tag": os.environ["GPU_IMAGE"].rpartition(":")[2]}}}}
-    release.install(merged(base_values(cluster, release.place), slow("500m"), honest))
+    release.install(merged(base_values(cluster, release.location), slow("500m"), honest))
     release.wait_for(lambda: (release.job("gpu").status.failed or 0) >= 2, 300, "two pods counted")
     assert set(release.codes("gpu")) == {70}
     assert not has_condition(release.job("gpu"), "Failed")
     assert any("exit 70" in one["last_words"] for one in release.status()["failures"])
     release.wait_for_end(400)
-    check_complete(release.place, release.run, quiet)
-    assert set(shards_by_pool(release.place, release.run)) == {"cpu"}
+    check_complete(release.location, release.run, quiet)
+    assert set(shards_by_pool(release.location, release.run)) == {"cpu"}
     release.wait_for(lambda: is_over(release.job("gpu")), 180, "the gpu Job at its end, or suspended")
     assert set(release.codes("gpu")) <= {70, 0}, "the next pods see the end before they touch the device"
     assert release.status()["state"] == "complete"

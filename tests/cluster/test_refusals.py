@@ -24,7 +24,7 @@ def test_a_misconfigured_job_fails_with_a_reason(
     keys = {"AWS_ACCESS_KEY_ID": cluster.server.access_key, "AWS_SECRET_ACCESS_KEY": "no" * 20}
     secret = {"metadata": {"name": WRONG_KEYS}, "stringData": keys}
     cluster.core.create_namespaced_secret(release.namespace, secret)
-    release.install(merged(base_values(cluster, release.place), only("cpu"), in_bucket(values, cluster.bucket)))
+    release.install(merged(base_values(cluster, release.location), only("cpu"), in_bucket(values, cluster.bucket)))
     release.wait_for(lambda: has_condition(release.job("cpu"), "Failed"), SOON_S, "Job failed")
 
     told = release.status()

@@ -6,7 +6,7 @@ import pytest
 
 from tests.chart.rendering import merged
 from tests.cluster.access import Cluster, Pod, has_condition
-from tests.cluster.locations import Place, check_complete, check_outputs
+from tests.cluster.locations import Location, check_complete, check_outputs
 from tests.cluster.release import NAME, Release, base_values, slow
 from tests.processes import quiet_results
 
@@ -15,7 +15,7 @@ BYTE_CHANGING = ("--set", "annotation.confidenceThreshold=0.6", "--set", "select
 
 
 @pytest.fixture(scope="module")
-def stricter(base: Place, inputs: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def stricter(base: Location, inputs: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Outputs of a quiet run with a higher threshold."""
     return quiet_results(inputs, tmp_path_factory.mktemp("stricter"), "--confidence_threshold", "0.6")
 
@@ -25,7 +25,7 @@ def names(release: Release) -> dict[str, str]:
 
 
 def test_changes_that_keep_the_run(cluster: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
-    release.install(merged(base_values(cluster, release.place), slow("250m")))
+    release.install(merged(base_values(cluster, release.location), slow("250m")))
     release.wait_for_images(5)
     run, first = release.run, names(release)
 
@@ -40,7 +40,7 @@ def test_changes_that_keep_the_run(cluster: Cluster, release: Release, quiet: di
     release.annotator("suspend", NAME, *tool)
     release.wait_for(lambda: not release.pods(), 60, "no pods")
     assert release.status()["state"] == "suspended"
-    assert release.place.end(run) is None
+    assert release.location.end(run) is None
     release.annotator("resume", NAME, *tool)
     assert names(release) == first
 
@@ -57,13 +57,13 @@ def test_changes_that_keep_the_run(cluster: Cluster, release: Release, quiet: di
     assert names(release) == first
     assert release.run == run
     release.wait_for_end()
-    check_complete(release.place, run, quiet)
+    check_complete(release.location, run, quiet)
 
 
 def test_a_change_of_outputs_is_a_new_run_and_rollback_is_refused(
     cluster: Cluster, release: Release, stricter: dict[str, bytes]
 ) -> None:
-    release.install(merged(base_values(cluster, release.place), slow("250m")))
+    release.install(merged(base_values(cluster, release.location), slow("250m")))
     release.wait_for_images(5)
     first = release.run
     old = live_on(release, release.working("cpu")[0])
@@ -72,27 +72,27 @@ def test_a_change_of_outputs_is_a_new_run_and_rollback_is_refused(
     release.upgrade(*BYTE_CHANGING)
     second = release.run
     assert second != first
-    release.wait_for(lambda: release.place.end(first), 120, "the first run superseded")
+    release.wait_for(lambda: release.location.end(first), 120, "the first run superseded")
     release.wait_for_end()
-    end = release.place.end(first)
+    end = release.location.end(first)
     assert end is not None
     assert (end.outcome, end.superseded_by) == ("superseded", second)
-    check_complete(release.place, second, stricter)
+    check_complete(release.location, second, stricter)
     release.wait_for(lambda: ended_with(release, old) == 78, 60, "the old pod has seen it")
-    check_complete(release.place, second, stricter)
+    check_complete(release.location, second, stricter)
 
     release.helm("rollback", NAME, "1")
     assert release.run == first
     release.wait_for(lambda: all(has_condition(job, "Failed") for job in release.jobs().values()), 120, "a refusal")
     told = release.status()
     assert "run.name" in told["failures"][0]["last_words"] or "--run" in told["failures"][0]["last_words"]
-    check_outputs(release.place, stricter)
+    check_outputs(release.location, stricter)
 
     release.upgrade("--set", "run.name=again")
     assert release.run.startswith("again-")
     release.wait_for_end()
     assert release.status()["state"] == "complete"
-    check_outputs(release.place, stricter)
+    check_outputs(release.location, stricter)
 
 
 def live_on(release: Release, pod: Pod) -> Pod:

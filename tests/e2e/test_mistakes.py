@@ -114,9 +114,9 @@ def test_no_such_input_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("place", [".", "results", ".."], ids=["the input itself", "inside it", "around it"])
-def test_an_output_that_overlaps_the_input(place: str, one_scene: Path) -> None:
-    completed = annotate(one_scene, one_scene / place)
+@pytest.mark.parametrize("path", [".", "results", ".."], ids=["the input itself", "inside it", "around it"])
+def test_an_output_that_overlaps_the_input(path: str, one_scene: Path) -> None:
+    completed = annotate(one_scene, one_scene / path)
     assert completed.returncode == 2
     assert len(errors(completed)) == 1
     assert "give an output folder outside of the input" in completed.stderr

@@ -118,11 +118,11 @@ def test_message_is_truncated_at_a_character(log: Path, monkeypatch: pytest.Monk
         assert log.read_text().endswith("…\n")
 
 
-@pytest.mark.parametrize("place", ["/proc/nothing", "/nowhere/log", ""])
-def test_unwritable_termination_log_is_ignored(place: str) -> None:
+@pytest.mark.parametrize("path", ["/proc/nothing", "/nowhere/log", ""])
+def test_unwritable_termination_log_is_ignored(path: str) -> None:
     command = [sys.executable, "-m", "job", "annotate"]
     completed = subprocess.run(
-        command, env={**os.environ, VARIABLE: place}, capture_output=True, text=True, timeout=60, check=False
+        command, env={**os.environ, VARIABLE: path}, capture_output=True, text=True, timeout=60, check=False
     )
     assert completed.returncode == 2
     assert "Traceback" not in completed.stderr

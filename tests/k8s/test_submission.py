@@ -80,7 +80,7 @@ def test_urls_can_be_read_from_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "place",
+    "argument",
     [
         "--input_top_dir=/volumes/pictures/in",
         "--out_top_dir=/mnt/results",
@@ -88,8 +88,8 @@ def test_urls_can_be_read_from_here() -> None:
         "--input_list=/mnt/list.csv",
     ],
 )
-def test_paths_lead_into_volumes_that_only_pods_can_read(place: str) -> None:
-    assert not has_no_volumes(release(cpu=job("cpu", args=["annotate", *REACHABLE, place])))
+def test_paths_lead_into_volumes_that_only_pods_can_read(argument: str) -> None:
+    assert not has_no_volumes(release(cpu=job("cpu", args=["annotate", *REACHABLE, argument])))
 
 
 def test_computed_values_come_after_those_given() -> None:

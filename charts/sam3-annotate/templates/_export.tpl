@@ -3,10 +3,10 @@
 {{- define "sam3-annotate.exportArgs" -}}
 {{- $values := .Values.export }}
 {{- $pool := index .Values.pools $values.pool }}
-{{- $checkpoint := include "sam3-annotate.place" $values.checkpoint -}}
+{{- $checkpoint := include "sam3-annotate.location" $values.checkpoint -}}
 - export
 - {{ include "sam3-annotate.arg" (list "checkpoint" $checkpoint) }}
-- {{ include "sam3-annotate.arg" (list "out" (include "sam3-annotate.place" $pool.model)) }}
+- {{ include "sam3-annotate.arg" (list "out" (include "sam3-annotate.location" $pool.model)) }}
 - --format={{ $values.format }}
 - --precision={{ $values.precision }}
 - --device={{ and (eq $values.pool "gpu") (not .Values.pools.gpu.allowCpu) | ternary "cuda" "cpu" }}

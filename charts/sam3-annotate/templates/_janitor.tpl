@@ -6,7 +6,7 @@
 {{- range $pool := include "sam3-annotate.enabledPools" . | fromJsonArray }}
 - --job={{ include "sam3-annotate.jobName" (list $ $pool) }}
 {{- end }}
-- {{ include "sam3-annotate.arg" (list "out_top_dir" (include "sam3-annotate.place" .Values.output)) }}
+- {{ include "sam3-annotate.arg" (list "out_top_dir" (include "sam3-annotate.location" .Values.output)) }}
 {{- if .Values.output.existingSecret }}
 - --output_storage_options=/secrets/output/storage_options.json
 {{- end }}

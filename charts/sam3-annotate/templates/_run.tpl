@@ -1,7 +1,7 @@
 {{/* Locations, the run's name, and arguments of the commands. */}}
 
 {{/* URL of a folder, or its path in a volume, mounted under the claim's name. Takes {url|uri, pvc}. */}}
-{{- define "sam3-annotate.place" -}}
+{{- define "sam3-annotate.location" -}}
 {{- if .pvc.claimName }}
 {{- printf "/volumes/%s/%s" .pvc.claimName (trimAll "/" .pvc.path) | trimSuffix "/" }}
 {{- else }}
@@ -15,8 +15,8 @@
 {{- $selection := .Values.selection }}
 {{- $annotation := .Values.annotation }}
 {{- dict
-    "input" (include "sam3-annotate.place" .Values.input)
-    "output" (include "sam3-annotate.place" .Values.output)
+    "input" (include "sam3-annotate.location" .Values.input)
+    "output" (include "sam3-annotate.location" .Values.output)
     "inputList" (list $selection.inputList.url $selection.inputList.column)
     "include" $selection.include
     "exclude" $selection.exclude
@@ -43,8 +43,8 @@
 
 {{/* Input and output. */}}
 {{- define "sam3-annotate.folderArgs" -}}
-- {{ include "sam3-annotate.arg" (list "input_top_dir" (include "sam3-annotate.place" .Values.input)) }}
-- {{ include "sam3-annotate.arg" (list "out_top_dir" (include "sam3-annotate.place" .Values.output)) }}
+- {{ include "sam3-annotate.arg" (list "input_top_dir" (include "sam3-annotate.location" .Values.input)) }}
+- {{ include "sam3-annotate.arg" (list "out_top_dir" (include "sam3-annotate.location" .Values.output)) }}
 {{- if .Values.input.existingSecret }}
 - --input_storage_options=/secrets/input/storage_options.json
 {{- end }}
@@ -59,7 +59,7 @@
 {{- $pool := index . 1 }}
 {{- $values := index $root.Values.pools $pool -}}
 - --device={{ and (eq $pool "gpu") (not $values.allowCpu) | ternary "cuda" "cpu" }}
-{{- with include "sam3-annotate.place" $values.model }}
+{{- with include "sam3-annotate.location" $values.model }}
 - {{ include "sam3-annotate.arg" (list "model" .) }}
 {{- end }}
 {{- with $values.model.digest }}

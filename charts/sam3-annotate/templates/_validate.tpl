@@ -2,11 +2,11 @@
 
 {{- define "sam3-annotate.validate" -}}
 {{- range $side := ternary list (list "input" "output") .Values.export.enabled }}
-{{- $place := index $.Values $side }}
-{{- if not (or $place.url $place.pvc.claimName) }}
+{{- $location := index $.Values $side }}
+{{- if not (or $location.url $location.pvc.claimName) }}
 {{- fail (printf "%s: give %s.url or %s.pvc.claimName" $side $side $side) }}
 {{- end }}
-{{- if and $place.url $place.pvc.claimName }}
+{{- if and $location.url $location.pvc.claimName }}
 {{- fail (printf "%s: has a url and a pvc; give only one" $side) }}
 {{- end }}
 {{- end }}

@@ -1,4 +1,4 @@
-"""Cars: seen from the front or the rear, and from the side or three quarters, with plates and passengers."""
+"""Draws cars from the front, rear, side or three quarters, with plates and passengers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GLASS = np.array((70, 90, 110), np.float64)
 
 @dataclass(frozen=True)
 class _Frame:
-    """A car's own coordinates: u from its middle in widths (mirrored where it faces left), v upwards in heights."""
+    """Coordinates of a car: u from its middle in widths (mirrored if it faces left), v upwards in heights."""
 
     x: float
     ground_y: float
@@ -30,11 +30,11 @@ class _Frame:
     facing: int = 1
 
     def at(self, u: float, v: float) -> Point:
-        """The pixel of a point."""
+        """Convert a point to pixels."""
         return self.x + self.facing * u * self.width, self.ground_y - v * self.height
 
     def path(self, *points: Point) -> list[Point]:
-        """The pixels of points."""
+        """Convert points to pixels."""
         return [self.at(u, v) for u, v in points]
 
 
@@ -47,11 +47,11 @@ class _Paint:
 
 
 def draw_front(canvas: Canvas, rng: np.random.Generator, ground: Point, width: float) -> None:
-    """Paint a car as seen from the front or the rear; people show through the windscreen only.
+    """Paint a car from the front or the rear; passengers are visible through the windscreen only.
 
     Args:
         canvas: Where to paint.
-        rng: Source of chance.
+        rng: Random number generator.
         ground: Point (x, y) under its middle, in pixels.
         width: Pixels from side to side.
     """
@@ -74,11 +74,11 @@ def draw_front(canvas: Canvas, rng: np.random.Generator, ground: Point, width: f
 
 
 def draw_side(canvas: Canvas, rng: np.random.Generator, ground: Point, width: float) -> None:
-    """Paint a car as seen from the side, or from three quarters, which shows its front with a plate.
+    """Paint a car from the side, or from three quarters with its front and a plate.
 
     Args:
         canvas: Where to paint.
-        rng: Source of chance.
+        rng: Random number generator.
         ground: Point (x, y) under its middle, in pixels.
         width: Pixels from end to end.
     """
@@ -107,7 +107,7 @@ def _paint(rng: np.random.Generator) -> _Paint:
 
 
 def _draw_front_body(canvas: Canvas, rng: np.random.Generator, car: tuple[_Frame, _Paint], number: int) -> list[Point]:
-    """Paint cabin, body, bonnet, bumper and glass; gives the window's corners."""
+    """Paint cabin, body, bonnet, bumper and glass; returns the corners of the window."""
     frame, paint = car
     roof, belt = rng.uniform(0.28, 0.38), rng.uniform(0.42, 0.47)
     cabin = frame.path((-belt, 0.52), (-roof, 0.97), (-roof * 0.7, 1), (roof * 0.7, 1), (roof, 0.97), (belt, 0.52))
@@ -153,7 +153,7 @@ def _seat_front_passengers(canvas: Canvas, rng: np.random.Generator, frame: _Fra
 class _Profile:
     """The outline of a car from the side.
 
-    Seen from three quarters the side takes less of the width, so that its points are squeezed together.
+    From three quarters the side covers less of the width; its u coordinates are compressed.
     """
 
     def __init__(self, frame: _Frame, face_u: float, rng: np.random.Generator) -> None:
@@ -163,28 +163,28 @@ class _Profile:
 
     @property
     def middle(self) -> float:
-        """Where the doors meet."""
+        """Coordinate u of the edge between the doors."""
         return (self.rear + self.front) / 2
 
     @property
     def front_seat(self) -> float:
-        """Where the driver sits."""
+        """Coordinate u of the front seat."""
         return (self.middle + self.front) / 2 + 0.02
 
     @property
     def rear_seat(self) -> float:
-        """Where those behind sit."""
+        """Coordinate u of the rear seat."""
         return (self.rear + self.middle) / 2
 
     @property
     def rear_window(self) -> list[Point]:
-        """Corners of the window of those behind."""
+        """Corners of the rear window."""
         m, top = self.middle - 0.01, self.roof - 0.06
         return self.path((self.rear - 0.05, 0.63), (self.rear + 0.02, top), (m, top), (m, 0.63))
 
     @property
     def front_window(self) -> list[Point]:
-        """Corners of the driver's window."""
+        """Corners of the front window."""
         m, top = self.middle + 0.015, self.roof - 0.06
         return self.path((m, 0.63), (m, top), (self.front - 0.01, top), (self.front + 0.13, 0.63))
 
@@ -195,24 +195,24 @@ class _Profile:
         return self.frame.path((u, 0.15), (u, 0.56), (0.5, 0.5), (0.5, 0.2))
 
     def squeezed(self, u: float) -> float:
-        """Where a point of the side is across the whole car."""
+        """Convert u of the side to u of the whole car."""
         return -0.5 + (u + 0.5) * (self.face_u + 0.5)
 
     def at(self, u: float, v: float) -> Point:
-        """The pixel of a point of the side."""
+        """Convert a point of the side to pixels."""
         return self.frame.at(self.squeezed(u), v)
 
     def path(self, *points: Point) -> list[Point]:
-        """The pixels of points of the side."""
+        """Convert points of the side to pixels."""
         return [self.at(u, v) for u, v in points]
 
     def on_face(self, *points: Point) -> list[Point]:
-        """The pixels of points of the car's front, across and down from its inner upper corner, both 0..1."""
+        """Convert points of the front (u, v in 0..1, right and down from its inner upper corner) to pixels."""
         bottom_left, top_left, top_right, bottom_right = self.face
         return [_within((top_left, top_right, bottom_right, bottom_left), u, v) for u, v in points]
 
     def plate(self, middle: float) -> list[Point]:
-        """Corners of the plate, from the upper left one as seen in the picture."""
+        """Corners of the plate, clockwise from the upper left one in the picture."""
         top, bottom = middle - 0.17, middle + 0.17
         left, right = (0.22, 0.78) if self.frame.facing > 0 else (0.78, 0.22)
         return self.on_face((left, top), (right, top), (right, bottom), (left, bottom))
@@ -235,11 +235,11 @@ def _draw_face(canvas: Canvas, rng: np.random.Generator, car: tuple[_Profile, _P
     at, squeezed, front = profile.frame.path, profile.squeezed, profile.front
     bonnet_u, roof_u = squeezed(front + 0.17), squeezed(front)
     bonnet = at((profile.face_u, 0.56), (bonnet_u, 0.62), (bonnet_u + 0.14, 0.6), (0.5, 0.5))
-    screen = at(
+    windscreen = at(
         (roof_u, profile.roof), (bonnet_u, 0.61), (bonnet_u + 0.13, 0.595), (roof_u + 0.07, profile.roof - 0.02)
     )
     canvas.polygon(bonnet, shade(paint.body, 1.15), number)
-    canvas.polygon(screen, shade(paint.glass, 0.9), number)
+    canvas.polygon(windscreen, shade(paint.glass, 0.9), number)
     canvas.polygon(profile.face, shade(paint.body, 0.85), number)
     colour = (_HEADLIGHTS[0], _REAR_LIGHT)[rng.integers(2)]
     for left, right in ((0.03, 0.2), (0.8, 0.97)):
@@ -254,7 +254,7 @@ def _draw_wheels(canvas: Canvas, profile: _Profile, radius: float, number: int) 
 
 
 def _draw_plate(canvas: Canvas, rng: np.random.Generator, corners: list[Point]) -> None:
-    """Paint a plate with signs on it; corners from the upper left one, clockwise."""
+    """Paint a plate with characters on it; corners clockwise from the upper left one."""
     number = canvas.new_number()
     colour = _PLATE_COLOURS[rng.choice(3, p=[0.6, 0.25, 0.15])] * rng.uniform(0.85, 1)
     canvas.inner_polygon(corners, colour, number)
@@ -268,14 +268,14 @@ def _draw_plate(canvas: Canvas, rng: np.random.Generator, corners: list[Point]) 
 
 
 def _patch(corners: list[Point], left: float, right: float, top_bottom: Point) -> list[Point]:
-    """Part of a quadrilateral, in fractions of it."""
+    """Corners of a part of a quadrilateral, in fractions of its sides."""
     return [
         _within(corners, u, v) for u, v in rectangle(left, top_bottom[0], right - left, top_bottom[1] - top_bottom[0])
     ]
 
 
 def _within(corners: list[Point] | tuple[Point, Point, Point, Point], u: float, v: float) -> Point:
-    """A point of a quadrilateral (corners from the upper left one, clockwise), across and down in fractions of it."""
+    """A point of a quadrilateral (corners clockwise from the upper left one), in fractions of its sides."""
     (ax, ay), (bx, by), (cx, cy), (dx, dy) = corners
     upper, lower = (ax + (bx - ax) * u, ay + (by - ay) * u), (dx + (cx - dx) * u, dy + (cy - dy) * u)
     return upper[0] + (lower[0] - upper[0]) * v, upper[1] + (lower[1] - upper[1]) * v

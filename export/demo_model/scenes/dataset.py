@@ -1,7 +1,7 @@
-"""Training scenes, drawn once and kept: drawing costs more than a small network's step.
+"""A cache of training scenes: drawing a scene takes longer than a training step of a small network.
 
-A cache is a folder with, for each shard, the pictures (memory-mapped, so that processes share them) and what is
-in them, masks packed to bits.
+A cache is a folder. Each shard has a file of pictures (memory-mapped, so that processes share them) and a file of
+objects, with masks packed to bits.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from export.demo_model.scenes.scenes import CLASS_NAMES, Scene, draw_scene
 
 _SIZES_WH = ((512, 288), (512, 384), (640, 360), (640, 480))
 _ZOOM_CHANCE, _ZOOM_SIDES = 0.25, (0.4, 0.8)
-# In a crop, an object counts if this much of the crop and of the object is there.
+# A crop keeps an object if it covers at least these fractions of the crop and of the object.
 _MIN_CROP_SHARE, _MIN_OBJECT_SHARE = 0.001, 0.4
 _COMPLETE = "complete.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheOptions:
-    """What a cache holds.
+    """Content of a cache.
 
     Attributes:
         scenes: Number of scenes.
-        seed: Seed of the first scene; the others follow it.
+        seed: Seed of the first scene; the others have the next seeds.
         image_side_px: Side of the square that pictures are resized to.
         mask_side_px: Side of the square that masks are resized to.
-        shards: Files the scenes are spread over, and processes that draw them.
+        shards: Number of files, and of processes that draw.
     """
 
     scenes: int
@@ -71,21 +71,21 @@ class Cache:
             self._pictures.append(np.load(path, mmap_mode="r"))
             with np.load(folder / f"objects_{path.stem.removeprefix('pictures_')}.npz") as arrays:
                 self._objects.append({name: arrays[name] for name in arrays.files})
-        self._places = [
+        self._positions = [
             (shard, index) for shard, of_shard in enumerate(self._pictures) for index in range(len(of_shard))
         ]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._positions)
 
     def __getitem__(self, index: int) -> Sample:
-        shard, place = self._places[index]
+        shard, position = self._positions[index]
         objects = self._objects[shard]
-        first, end = objects["offsets"][place : place + 2]
+        first, end = objects["offsets"][position : position + 2]
         side = int(objects["mask_side_px"])
         bits = np.unpackbits(objects["masks"][first:end], axis=1)[:, : side * side]
         return Sample(
-            image=np.array(self._pictures[shard][place]),
+            image=np.array(self._pictures[shard][position]),
             masks=bits.reshape(-1, side, side),
             boxes_cxcywh=objects["boxes_cxcywh"][first:end],
             classes=objects["classes"][first:end],
@@ -93,7 +93,7 @@ class Cache:
 
 
 def render_cache(folder: Path, options: CacheOptions) -> Cache:
-    """Draw the scenes of a cache, unless the folder holds exactly them, and open it."""
+    """Draw the scenes of a cache unless the folder holds them already, and open it."""
     note = folder / _COMPLETE
     if not note.is_file() or note.read_text(encoding="utf-8") != repr(options):
         note.unlink(missing_ok=True)
@@ -120,7 +120,7 @@ def sample_of(scene: Scene, image_side_px: int, mask_side_px: int) -> Sample:
 
 
 def zoomed(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Part of a scene around one of its objects, people first; a scene without objects stays as it is."""
+    """Crop a scene around a random person, else around a random object; a scene without objects is unchanged."""
     people = [found for found in scene.objects if found.class_name == PERSON]
     candidates = people or list(scene.objects)
     if not candidates:
@@ -168,7 +168,7 @@ def _render_shard(folder: Path, options: CacheOptions, shard: int) -> None:
 
 def _samples(seeds: range, options: CacheOptions) -> Iterator[Sample]:
     for seed in seeds:
-        # Its own stream: how a scene is framed does not change what is in it.
+        # A separate random stream: the framing of a scene does not change its content.
         rng = np.random.default_rng((seed, 1))
         scene = draw_scene(seed, _SIZES_WH[rng.integers(len(_SIZES_WH))])
         if rng.random() < _ZOOM_CHANCE:

@@ -1,8 +1,8 @@
-"""A picture in the making: colours, and beside them whose pixel each one is.
+"""A canvas that records the object of every pixel.
 
-Two layers of object numbers give exact masks. The outer layer holds what stands in the room (cars, people), the
-inner one what belongs to a car (plates, people behind its glass). Painting an outer object covers what either
-layer held there, so occlusion is exact, while a plate stays inside its car's mask.
+Two layers of object numbers give exact masks. The outer layer holds cars and people, the inner layer holds plates and
+passengers. Painting an outer object clears both layers there, so occlusion is exact and a plate stays inside the mask
+of its car.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 Point = tuple[float, float]
 Colour = Sequence[float] | NDArray[np.float64]
 
-# Number of things that cover objects and are none: cones, boxes, bins.
+# Number of occluders that are not objects: cones, boxes, bins.
 CLUTTER = 255
 _UNPAINTED = 0
 _MAX_OBJECTS = CLUTTER - 1
@@ -25,14 +25,14 @@ _MAX_OBJECTS = CLUTTER - 1
 
 @dataclass(frozen=True)
 class PaintedObject:
-    """One object as it was painted.
+    """One painted object.
 
     Attributes:
         number: Its value in its layer, from 1.
-        class_name: What it is.
-        is_inner: Whether its layer is the inner one.
+        class_name: Its class.
+        is_inner: Whether it is in the inner layer.
         is_passenger: Whether it is a person inside a car.
-        full_area_px: Pixels of it before anything covered it.
+        full_area_px: Its pixels before occlusion.
     """
 
     number: int
@@ -49,7 +49,7 @@ class Canvas:
         width: Pixels.
         height: Pixels.
         picture: RGB picture.
-        objects: What has been painted completely, in the order of completion.
+        objects: Complete objects, in the order of completion.
     """
 
     def __init__(self, size_wh: tuple[int, int]) -> None:
@@ -64,7 +64,7 @@ class Canvas:
         """Number for the next object.
 
         Raises:
-            ValueError: There are as many as a layer can tell apart.
+            ValueError: A layer has no free number.
         """
         if self._numbers == _MAX_OBJECTS:
             raise ValueError(f"a scene holds at most {_MAX_OBJECTS} objects")
@@ -72,7 +72,7 @@ class Canvas:
         return self._numbers
 
     def complete(self, number: int, class_name: str, *, is_inner: bool = False, is_passenger: bool = False) -> None:
-        """Note an object, now that all of it is painted and nothing covers it yet."""
+        """Record an object after it is painted and before anything covers it."""
         area = int(np.count_nonzero(self.layer(is_inner=is_inner) == number))
         self.objects.append(PaintedObject(number, class_name, is_inner, is_passenger, area))
 
@@ -81,14 +81,14 @@ class Canvas:
         return np.asarray(self._inner if is_inner else self._outer)
 
     def polygon(self, points: Sequence[Point], colour: Colour, number: int = _UNPAINTED) -> None:
-        """Paint a polygon; with a number, as part of that outer object."""
+        """Paint a polygon, as part of the outer object `number` if given."""
         self._draw.polygon(points, fill=rgb(colour))
         if number:
             self._draw_outer.polygon(points, fill=number)
             self._draw_inner.polygon(points, fill=_UNPAINTED)
 
     def ellipse(self, centre: Point, radii: Point, colour: Colour, number: int = _UNPAINTED) -> None:
-        """Paint an upright ellipse; with a number, as part of that outer object. One under a pixel is left out."""
+        """Paint an ellipse, as part of the outer object `number` if given; skips one smaller than a pixel."""
         box = _around(centre, radii)
         if min(radii) < 0.5:
             return
@@ -104,7 +104,7 @@ class Canvas:
         self._draw_outer.chord(box, 180, 360, fill=number)
 
     def line(self, start: Point, end: Point, colour: Colour, width_px: int) -> None:
-        """Paint a line that belongs to whatever it is painted on."""
+        """Paint a line; the object numbers under it stay."""
         self._draw.line((start, end), fill=rgb(colour), width=max(1, width_px))
 
     def inner_polygon(self, points: Sequence[Point], colour: Colour, number: int) -> None:
@@ -113,19 +113,19 @@ class Canvas:
         self._draw_inner.polygon(points, fill=number)
 
     def inner_picture(self, picture: Image.Image, mask: Image.Image, corner: tuple[int, int], number: int) -> None:
-        """Paste the part of a picture that a mask (L, same size, 0 or 255) shows, as an inner object."""
+        """Paste a picture through a mask (L, same size, 0 or 255) as an inner object."""
         self.picture.paste(picture, corner, mask)
         self._inner.paste(number, corner, mask)
 
 
 def rgb(colour: Colour) -> tuple[int, int, int]:
-    """Round a colour and keep it within 0..255."""
+    """Round a colour and clip it to 0..255."""
     red, green, blue = (int(max(0.0, min(255.0, float(value)))) for value in colour)
     return red, green, blue
 
 
 def shade(colour: Colour, factor: float) -> NDArray[np.float64]:
-    """A colour made brighter or darker."""
+    """Multiply a colour by a factor."""
     return np.asarray(colour, np.float64) * factor
 
 

@@ -1,4 +1,4 @@
-"""People: standing in the garage, and behind the glass of a car."""
+"""Draws people: standing in the garage, or behind the glass of a car."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHADOW, _SHOE = (35, 35, 38), (25, 22, 20)
 
 @dataclass(frozen=True)
 class _Build:
-    """Measures of one person, in pixels, and colours."""
+    """Dimensions of a person in pixels, and colours."""
 
     x: float
     ground_y: float
@@ -44,7 +44,7 @@ def draw_person(canvas: Canvas, rng: np.random.Generator, foot: Point, height: f
 
     Args:
         canvas: Where to paint.
-        rng: Source of chance.
+        rng: Random number generator.
         foot: Point (x, y) between the feet, in pixels.
         height: Pixels from head to foot.
     """
@@ -70,11 +70,11 @@ def draw_person(canvas: Canvas, rng: np.random.Generator, foot: Point, height: f
 
 
 def draw_passenger(canvas: Canvas, rng: np.random.Generator, window: list[Point], seat: Point, head: float) -> None:
-    """Paint head and shoulders of a person as far as a window shows them.
+    """Paint the part of a person's head and shoulders that is visible through a window.
 
     Args:
         canvas: Where to paint.
-        rng: Source of chance.
+        rng: Random number generator.
         window: Corners of the window, in pixels.
         seat: Point (x, y) under the person at the window's lower edge.
         head: Half the height of the head, in pixels.
@@ -92,7 +92,7 @@ def draw_passenger(canvas: Canvas, rng: np.random.Generator, window: list[Point]
 def _draw_bust(
     layers: tuple[ImageDraw.ImageDraw, ImageDraw.ImageDraw], rng: np.random.Generator, seat: Point, head: float
 ) -> None:
-    """Paint head and shoulders in colour on the first layer, and in white on the second."""
+    """Paint head and shoulders in colour on the first layer and in white on the second."""
     (x, base), centre_y = seat, seat[1] - head * 1.75
     skin, top, hair = shade(_skin(rng), rng.uniform(0.75, 1)), rng.uniform(30, 230, 3), _hair(rng)
     shoulders = [(x - head * 1.5, base), (x - head * 1.3, base - head * 0.6), (x, base - head * 0.9)]

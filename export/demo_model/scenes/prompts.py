@@ -1,11 +1,11 @@
-"""What the demo model is asked for: several words for each class, and words for what it does not know."""
+"""Prompts of the training: words for each class, and words of no class."""
 
 from __future__ import annotations
 
 from export.demo_model.scenes.cars import CAR, PLATE
 from export.demo_model.scenes.people import PERSON
 
-# The first word of a class is the class's name; a word's chance is its share of the list.
+# The first word of a class is its name. A word is drawn with the frequency that it has in the list.
 WORDS = {
     CAR: ("car", "car", "car", "car", "car", "vehicle", "automobile", "cars"),
     PLATE: ("license plate", "license plate", "license plate", "license plate", "number plate", "licence plate"),

@@ -1,4 +1,4 @@
-"""The garage that everything stands in: walls, floor, lines, pillars, signs, and clutter."""
+"""Draws the garage: walls, floor, lines, pillars, signs and clutter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LAMP, _CONE, _CONE_BAND, _INK = (250, 250, 235), (235, 110, 30), (240, 240, 240
 
 @dataclass(frozen=True)
 class Room:
-    """What of the room matters to the things in it.
+    """Properties of the room that the objects in it need.
 
     Attributes:
         horizon_y: Where the wall meets the floor, in pixels from the top.
@@ -42,7 +42,7 @@ def draw_room(canvas: Canvas, rng: np.random.Generator) -> Room:
 
 
 def draw_clutter(canvas: Canvas, rng: np.random.Generator, room: Room, ground_y: float) -> None:
-    """Paint a cone, box or bin that stands on the floor at a height of the picture."""
+    """Paint a cone, box or bin whose base is at `ground_y`."""
     nearness = (ground_y - room.horizon_y) / (canvas.height - room.horizon_y)
     x, height = rng.uniform(0, canvas.width), (0.06 + 0.14 * nearness) * canvas.height
     if rng.random() < 0.5:
@@ -86,7 +86,7 @@ def _draw_ceiling(canvas: Canvas, rng: np.random.Generator, room: Room) -> None:
 
 
 def _draw_lines(canvas: Canvas, rng: np.random.Generator, room: Room) -> None:
-    """Paint the lines between parking places, which meet at a vanishing point."""
+    """Paint the lines between parking spaces; they meet at a vanishing point."""
     width, far_y = canvas.width, room.horizon_y + 4
     vanishing_x = rng.uniform(0.2, 0.8) * width
     colour = _LINE_COLOURS[rng.integers(len(_LINE_COLOURS))]
@@ -108,7 +108,7 @@ def _draw_pillar(canvas: Canvas, rng: np.random.Generator, room: Room) -> None:
 
 
 def _draw_sign(canvas: Canvas, rng: np.random.Generator, room: Room) -> None:
-    """Paint a sign on the wall: as bright and as written on as a plate, and none."""
+    """Paint a sign on the wall, as a distractor that resembles a plate."""
     x, y = rng.uniform(0, canvas.width), rng.uniform(0.1, 0.8) * room.horizon_y
     width, height = rng.uniform(15, 60), rng.uniform(10, 30)
     canvas.polygon(rectangle(x, y, width, height), _SIGN_COLOURS[rng.integers(len(_SIGN_COLOURS))])

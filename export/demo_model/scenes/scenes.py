@@ -1,7 +1,7 @@
-"""Garage scenes with exact masks, drawn from a seed.
+"""Draws garage scenes with exact masks from a seed.
 
-Cars stand in places side by side, people walk between them and sit behind their glass, and whatever is nearer is
-painted later, so that it covers what is behind.
+Cars are in spaces side by side; people are between them and inside them. Nearer objects are painted later and occlude
+those behind.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CLASS_NAMES = (CAR, PLATE, PERSON)
-# Training takes its seeds from 0 on; figures come from these, and pictures to play with from those.
+# Seeds of the evaluation and of `make demo`; training uses seeds from 0.
 HELD_OUT_SEED, PLAY_SEED = 5_000_000, 9_000_000
 _SIZES_WH = ((640, 360), (640, 480), (768, 432), (720, 540), (854, 480))
 _CAR_CHANCES = (0.12, 0.22, 0.26, 0.2, 0.12, 0.08)
 _PERSON_CHANCES = (0.4, 0.32, 0.18, 0.1)
 _CLUTTER_COUNTS = 3
-_MIN_PLACES = 3
-# An object counts if enough of it is seen: part of the picture's area, and part of the object itself.
+_MIN_SPACES = 3
+# An object is labelled if its visible area is at least these fractions of the picture and of the object.
 _MIN_PICTURE_SHARE = {CAR: 0.003, PLATE: 0.0005, PERSON: 0.0009}
 _MIN_VISIBLE_SHARE = {CAR: 0.2, PLATE: 0.5, PERSON: 0.3}
-# Garages and cameras that written scenes come from in turn.
+# Garages and cameras of written scenes, in rotation.
 _CAMERAS = (("cen005", "entry1"), ("cen005", "exit1"), ("cen007", "entry1"))
 _FIRST_TIMESTAMP_MS = 1_700_000_000_000
 _SECONDS_APART = 60
@@ -43,7 +43,7 @@ _SECONDS_APART = 60
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object as far as it is seen.
+    """The visible part of one object.
 
     Attributes:
         class_name: One of `CLASS_NAMES`.
@@ -60,11 +60,11 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what is in it.
+    """A picture and its objects.
 
     Attributes:
         image: RGB.
-        objects: In the order in which they were painted completely.
+        objects: In the order in which their painting was completed.
     """
 
     image: Image.Image
@@ -73,7 +73,7 @@ class Scene:
 
 @dataclass(frozen=True, order=True)
 class _Item:
-    """Something to paint; those with a lower ground are nearer and come later."""
+    """Something to paint; a larger `ground_y` is nearer and painted later."""
 
     ground_y: float
     kind: str
@@ -86,7 +86,7 @@ def draw_scene(seed: int, size_wh: tuple[int, int] | None = None) -> Scene:
 
     Args:
         seed: The same seed and size give the same scene.
-        size_wh: Pixels; without it one of a few usual sizes, chosen by the seed.
+        size_wh: Pixels; if None, the seed selects a usual size.
     """
     rng = np.random.default_rng(seed)
     usual = _SIZES_WH[rng.integers(len(_SIZES_WH))]
@@ -99,47 +99,47 @@ def draw_scene(seed: int, size_wh: tuple[int, int] | None = None) -> Scene:
 
 
 def write_scenes(folder: Path, seed: int, count: int, sizes_wh: Sequence[tuple[int, int]] = _SIZES_WH) -> list[Path]:
-    """Write scenes as cameras would leave them: a JPG each, and beside it a JSON of the same name.
+    """Write scenes in the input format: a JPG and a JSON of the same stem each.
 
     The same arguments give the same bytes.
 
     Args:
-        folder: Where to write, in folders by garage and camera; made if missing.
-        seed: Seed of the first scene; the others follow it.
+        folder: Folder of the folders of garages and cameras; created if it is missing.
+        seed: Seed of the first scene; the others have the next seeds.
         count: Number of scenes.
-        sizes_wh: Pixels; the scenes take them in turn.
+        sizes_wh: Sizes in pixels, in rotation.
 
     Returns:
-        The pictures' paths, in order.
+        The paths of the pictures, in order.
     """
     paths = []
     for index in range(count):
-        size_wh, place = sizes_wh[index % len(sizes_wh)], _CAMERAS[index % len(_CAMERAS)]
-        path = folder.joinpath(*place) / f"scene_{index:05d}.jpg"
+        size_wh, camera = sizes_wh[index % len(sizes_wh)], _CAMERAS[index % len(_CAMERAS)]
+        path = folder.joinpath(*camera) / f"scene_{index:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         draw_scene(seed + index, size_wh).image.save(path, quality=92)
-        content = json.dumps(_gva(index, size_wh, place), indent=2)
+        content = json.dumps(_gva(index, size_wh, camera), indent=2)
         path.with_suffix(".json").write_text(content + "\n", encoding="utf-8")
         paths.append(path)
     return paths
 
 
-def _gva(index: int, size_wh: tuple[int, int], place: tuple[str, str]) -> dict[str, object]:
-    """What a camera's JSON says before anything is annotated; `place` is garage and camera."""
+def _gva(index: int, size_wh: tuple[int, int], camera: tuple[str, str]) -> dict[str, object]:
+    """The JSON of an image without annotations; `camera` is the names of garage and camera."""
     taken_ms = _FIRST_TIMESTAMP_MS + index * _SECONDS_APART * 1000
     return {
         "image": {"dimensions": {"width": size_wh[0], "height": size_wh[1]}, "timestamp_ms": taken_ms},
-        "source": {"source_type": "GVA", "camera": place[1], "garage": place[0]},
+        "source": {"source_type": "GVA", "camera": camera[1], "garage": camera[0]},
     }
 
 
 def _items(rng: np.random.Generator, room: Room, canvas: Canvas) -> list[_Item]:
     depth = canvas.height - room.horizon_y
     cars, people = rng.choice(6, p=_CAR_CHANCES), rng.choice(4, p=_PERSON_CHANCES)
-    places = max(int(cars), _MIN_PLACES)
+    spaces = max(int(cars), _MIN_SPACES)
     items = []
-    for place in rng.permutation(places)[:cars]:
-        near, x = rng.uniform(0.12, 1), canvas.width * (place + rng.uniform(0.2, 0.8)) / places
+    for space in rng.permutation(spaces)[:cars]:
+        near, x = rng.uniform(0.12, 1), canvas.width * (space + rng.uniform(0.2, 0.8)) / spaces
         items.append(_Item(room.horizon_y + depth * (0.12 + 0.85 * near), CAR, x, near))
     for _ in range(people):
         near, x = rng.uniform(0.1, 1), canvas.width * rng.uniform(0.04, 0.96)
@@ -163,7 +163,7 @@ def _draw_item(canvas: Canvas, rng: np.random.Generator, room: Room, item: _Item
 
 
 def _seen(canvas: Canvas, painted: PaintedObject) -> SceneObject | None:
-    """What is left of an object in the finished scene, if it is enough to count."""
+    """The visible part of an object in the complete scene, or None if it is too small to be labelled."""
     mask = canvas.layer(is_inner=painted.is_inner) == painted.number
     area = int(np.count_nonzero(mask))
     least = _MIN_PICTURE_SHARE[painted.class_name] * mask.size
@@ -175,7 +175,7 @@ def _seen(canvas: Canvas, painted: PaintedObject) -> SceneObject | None:
 
 
 def _exposed(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The picture as a camera takes it: blurred, unevenly lit, tinted, noisy."""
+    """Simulate a camera: blur, uneven light, colour cast and noise."""
     if rng.random() < 0.5:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.9)))
     width, height = picture.size

@@ -1,4 +1,4 @@
-"""What one training step looks at: some pictures, and for each of them some prompts."""
+"""Batches of a training step: pictures, and prompts for each of them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from export.demo_model.scenes.prompts import UNKNOWN_WORDS, WORDS
 from export.demo_model.scenes.scenes import CLASS_NAMES
 from export.demo_model.training.losses import Targets
 
-# People are the smallest and hardest: they are asked for most often.
+# People are the smallest and hardest class, so their prompts are the most frequent.
 _CLASS_WEIGHTS = (0.3, 0.25, 0.45)
 _UNKNOWN_CHANCE, _RECOLOUR_CHANCE = 0.1, 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """Form of a batch.
+    """Shape of a batch.
 
     Attributes:
-        pictures: Pictures of a batch.
-        prompts: Prompts for each picture; with as many as there are classes, each class is asked for in order.
-        image_side_px: Side of the square the network sees.
-        mask_side_px: Side of the masks it is taught with.
+        pictures: Number of pictures.
+        prompts: Prompts for each picture; if it is the number of classes, each class is prompted once, in order.
+        image_side_px: Side of the network's input.
+        mask_side_px: Side of the target masks.
     """
 
     pictures: int
@@ -37,22 +37,22 @@ class BatchOptions:
 
     @property
     def asks_all(self) -> bool:
-        """Whether each class is asked for."""
+        """Whether each class of each picture is prompted."""
         return self.prompts == len(CLASS_NAMES)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures, prompts, and what should be found.
+    """Pictures, prompts and targets.
 
     Attributes:
         images: float32 (B, 3, S, S), in -1..1.
         words: The different prompts.
         picture_of_pair: int64 (P,), in 0..B-1.
         word_of_pair: int64 (P,), index in `words`.
-        targets: What each of the P pairs of picture and prompt should find.
+        targets: Targets of each of the P pairs of picture and prompt.
         mask_side_px: Side of the masks.
-        targets_are_dense: Whether each class of each picture is asked for, in order.
+        targets_are_dense: Whether each class of each picture is prompted, in order.
     """
 
     images: Tensor
@@ -65,7 +65,7 @@ class Batch:
 
 
 def draw_batch(cache: Cache, options: BatchOptions, rng: random.Random) -> Batch:
-    """Take random pictures, change them a little, and ask for random classes."""
+    """Draw random pictures, augment them, and prompt random classes."""
     images, words = [], dict[str, int]()
     pairs: list[tuple[int, int]] = []
     boxes, masks = [], []
@@ -94,7 +94,7 @@ def draw_batch(cache: Cache, options: BatchOptions, rng: random.Random) -> Batch
 
 
 def _classes(options: BatchOptions, rng: random.Random) -> list[int]:
-    """Classes to ask for: all in order, or some without repetition, by weight."""
+    """Classes to prompt: all in order, or a weighted sample without repetition."""
     if options.asks_all:
         return list(range(len(CLASS_NAMES)))
     # The largest of u^(1/w) are a weighted sample without repetition (Efraimidis and Spirakis, 2006).
@@ -103,7 +103,7 @@ def _classes(options: BatchOptions, rng: random.Random) -> list[int]:
 
 
 def _changed(sample: Sample, options: BatchOptions, rng: random.Random) -> tuple[Tensor, Tensor, Tensor]:
-    """The picture in -1..1, its masks and boxes: perhaps mirrored, perhaps in another light, resized."""
+    """Augment and resize a sample (mirroring and brightness at random): picture in -1..1, masks and boxes."""
     image = torch.from_numpy(sample.image).permute(2, 0, 1).float()
     masks, boxes = torch.from_numpy(sample.masks).float(), torch.from_numpy(sample.boxes_cxcywh.copy())
     if rng.random() < 0.5:
@@ -117,7 +117,7 @@ def _changed(sample: Sample, options: BatchOptions, rng: random.Random) -> tuple
 
 
 def _resized(planes: Tensor, side_px: int) -> Tensor:
-    """Planes (N, H, W) at (N, side, side)."""
+    """Resize planes (N, H, W) to (N, side, side)."""
     if planes.shape[-1] == side_px or not len(planes):
         return planes if len(planes) else planes.new_zeros(0, side_px, side_px)
     return F.interpolate(planes[None], size=(side_px, side_px), mode="bilinear", antialias=True, align_corners=False)[0]

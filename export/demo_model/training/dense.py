@@ -1,7 +1,7 @@
-"""Heads on the network's feature maps that teach them directly, and are thrown away after training.
+"""Auxiliary heads that train the feature maps directly; they are dropped after training.
 
-From scratch the decoder learns only once the picture's features mean something, which these heads bring about in
-minutes: class maps on the finest features, and boxes at each place of the coarsest and of the fused ones.
+From a random start the decoder does not learn until the features of the picture are useful. These heads train them
+within minutes: class maps on the finest features, and boxes at each cell of the coarsest and of the fused features.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from export.demo_model.training.batches import Batch
 
 _HIDDEN, _BOX_CHANNELS = 96, 5
-# A place answers for a box if it lies in its middle, or nearest to it: fractions of the box, and of a place.
-_CENTRE_SHARE, _CENTRE_PLACES = 0.25, 0.7
+# A cell is assigned to a box if it lies in its middle or nearest to it: fractions of the box and of a cell.
+_CENTRE_SHARE, _CENTRE_CELLS = 0.25, 0.7
 _ANCHOR_SIZE, _NEGATIVE_SHARE = 0.15, 0.5
 _BOX_WEIGHT, _OVERLAP_WEIGHT, _CLASS_MAP_WEIGHT = 5.0, 2.0, 3.0
 
@@ -37,12 +37,12 @@ class DenseHeads(nn.Module):
         nn.init.zeros_(_bias(self.classes))
 
     def feature_losses(self, fine: Tensor, coarse: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Losses of the picture's features, before any prompt.
+        """Losses of the features of the picture, before the fusion with a prompt.
 
         Args:
             fine: (B, D, 4G, 4G).
             coarse: (B, D, G, G).
-            batch: Whose pairs are all classes of each picture, in order.
+            batch: A batch whose pairs are all classes of each picture, in order.
         """
         side = fine.shape[-1]
         blank = torch.zeros(batch.mask_side_px, batch.mask_side_px)
@@ -61,20 +61,20 @@ class DenseHeads(nn.Module):
     def fused_loss(self, memory: Tensor, batch: Batch) -> Tensor:
         """Loss of the features fused with the prompt, (G*G, P, D)."""
         side = round(len(memory) ** 0.5)
-        places = memory.permute(1, 2, 0).reshape(*memory.shape[1:], side, side)
-        return dense_box_loss(self.prompted_boxes(places), batch.targets.boxes_cxcywh)
+        cells = memory.permute(1, 2, 0).reshape(*memory.shape[1:], side, side)
+        return dense_box_loss(self.prompted_boxes(cells), batch.targets.boxes_cxcywh)
 
 
 def dense_box_loss(output: Tensor, boxes_cxcywh: list[Tensor]) -> Tensor:
-    """Loss of boxes told at each place.
+    """Loss of the boxes that are predicted at each cell.
 
     Args:
-        output: (P, 5, G, G): a score, and a box as change of a small one around the place.
-        boxes_cxcywh: The objects' boxes (N, 4) of each of P.
+        output: (P, 5, G, G): a score, and a box as offset from a small anchor at the cell.
+        boxes_cxcywh: Boxes (N, 4) of the objects of each of P.
     """
     side = output.shape[-1]
-    answers = torch.stack([_answering(boxes, side) for boxes in boxes_cxcywh])
-    responsible = answers >= 0
+    assigned = torch.stack([_assigned_boxes(boxes, side) for boxes in boxes_cxcywh])
+    responsible = assigned >= 0
     score = output[:, 0].sigmoid().detach()
     weight = torch.where(responsible, (1 - score) ** 2, _NEGATIVE_SHARE * score**2)
     entropy = F.binary_cross_entropy_with_logits(output[:, 0], responsible.float(), reduction="none")
@@ -82,7 +82,7 @@ def dense_box_loss(output: Tensor, boxes_cxcywh: list[Tensor]) -> Tensor:
     loss = (entropy * weight).sum() / count
     pair, y, x = responsible.nonzero(as_tuple=True)
     firsts = torch.tensor([0] + [len(boxes) for boxes in boxes_cxcywh]).cumsum(0)
-    wanted = torch.cat(boxes_cxcywh)[firsts[pair] + answers[pair, y, x]]
+    wanted = torch.cat(boxes_cxcywh)[firsts[pair] + assigned[pair, y, x]]
     small = torch.full((len(x),), _ANCHOR_SIZE)
     anchors = torch.stack([(x + 0.5) / side, (y + 0.5) / side, small, small], 1)
     predicted = (torch.logit(anchors) + output[pair, 1:, y, x]).sigmoid()
@@ -91,13 +91,13 @@ def dense_box_loss(output: Tensor, boxes_cxcywh: list[Tensor]) -> Tensor:
     return loss + apart.sum() / count
 
 
-def _answering(boxes_cxcywh: Tensor, side: int) -> Tensor:
-    """Index (G, G) of the smallest box whose middle each place lies in, or -1."""
-    places = (torch.arange(side) + 0.5) / side
+def _assigned_boxes(boxes_cxcywh: Tensor, side: int) -> Tensor:
+    """Index (G, G) of the smallest box whose middle contains the cell, or -1."""
+    centres = (torch.arange(side) + 0.5) / side
     index, smallest = torch.full((side, side), -1), torch.full((side, side), torch.inf)
     for box, (x, y, width, height) in enumerate(boxes_cxcywh.tolist()):
-        near_x = (places - x).abs() < max(_CENTRE_SHARE * width, _CENTRE_PLACES / side)
-        near_y = (places - y).abs() < max(_CENTRE_SHARE * height, _CENTRE_PLACES / side)
+        near_x = (centres - x).abs() < max(_CENTRE_SHARE * width, _CENTRE_CELLS / side)
+        near_y = (centres - y).abs() < max(_CENTRE_SHARE * height, _CENTRE_CELLS / side)
         inside = near_y[:, None] & near_x[None] & (width * height < smallest)
         smallest[inside], index[inside] = width * height, box
     return index

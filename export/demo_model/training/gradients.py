@@ -1,4 +1,4 @@
-"""One gradient out of several processes, through memory that they share."""
+"""The mean gradient of several processes, through shared memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _TIMEOUT_S = 900.0
 
 
 class SharedMean:
-    """The mean over processes of a vector that each of them has.
+    """The mean of one vector from each process.
 
-    torch's own process groups need a network; one barrier and two buffers in turn do: whoever comes back to a
-    buffer has passed the barrier after which all had read it.
+    torch's process groups need a network. One barrier and two alternating buffers are enough: a process reuses a
+    buffer only after a barrier that all processes pass after reading it.
     """
 
     def __init__(self, processes: int, length: int) -> None:
@@ -25,7 +25,7 @@ class SharedMean:
         self._turn = 0
 
     def of(self, vector: Tensor, process: int) -> Tensor:
-        """The mean (L,) of what all processes give, each its own vector (L,).
+        """The mean (L,) of the vectors (L,) of all processes.
 
         Raises:
             threading.BrokenBarrierError: Another process ended.

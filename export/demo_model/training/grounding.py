@@ -1,6 +1,6 @@
-"""The network at work on a batch while training, step by step as `Sam3Image.forward_grounding` does it.
+"""The forward pass of a training batch, in the steps of `Sam3Image.forward_grounding`.
 
-That method also calls sam3's own matcher, which needs a GPU; here the losses match.
+That method also calls sam3's matcher, which needs a GPU; here the losses do the matching.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def trainable_on_cpu() -> Iterator[None]:
-    """Let sam3 train on a CPU: nothing is pinned for a GPU, and nothing is computed twice to save memory.
+    """Make sam3 trainable on a CPU: without pinned memory and without activation checkpointing.
 
-    sam3 insists on activation checkpointing while training; here memory is plenty and time is not.
+    sam3 always uses activation checkpointing in training. It saves memory and costs time.
     """
     with ExitStack() as stack:
         stack.enter_context(patch.object(torch.Tensor, "pin_memory", _unpinned))
@@ -32,7 +32,7 @@ def trainable_on_cpu() -> Iterator[None]:
 
 
 def answers(model: Any, batch: Batch) -> dict[str, Any]:
-    """The network's answers for all pairs of a batch, and under "memory" its fused features (G*G, P, D)."""
+    """The network's predictions for all pairs of a batch; "memory" holds the fused features (G*G, P, D)."""
     from sam3.model.data_misc import FindStage
 
     features = model.backbone.forward_image(batch.images)
@@ -59,8 +59,8 @@ def answers(model: Any, batch: Batch) -> dict[str, Any]:
 def features(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     """Finest and coarsest features of pictures (B, 3, S, S): (B, D, 4G, 4G) and (B, D, G, G)."""
     vision = model.backbone.vision_backbone
-    places = vision.trunk(images)[-1]
-    return vision.convs[0](places), vision.convs[2](places)
+    trunk_features = vision.trunk(images)[-1]
+    return vision.convs[0](trunk_features), vision.convs[2](trunk_features)
 
 
 def _unpinned(self: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
@@ -69,5 +69,5 @@ def _unpinned(self: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
 
 def _called_once(function: Callable[..., Any], *args: Any, use_reentrant: bool = False, **kwargs: Any) -> Any:
     del use_reentrant
-    # sam3 replaces tensors that the function has no parameter for by a note, which a plain call must not see.
+    # sam3 replaces tensors without a parameter of the function by a placeholder, which a plain call must not receive.
     return function(*args, **{key: value for key, value in kwargs.items() if not isinstance(value, str)})

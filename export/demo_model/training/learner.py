@@ -1,4 +1,4 @@
-"""The network while it learns: its weights, their running average, and the optimizer."""
+"""The network in training: its weights, their running average, and the optimizer."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 _HEADS = "heads."
 _WEIGHT_DECAY, _BETAS = 0.02, (0.9, 0.98)
 _MAX_GRADIENT_NORM = 1.0
-# The average begins as the weights themselves and slows down to this.
+# The decay of the running average rises from 0 to this value.
 _AVERAGE_DECAY, _AVERAGE_WARMUP_STEPS = 0.995, 20
 _NOT_DECAYED = ("embed", "reference_points")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerOptions:
-    """What a learner starts from.
+    """The initial state of a learner.
 
     Attributes:
         config: Sizes of the network.
@@ -52,7 +52,7 @@ class Learner:
 
     Attributes:
         steps: Updates so far.
-        parameters: What is learned, by name; names of the throw-away heads begin with `heads.`.
+        parameters: Trainable parameters by name; names of the auxiliary heads begin with `heads.`.
     """
 
     def __init__(self, options: LearnerOptions, image_side_px: int) -> None:
@@ -75,14 +75,14 @@ class Learner:
         self.steps = 0
 
     def backward(self, batch: Batch) -> dict[str, float]:
-        """Compute the gradients of a batch; gives its losses."""
+        """Compute the gradients of a batch; returns its losses."""
         if batch.targets_are_dense:
             losses = self._heads.feature_losses(*features(self._model, batch.images), batch)
         else:
             output = answers(self._model, batch)
             losses = grounding_losses(output, batch.targets)
             if self._is_from_scratch:
-                # A checkpoint's features are past this, and a head that knows nothing would spoil them.
+                # The features of a checkpoint are trained already; an untrained head would degrade them.
                 losses["fused"] = self._heads.fused_loss(output["memory"], batch)
         total = weighted_sum(losses)
         self._optimizer.zero_grad(set_to_none=True)
@@ -90,15 +90,15 @@ class Learner:
         return {"total": float(total.detach()), **{name: float(value.detach()) for name, value in losses.items()}}
 
     def gradient(self) -> Tensor:
-        """The gradient of everything learned, as one vector."""
+        """The gradient of all trainable parameters, as one vector."""
         parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in self.parameters.values()]
         return torch.cat(parts)
 
     def update(self, gradient: Tensor, rate: float) -> None:
-        """Make one step against a gradient, which is clipped; one that is not finite is passed over.
+        """Make one optimizer step with a clipped gradient; a gradient that is not finite is skipped.
 
         Args:
-            gradient: As `gradient` gives it.
+            gradient: As `gradient` returns it.
             rate: Learning rate.
         """
         norm = float(gradient.norm())
@@ -114,14 +114,14 @@ class Learner:
         self._follow()
 
     def official_weights(self) -> dict[str, Tensor]:
-        """The averaged weights, as a model that was not in training has them."""
+        """The averaged weights, in the format of sam3's checkpoints."""
         weights = dict(self._model.state_dict())
         weights |= {name: value for name, value in self._average.items() if not name.startswith(_HEADS)}
         weights[TOKEN_TABLE] = self._words.full(weights[TOKEN_TABLE])
         return weights
 
     def state(self) -> dict[str, Any]:
-        """All that is needed to go on, of plain types and tensors."""
+        """The state that `resume` takes, of plain types and tensors."""
         return {
             "weights": {name: value.detach() for name, value in self.parameters.items()},
             "average": self._average,
@@ -131,7 +131,7 @@ class Learner:
 
     @torch.no_grad()
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state, perhaps one of a learner for pictures of another size."""
+        """Resume from a state; the picture size may differ."""
         for name, value in self.parameters.items():
             value.copy_(state["weights"][name])
             self._average[name].copy_(state["average"][name])
@@ -146,7 +146,7 @@ class Learner:
 
 
 def _optimizer(parameters: Mapping[str, torch.nn.Parameter]) -> torch.optim.AdamW:
-    """AdamW that keeps matrices small, and leaves biases, norms and embeddings alone."""
+    """AdamW with weight decay on matrices, without it on biases, norms and embeddings."""
     free = {name for name, p in parameters.items() if p.dim() < 2 or any(part in name for part in _NOT_DECAYED)}
     groups = [
         {"params": [p for name, p in parameters.items() if name not in free], "weight_decay": _WEIGHT_DECAY},

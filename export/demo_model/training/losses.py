@@ -1,4 +1,4 @@
-"""What training makes small: wrong scores, boxes, masks and presence of the prompted objects."""
+"""Losses of scores, boxes, masks and presence of the prompted objects."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ WEIGHTS = {
     "score": 2.0, "corner": 5.0, "overlap": 2.0, "mask": 2.5, "dice": 4.5, "presence": 1.0,
     "semantic": 2.0, "semantic_dice": 1.0,
 }  # fmt: skip
-# sam3's decoder doubles its queries while training; those of the second half answer three to an object.
+# sam3's decoder doubles its queries in training; three queries of the second half are matched to each object.
 _GROUPS = (("", 1, 1.0), ("_o2m", 3, 0.6))
 _INNER_LAYER_SHARE = 0.5
-# A positive's target is p^a * quality^(1-a), as in IoU-aware scores elsewhere: it settles at the quality.
+# The target of a positive is p^a * quality^(1-a), as in IoU-aware classification: it converges to the quality.
 _SCORE_EXPONENT, _MIN_SCORE_TARGET = 0.25, 0.01
-# A negative weighs p^gamma: gamma below one presses on the many scores that are low but not low enough.
+# The weight of a negative is p^gamma: gamma below one increases the weight of the many low scores.
 _NEGATIVE_GAMMA = 0.75
 _AREA_WEIGHT, _FRAME_WEIGHT = 3.0, 0.08
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What should have been found, for each of P pairs of a picture and a prompt.
+    """Targets for each of P pairs of a picture and a prompt.
 
     Attributes:
         boxes_cxcywh: float32 (N, 4) each, in fractions of the picture.
@@ -50,11 +50,11 @@ class Targets:
 
 
 def grounding_losses(output: Mapping[str, Any], targets: Targets) -> dict[str, Tensor]:
-    """Losses of the network's answers, unweighted, summed over its decoder's layers.
+    """Unweighted losses of the network's predictions, summed over the layers of its decoder.
 
     Args:
-        output: What the network gives while training, with `aux_outputs` of the layers before the last.
-        targets: What it should have given.
+        output: The network's output in training mode, with `aux_outputs` of the layers before the last.
+        targets: The expected output.
     """
     losses: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
     for layer, answers in enumerate([output, *output.get("aux_outputs", [])]):
@@ -71,12 +71,12 @@ def grounding_losses(output: Mapping[str, Any], targets: Targets) -> dict[str, T
 
 
 def weighted_sum(losses: Mapping[str, Tensor]) -> Tensor:
-    """One number to make small; a loss without a weight counts once."""
+    """The sum of the losses by their weights; the default weight is 1."""
     return torch.stack([WEIGHTS.get(name, 1.0) * value for name, value in losses.items()]).sum()
 
 
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """One less the overlap of masks: (..., H, W) logits and 0/1 targets to (...)."""
+    """1 minus the Dice coefficient of masks: (..., H, W) logits and 0/1 targets to (...)."""
     predicted, wanted = logits.sigmoid().flatten(-2), targets.flatten(-2)
     return 1 - (2 * (predicted * wanted).sum(-1) + 1) / (predicted.sum(-1) + wanted.sum(-1) + 1)
 
@@ -90,7 +90,7 @@ def mask_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor
 
     Returns:
         Cross entropy, dice loss and IoU of the masks at the threshold, each (K,). The cross entropy is divided by
-        area, so that a small object's pixels count more, but not without bound.
+        the area plus a constant, so that pixels of small objects have more weight, up to a bound.
     """
     area = targets.flatten(1).sum(1)
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").flatten(1)
@@ -101,19 +101,19 @@ def mask_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def score_loss(logits: Tensor, matches: Matches, quality: Tensor, present: Tensor) -> Tensor:
-    """Cross entropy of scores with the quality of what they stand for; 0 for unmatched queries.
+    """Cross entropy of the scores; the target is the quality for matched queries and 0 for the others.
 
     Args:
         logits: (P, Q).
-        matches: Queries that stand for an object.
+        matches: Queries that are matched to an object.
         quality: 0..1, (K,), of the matched queries.
-        present: (P,); where there is no object the presence score answers, and queries are left alone.
+        present: (P,); pairs without an object do not count here, the presence score covers them.
     """
     score = logits.sigmoid().detach()
     target, weight = torch.zeros_like(score), score**_NEGATIVE_GAMMA
-    place = (matches.pairs, matches.queries)
-    blended = score[place] ** _SCORE_EXPONENT * quality.clamp(0, 1) ** (1 - _SCORE_EXPONENT)
-    target[place], weight[place] = blended.clamp(min=_MIN_SCORE_TARGET), 1.0
+    matched = (matches.pairs, matches.queries)
+    blended = score[matched] ** _SCORE_EXPONENT * quality.clamp(0, 1) ** (1 - _SCORE_EXPONENT)
+    target[matched], weight[matched] = blended.clamp(min=_MIN_SCORE_TARGET), 1.0
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return (entropy * weight * present[:, None]).sum()
 
@@ -123,24 +123,24 @@ def _group_losses(
 ) -> dict[str, Tensor]:
     logits, boxes = answers[f"pred_logits{suffix}"].squeeze(-1), answers[f"pred_boxes{suffix}"]
     matches = match(logits.detach(), boxes.detach(), targets.boxes_cxcywh, queries_per_object)
-    place, wanted = (matches.pairs, matches.queries), torch.cat(targets.boxes_cxcywh)[matches.targets]
+    matched, wanted = (matches.pairs, matches.queries), torch.cat(targets.boxes_cxcywh)[matches.targets]
     count = max(1, len(torch.cat(targets.boxes_cxcywh)) * queries_per_object)
-    iou, giou = overlaps(cxcywh_to_xyxy(boxes[place]), cxcywh_to_xyxy(wanted))
-    losses = {"corner": (boxes[place] - wanted).abs().sum() / count, "overlap": (1 - giou).sum() / count}
+    iou, giou = overlaps(cxcywh_to_xyxy(boxes[matched]), cxcywh_to_xyxy(wanted))
+    losses = {"corner": (boxes[matched] - wanted).abs().sum() / count, "overlap": (1 - giou).sum() / count}
     quality = iou.detach()
     masks = answers.get(f"pred_masks{suffix}")
     if masks is not None and len(matches):
-        logits_2x = F.interpolate(masks[place][None], scale_factor=2, mode="bilinear", align_corners=False)[0]
+        logits_2x = F.interpolate(masks[matched][None], scale_factor=2, mode="bilinear", align_corners=False)[0]
         entropy, dice, mask_iou = mask_losses(logits_2x, torch.cat(targets.masks)[matches.targets])
         losses |= {"mask": entropy.sum() / count, "dice": dice.sum() / count}
-        # What is shown is the mask: a score should tell how good that is.
+        # The output is the mask, so the score must predict the quality of the mask.
         quality = mask_iou
     losses["score"] = score_loss(logits, matches, quality, targets.present) / count
     return losses
 
 
 def _semantic_losses(logits: Tensor, targets: Targets) -> dict[str, Tensor]:
-    """Losses of the map of everything prompted, (P, 1, M/2, M/2): it teaches the picture's features directly."""
+    """Losses of the semantic map of a prompt, (P, 1, M/2, M/2), which trains the picture's features directly."""
     predicted = F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
     blank = torch.zeros(predicted.shape[-2:])
     wanted = torch.stack([masks.amax(0) if len(masks) else blank for masks in targets.masks])

@@ -1,4 +1,4 @@
-"""Which query answers for which object."""
+"""Bipartite matching of queries to objects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from export.demo_model.training.boxes import cxcywh_to_xyxy, overlaps
 
-# sam3's own costs.
+# The costs of sam3.
 _SCORE_COST, _CORNER_COST, _OVERLAP_COST = 2.0, 5.0, 2.0
 _FOCAL_ALPHA, _FOCAL_GAMMA = 0.25, 2.0
 
@@ -23,8 +23,8 @@ class Matches:
 
     Attributes:
         pairs: Which picture-and-prompt.
-        queries: Which query of it.
-        targets: Which object, counted through all pairs.
+        queries: Index of the query in its pair.
+        targets: Index of the object over all pairs.
     """
 
     pairs: Tensor
@@ -37,13 +37,13 @@ class Matches:
 
 @torch.no_grad()
 def match(logits: Tensor, boxes_cxcywh: Tensor, targets_cxcywh: list[Tensor], queries_per_object: int = 1) -> Matches:
-    """Match queries to objects at the least cost, each query to one object at most.
+    """Match queries to objects at minimum cost, each query to at most one object.
 
     Args:
         logits: Scores (P, Q).
         boxes_cxcywh: Predicted boxes (P, Q, 4).
-        targets_cxcywh: For each of the P pairs its objects' boxes (N, 4).
-        queries_per_object: How many queries answer for one object.
+        targets_cxcywh: Boxes (N, 4) of the objects of each of the P pairs.
+        queries_per_object: Number of queries that are matched to one object.
     """
     found: list[tuple[int, int, int]] = []
     first = 0

@@ -1,4 +1,4 @@
-"""Start values that let so small a network learn to find objects within an hour."""
+"""Initial values with which a small network learns to find objects within an hour."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The grid of boxes lies lower than the picture's middle, where the floor is, and is wider than high.
+# The grid of boxes covers the floor, below the middle of the picture, and is wider than high.
 _GRID_TOP, _GRID_HEIGHT, _ROWS_PER_COLUMN, _BOX_SIZE = 0.25, 0.65, 0.6, (0.2, 0.25)
 _QUERY_STD = 0.5
 # Hidden units of the attention bias: signed distances to a box's first and last edge; heads add up pairs of them.
@@ -22,7 +22,7 @@ _LOCALITY, _LEFT_OF_RANDOM = 8.0, 0.3
 
 @torch.no_grad()
 def set_start_values(model: Any) -> None:
-    """Give a freshly built model boxes on a grid, and attention that starts near them."""
+    """Initialise a new model with boxes on a grid and attention near them."""
     decoder = model.transformer.decoder
     decoder.reference_points.weight.copy_(torch.logit(_grid_of_boxes(decoder.num_queries)))
     nn.init.normal_(decoder.query_embed.weight, std=_QUERY_STD)
@@ -41,9 +41,9 @@ def _grid_of_boxes(count: int) -> Tensor:
 
 
 def _make_local(hidden: nn.Linear, output: nn.Linear) -> None:
-    """Let the attention bias fall with the distance outside a box's edges.
+    """Make the attention bias decrease with the distance from the edges of a box.
 
-    Random weights attend to all of the picture alike, and boxes then hardly move.
+    With random weights the attention is uniform over the picture and boxes hardly move.
     """
     for layer in (hidden, output):
         layer.weight.mul_(_LEFT_OF_RANDOM)

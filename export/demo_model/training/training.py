@@ -1,8 +1,8 @@
-"""From a seed, or a checkpoint, to a checkpoint in a given time.
+"""Trains the demo model from a seed or a checkpoint for a given time.
 
-Several processes of one thread each work on batches of their own and share the mean of their gradients; each
-computes the same update, so that nothing else has to be shared. The schedule goes by the clock, not by steps: it
-ends in time on a busy machine too, having done less.
+Several processes of one thread each compute gradients of their own batches and share the mean gradient. Each computes
+the same update, so nothing else is shared. The schedule depends on the time, not on the number of steps: training
+ends on time on a busy machine too, after fewer steps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHECKPOINT, _STATE, _LOG = "last.pt", "training.pt", "log.jsonl"
-# The network's masks have four places to a patch; it is taught with twice as many.
+# The side of the network's masks is four per patch; the side of the target masks is twice that.
 _MASK_PLACES = 8
 _WARMUP_STEPS, _LAST_RATE_SHARE = 40, 0.02
 _LOG_STEPS, _LOG_MEMORY = 20, 0.95
@@ -43,7 +43,7 @@ class Stage:
     Attributes:
         image_side_px: Size of the pictures.
         share: Part of the time.
-        is_dense: Whether the picture's features are taught alone, before any prompt.
+        is_dense: Whether only the features of the picture are trained, without prompts.
     """
 
     image_side_px: int
@@ -60,13 +60,13 @@ class TrainingOptions:
     """How to train.
 
     Attributes:
-        folder: Where checkpoint, log and state go; a state found there is gone on from.
+        folder: Folder of checkpoint, log and state; training resumes from a state that exists.
         cache: Folder of the training scenes.
-        learner: What to start from.
-        minutes: Time to take, all earlier runs in the folder counted in.
-        stages: What to do in it; the shares add up to 1.
-        processes: How many work together.
-        pictures: Pictures a process looks at in a step.
+        learner: The initial state.
+        minutes: Training time, including earlier runs in the folder.
+        stages: Parts of the schedule; the shares add up to 1.
+        processes: Number of processes.
+        pictures: Pictures in the batch of a process.
         prompts: Prompts for each.
         rate: Highest learning rate.
         save_minutes: Time between checkpoints.
@@ -85,9 +85,9 @@ class TrainingOptions:
 
 
 def train(options: TrainingOptions) -> Path:
-    """Train until the time is over; gives the checkpoint's path."""
+    """Train until the time is over; returns the path of the checkpoint."""
     options.folder.mkdir(parents=True, exist_ok=True)
-    # Threads that wait by spinning keep each other from working: the processes inherit this.
+    # Threads that spin while they wait slow each other down. The processes inherit this setting.
     os.environ.update(OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     length = sum(p.numel() for p in Learner(options.learner, options.stages[0].image_side_px).parameters.values())
     shared = SharedMean(options.processes, length + 1)
@@ -99,13 +99,13 @@ def train(options: TrainingOptions) -> Path:
 
 
 def rate_at(options: TrainingOptions, progress: float, steps: int) -> float:
-    """Learning rate: rising for some steps, then falling as a cosine with the time gone (progress 0..1)."""
+    """Learning rate: warm-up over the first steps, then a cosine decay over the elapsed time (progress 0..1)."""
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return options.rate * min(1.0, (steps + 1) / _WARMUP_STEPS) * (_LAST_RATE_SHARE + (1 - _LAST_RATE_SHARE) * cosine)
 
 
 def stage_at(stages: tuple[Stage, ...], progress: float) -> Stage:
-    """The stage for a part 0..1 of the time gone."""
+    """The stage at a fraction (0..1) of the time."""
     end = 0.0
     for stage in stages:
         end += stage.share
@@ -137,11 +137,11 @@ class _Run:
 
     @property
     def progress(self) -> float:
-        """Part of the time gone."""
+        """Fraction of the time that has elapsed."""
         return self.elapsed_s / (self.options.minutes * 60)
 
     def step(self) -> None:
-        """Learn from one batch of each process."""
+        """Make one step with a batch of each process."""
         stage = stage_at(self.options.stages, self.progress)
         if stage != self.stage:
             self.stage, state = stage, self.learner.state()
@@ -149,7 +149,7 @@ class _Run:
         losses = self.learner.backward(draw_batch(self.cache, self._batch_options(), self._chance()))
         clock = torch.tensor([time.monotonic() - self._start])
         mean = self.shared.of(torch.cat([self.learner.gradient(), clock]), self.process)
-        # All go by the same clock, or they would not agree when a stage ends.
+        # All processes use the same clock; otherwise they would not agree on the end of a stage.
         self.elapsed_s = float(mean[-1])
         rate = rate_at(self.options, self.progress, self.learner.steps)
         self.learner.update(mean[:-1], rate)
@@ -157,7 +157,7 @@ class _Run:
             self._report(losses, rate)
 
     def save(self) -> None:
-        """Write checkpoint and state; a state half written is never found."""
+        """Write checkpoint and state; the state is replaced atomically."""
         folder, config = self.options.folder, self.options.learner.config
         for name in (CHECKPOINT, _STATE):
             partial = folder / f"{name}.part"
@@ -194,18 +194,18 @@ class _Run:
         )
 
     def _chance(self) -> random.Random:
-        """Its own chance for each step, so that a resumed run sees what it would have seen."""
+        """A generator seeded by the step, so that a resumed run draws the same batches."""
         return random.Random(f"{self.options.learner.seed} {self.process} {self.learner.steps}")
 
 
 class _Log:
-    """Losses, each averaged over the last steps."""
+    """Losses, averaged over the last steps."""
 
     def __init__(self) -> None:
         self._means: dict[str, float] = {}
 
     def add(self, losses: dict[str, float]) -> None:
-        """Take in the losses of a step."""
+        """Add the losses of a step."""
         for name, value in losses.items():
             before = self._means.get(name, value)
             self._means[name] = before * _LOG_MEMORY + value * (1 - _LOG_MEMORY)

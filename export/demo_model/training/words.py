@@ -1,4 +1,4 @@
-"""The words the demo model knows: a token table that is zero everywhere else, so that the file stays small."""
+"""The token table of the demo model: rows of other words are zero, so that the file stays small."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _START_SCALE = 0.5
 
 
 class WordTable(nn.Module):
-    """Takes the place of the token table while training; only the rows of known tokens are parameters."""
+    """Replaces the token table in training; only the rows of known tokens are parameters."""
 
     def __init__(self, full: Tensor, known_ids: list[int]) -> None:
         """Keep the rows of known tokens.
@@ -31,12 +31,12 @@ class WordTable(nn.Module):
         self.weight = nn.Parameter(full[known_ids].clone())
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Look up token ids (...) to vectors (..., D); unknown ones are zero."""
+        """Map token ids (...) to vectors (..., D); vectors of unknown tokens are zero."""
         unknown = self.weight.new_zeros(1, self.weight.shape[1])
         return F.embedding(self.rows_of_ids[ids], torch.cat([unknown, self.weight]))
 
     def full(self, weight: Tensor) -> Tensor:
-        """The whole table (V, D) for values (K, D) of the known rows."""
+        """The full table (V, D) from values (K, D) of the known rows."""
         table = torch.zeros(len(self.rows_of_ids), weight.shape[1])
         table[self.known_ids] = weight.detach()
         return table
@@ -52,11 +52,11 @@ def known_token_ids(model: Any) -> list[int]:
 
 
 def use_word_table(model: Any, *, from_scratch: bool) -> WordTable:
-    """Put a table of the known words in place of a model's token table.
+    """Replace a model's token table by a table of the known words.
 
     Args:
         model: What `build_model` gives.
-        from_scratch: Whether its table is random and may be scaled to a good start.
+        from_scratch: Whether the table is random and may be rescaled.
     """
     encoder = model.backbone.language_backbone.encoder
     full = encoder.token_embedding.weight.detach() * (_START_SCALE if from_scratch else 1.0)

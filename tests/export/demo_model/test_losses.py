@@ -79,7 +79,7 @@ def test_masks_that_fit_cost_little_and_have_full_quality() -> None:
 @settings(deadline=None)
 @given(st.integers(0, 2**16 - 1))
 def test_dice_loss_is_a_share(bits: int) -> None:
-    target = torch.tensor([float(bits >> place & 1) for place in range(16)]).reshape(4, 4)
+    target = torch.tensor([float(bits >> bit & 1) for bit in range(16)]).reshape(4, 4)
     assert 0 <= dice_loss(torch.randn(4, 4), target).item() <= 1
 
 

@@ -40,9 +40,9 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-def beat(run: Run, place: str, attempt: str, *, age_s: float = 0.0, **fields: object) -> None:
-    key = run.key("workers", f"{place}-{attempt}.json")
-    run.store.put(key, msgspec.json.encode(Beat(attempt=attempt, **fields)))  # type: ignore[arg-type]
+def beat(run: Run, worker_id: str, process_id: str, *, age_s: float = 0.0, **fields: object) -> None:
+    key = run.key("workers", f"{worker_id}-{process_id}.json")
+    run.store.put(key, msgspec.json.encode(Beat(attempt=process_id, **fields)))  # type: ignore[arg-type]
     beaten_s = time.time() - age_s
     os.utime(Path(run.store.url, key), (beaten_s, beaten_s))
 

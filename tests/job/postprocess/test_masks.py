@@ -131,7 +131,7 @@ def test_a_mask_is_where_torch_resizes_the_logits_to_more_than_zero(given_: tupl
     """Equal but where torch's value is zero up to rounding.
 
     torch without vector instructions gave the same signs throughout. Its AVX2 and AVX-512 kernels fuse a
-    multiplication and an addition where the pixel's place is computed. Of 12 million random pixels, a third of them
+    multiplication and an addition where the pixel's position is computed. Of 12 million random pixels, a third of them
     between logits that are whole numbers (many exact zeros), 121 signs differed from AVX-512, all in that third and
     none where torch's value was above 4e-6.
     """

@@ -133,8 +133,8 @@ def test_a_mask_file_with_any_byte_flipped_is_found_or_reads_the_same(source: Pa
     with np.load(path) as arrays:
         mask = arrays["mask"]
     rng, named = random.Random(5), 0
-    for place in sorted(rng.sample(range(len(good)), 60)):
-        path.write_bytes(good[:place] + bytes([good[place] ^ 0xFF]) + good[place + 1 :])
+    for position in sorted(rng.sample(range(len(good)), 60)):
+        path.write_bytes(good[:position] + bytes([good[position] ^ 0xFF]) + good[position + 1 :])
         findings = found(source, target)
         if findings:
             named += 1

@@ -29,9 +29,9 @@ def begun_run(source: Path, target: Path, shard_size: int = 2) -> Run:
     return run
 
 
-def beat(run: Run, place: str, attempt: str, **fields: object) -> None:
-    data = msgspec.json.encode(Beat(attempt=attempt, **fields))  # type: ignore[arg-type]
-    run.store.put(run.key("workers", f"{place}-{attempt}.json"), data)
+def beat(run: Run, worker_id: str, process_id: str, **fields: object) -> None:
+    data = msgspec.json.encode(Beat(attempt=process_id, **fields))  # type: ignore[arg-type]
+    run.store.put(run.key("workers", f"{worker_id}-{process_id}.json"), data)
 
 
 def everything(folder: Path) -> dict[str, bytes]:

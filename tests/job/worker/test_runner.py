@@ -222,8 +222,8 @@ def test_newer_run_supersedes_an_unfinished_one_and_redoes_its_override(source: 
     new = open_run(
         old.store, spec_of(source, confidence_threshold=0.5), name="new", is_date_given=False, process_id="x"
     )
-    forced = supersede_older(new, process_id="x", sleep=lambda seconds: None)
-    assert forced == {f"{n:05d}.json" for n in range(5)}
+    must_redo = supersede_older(new, process_id="x", sleep=lambda seconds: None)
+    assert must_redo == {f"{n:05d}.json" for n in range(5)}
     end = old.end()
     assert end is not None
     assert (end.outcome, end.superseded_by) == ("superseded", "new")

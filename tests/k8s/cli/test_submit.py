@@ -40,14 +40,14 @@ NOTHING_GIVEN: dict[str, Any] = {
 RATES = (("gpu", 60.0), ("cpu", 0.5))
 
 
-def prepared(places: dict[str, str], *single: str, **flags: Any) -> tuple[Submission, Chart, Work | None]:
+def prepared(locations: dict[str, str], *single: str, **flags: Any) -> tuple[Submission, Chart, Work | None]:
     """Result of `submit night --set …`."""
-    given = [f"--set={key}={value}" for key, value in places.items()] + [f"--set={one}" for one in single]
+    given = [f"--set={key}={value}" for key, value in locations.items()] + [f"--set={one}" for one in single]
     return _prepare(HELM, Chart("night", str(CHECKOUT_CHART), tuple(given)), NOTHING_GIVEN | flags)
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> dict[str, str]:
+def locations(tmp_path: Path) -> dict[str, str]:
     """Twelve inputs, and a missing output."""
     write_inputs(tmp_path / "in", 12)
     return {"input.url": f"file://{tmp_path}/in", "output.url": f"file://{tmp_path}/out"}
@@ -56,12 +56,12 @@ def places(tmp_path: Path) -> dict[str, str]:
 VOLUMES = {"input.pvc.claimName": "pictures", "output.pvc.claimName": "results"}
 
 
-def end(places: dict[str, str], run: str) -> None:
-    write_ended_run(Path(places["output.url"].removeprefix("file://")), run)
+def end(locations: dict[str, str], run: str) -> None:
+    write_ended_run(Path(locations["output.url"].removeprefix("file://")), run)
 
 
-def test_counting_work_changes_nothing(places: dict[str, str], tmp_path: Path) -> None:
-    shown, chart, work = prepared(places)
+def test_counting_work_changes_nothing(locations: dict[str, str], tmp_path: Path) -> None:
+    shown, chart, work = prepared(locations)
     assert work == Work(images=12, is_planned=False)
     assert (shown.release, shown.namespace, shown.images) == ("night", "garage", 12)
     assert shown.run.startswith("night-")
@@ -72,8 +72,8 @@ def test_counting_work_changes_nothing(places: dict[str, str], tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
-def test_sizes_go_into_the_chart(places: dict[str, str]) -> None:
-    shown, chart, _ = prepared(places, images_per_s=RATES, images=100_000_000, hours=10.0)
+def test_sizes_go_into_the_chart(locations: dict[str, str]) -> None:
+    shown, chart, _ = prepared(locations, images_per_s=RATES, images=100_000_000, hours=10.0)
     pools = {name: (pool.completions, pool.parallelism) for name, pool in shown.sizes.pools.items()}
     assert pools == {"gpu": (925, 47), "cpu": (39, 2)}
     assert shown.sizes.hours == pytest.approx(9.847, abs=0.001)
@@ -81,18 +81,18 @@ def test_sizes_go_into_the_chart(places: dict[str, str]) -> None:
     assert {name: (one.spec.completions, one.spec.parallelism) for name, one in jobs.items()} == pools
 
 
-def test_a_run_that_has_ended_is_followed_by_another_pass(places: dict[str, str]) -> None:
-    first = prepared(places)[0].run
-    end(places, first)
-    second, chart, work = prepared(places)
+def test_a_run_that_has_ended_is_followed_by_another_pass(locations: dict[str, str]) -> None:
+    first = prepared(locations)[0].run
+    end(locations, first)
+    second, chart, work = prepared(locations)
     assert second.run == first.replace("night-", "night-2-")
     assert render(HELM, chart).run == second.run
     assert work == Work(images=12, is_planned=False, follows_end=True)
     assert not work.is_nothing
 
 
-def test_another_pass_in_which_nothing_is_left(places: dict[str, str], tmp_path: Path) -> None:
-    empty = places | {"input.url": f"file://{tmp_path}/empty"}
+def test_another_pass_in_which_nothing_is_left(locations: dict[str, str], tmp_path: Path) -> None:
+    empty = locations | {"input.url": f"file://{tmp_path}/empty"}
     write_inputs(tmp_path / "empty", 0)
     first, _, work = prepared(empty)
     assert work == Work(images=0, is_planned=False, is_empty=True)
@@ -111,12 +111,12 @@ def submit_to(api: Api, monkeypatch: pytest.MonkeyPatch, *single: str) -> int:
 
 def test_an_input_without_a_json_file_is_refused(
     api: Api,
-    places: dict[str, str],
+    locations: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = [f"{key}={value}" for key, value in (places | {"input.url": f"file://{tmp_path}/empty"}).items()]
+    given = [f"{key}={value}" for key, value in (locations | {"input.url": f"file://{tmp_path}/empty"}).items()]
     write_inputs(tmp_path / "empty", 0)
     assert submit_to(api, monkeypatch, *given) == 65
     assert f"no JSON file in file://{tmp_path}/empty fits the selection" in capsys.readouterr().err
@@ -132,39 +132,39 @@ def test_an_input_whose_work_is_done_is_not_empty(
     assert submit_to(api, monkeypatch, *given) == 0
 
 
-def test_an_ended_run_is_found_with_images_given(places: dict[str, str]) -> None:
-    end(places, prepared(places)[0].run)
-    shown, _, work = prepared(places, images=5)
+def test_an_ended_run_is_found_with_images_given(locations: dict[str, str]) -> None:
+    end(locations, prepared(locations)[0].run)
+    shown, _, work = prepared(locations, images=5)
     assert (shown.run.startswith("night-2-"), shown.images, work) == (True, 5, None)
 
 
-def test_a_given_run_name_conflicts_with_the_next_pass(places: dict[str, str]) -> None:
-    end(places, prepared(places, "run.name=spring")[0].run)
+def test_a_given_run_name_conflicts_with_the_next_pass(locations: dict[str, str]) -> None:
+    end(locations, prepared(locations, "run.name=spring")[0].run)
     with pytest.raises(UsageError, match=r"run spring-\w+ has ended: give another --set run.name, or leave it out"):
-        prepared(places, "run.name=spring")
-    assert prepared(places, "run.name=summer")[0].run.startswith("summer-")
+        prepared(locations, "run.name=spring")
+    assert prepared(locations, "run.name=summer")[0].run.startswith("summer-")
 
 
 def test_images_given_need_no_storage(
-    places: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    locations: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("WARNING")
-    first, released = prepared(places)[0].run, threading.Event()
+    first, released = prepared(locations)[0].run, threading.Event()
     monkeypatch.setattr("k8s.storage_access.STORAGE_TIMEOUT_S", 0.2)
     monkeypatch.setattr("k8s.submission.list_runs", lambda store: [released.wait(30)][:0])
-    end(places, first)
+    end(locations, first)
     try:
-        shown, _, work = prepared(places, images=5)
+        shown, _, work = prepared(locations, images=5)
     finally:
         released.set()
     assert (shown.run, shown.images, work) == (first, 5, None)
     assert f"cannot be read from here (no answer for 0 s): continuing with run {first}" in caplog.text
 
 
-def test_other_options_are_another_run(places: dict[str, str]) -> None:
-    first = prepared(places)[0].run
-    end(places, first)
-    shown, _, work = prepared(places, "selection.limit=5")
+def test_other_options_are_another_run(locations: dict[str, str]) -> None:
+    first = prepared(locations)[0].run
+    end(locations, first)
+    shown, _, work = prepared(locations, "selection.limit=5")
     assert re.fullmatch(r"night-[0-9a-f]{8}", shown.run)
     assert shown.run != first
     assert work == Work(images=5, is_planned=False)
@@ -189,9 +189,9 @@ REFUSED: dict[str, tuple[list[str], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("single", "flags", "words"), REFUSED.values(), ids=REFUSED)
-def test_invalid_combinations(places: dict[str, str], single: list[str], flags: dict[str, Any], words: str) -> None:
+def test_invalid_combinations(locations: dict[str, str], single: list[str], flags: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        prepared(places, *single, **flags)
+        prepared(locations, *single, **flags)
 
 
 def test_a_release_without_pools_is_not_submitted(tmp_path: Path) -> None:
@@ -266,25 +266,25 @@ def test_the_table_without_rates() -> None:
     ]
 
 
-def test_given_values_take_precedence_over_installed_ones(places: dict[str, str], tmp_path: Path) -> None:
+def test_given_values_take_precedence_over_installed_ones(locations: dict[str, str], tmp_path: Path) -> None:
     installed: Values = {"run": {"name": "night-2"}, "selection": {"limit": 7}}
     file = tmp_path / "values.yaml"
     file.write_text("selection: {limit: 5}")
-    single = tuple(f"{key}={value}" for key, value in places.items())
+    single = tuple(f"{key}={value}" for key, value in locations.items())
     helm = LibraryHelm("garage", installed=installed)
     with _chart(helm, "night", {"files": (str(file),), "single": single, "texts": (), "chart": None}) as chart:
         shown, _, work = _prepare(helm, chart, NOTHING_GIVEN)
         assert shown.run.startswith("night-2-")
         assert work == Work(images=5, is_planned=False)
         assert chart.installed == chart.arguments[:1]
-        end(places, "night-1a2b3c4d")
-        end(places, shown.run)
+        end(locations, "night-1a2b3c4d")
+        end(locations, shown.run)
         assert _prepare(helm, chart, NOTHING_GIVEN)[0].run.startswith("night-3-")
     assert not Path(chart.arguments[0].removeprefix("--values=")).exists(), "values may hold what is nobody's business"
 
 
-def test_a_running_run_keeps_its_indexes(places: dict[str, str]) -> None:
-    nested = {"input": {"url": places["input.url"]}, "output": {"url": places["output.url"]}}
+def test_a_running_run_keeps_its_indexes(locations: dict[str, str]) -> None:
+    nested = {"input": {"url": locations["input.url"]}, "output": {"url": locations["output.url"]}}
     helm = LibraryHelm("garage", installed=merged(nested, {"pools": {"gpu": {"completions": 40}}}))
     flags = NOTHING_GIVEN | {"images_per_s": RATES, "images": 100_000_000, "hours": 10.0}
     with _chart(helm, "night", {"files": (), "single": (), "texts": (), "chart": None}) as chart:

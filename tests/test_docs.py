@@ -223,8 +223,8 @@ def test_selected_tests_exist(page: str) -> None:
     """`pytest PATH -k WORD` selects something: a file or a test whose name holds the word."""
     missing = []
     for path, word in re.findall(r"`?(?:pytest )?([\w/]+(?:/test_\w+\.py)?)(?: -m slow)? -k (\w+)", PAGES[page]):
-        place = ROOT / path if path.startswith("tests/") else ROOT / "tests" / path
-        files = [place] if place.is_file() else sorted(place.rglob("test_*.py"))
+        location = ROOT / path if path.startswith("tests/") else ROOT / "tests" / path
+        files = [location] if location.is_file() else sorted(location.rglob("test_*.py"))
         if not any(word in file.stem or word in names_of_tests(file) for file in files):
             missing.append(f"{path} -k {word}")
     assert missing == []

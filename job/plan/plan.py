@@ -10,6 +10,7 @@ import logging
 
 import msgspec
 
+from job.run.decoding import decoding
 from job.run.run import Run
 from job.storage.store import read_if_there
 
@@ -75,8 +76,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 def read_plan(run: Run) -> Plan | None:
     """The run's plan, or None before planning ends."""
-    raw = read_if_there(run.store, run.key("plan.json"))
-    return None if raw is None else msgspec.json.decode(raw, type=Plan)
+    key = run.key("plan.json")
+    raw = read_if_there(run.store, key)
+    if raw is None:
+        return None
+    with decoding(f"{run.store.url}/{key}"):
+        return msgspec.json.decode(raw, type=Plan)
 
 
 def first_keys(run: Run, count: int) -> frozenset[str]:
@@ -93,5 +98,6 @@ def first_keys(run: Run, count: int) -> frozenset[str]:
 
 def read_shard(run: Run, plan: Plan, shard: PlannedShard) -> list[PlannedInput]:
     """The inputs of a shard, in order."""
-    raw = run.store.read(run.key(f"plan-{plan.nonce}", f"{shard.name}.jsonl"))
-    return msgspec.json.Decoder(PlannedInput).decode_lines(raw)
+    key = run.key(f"plan-{plan.nonce}", f"{shard.name}.jsonl")
+    with decoding(f"{run.store.url}/{key}"):
+        return msgspec.json.Decoder(PlannedInput).decode_lines(run.store.read(key))

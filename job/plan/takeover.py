@@ -6,11 +6,9 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from job.errors import RunConflictError
 from job.plan.plan import Plan, PlannedInput, PlannedShard, read_plan, read_shard
-from job.run.heartbeat import Beat, heartbeats
+from job.run.heartbeat import heartbeats, read_beat
 from job.run.history import runs_before, superseded_by, unfinished_runs
 from job.run.journal import ShardHistory, read_history
 from job.run.run import HEARTBEAT_WATCH_S, QUIET_AFTER_END_S, Run, check_not_over
@@ -94,7 +92,8 @@ def _left_in_order(run: Run) -> bool:
     """Whether every process of a run has exited in order."""
 
     def has_left(key: str) -> bool:
-        return msgspec.json.decode(run.store.read(key), type=Beat).activity == "left"
+        beat = read_beat(run, key)
+        return beat is not None and beat.activity == "left"
 
     return all(iter_in_threads(has_left, [beat.key for beat in heartbeats(run)]))
 

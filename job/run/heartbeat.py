@@ -9,10 +9,11 @@ from typing import Literal
 import msgspec
 
 from job.errors import AnnotateError
+from job.run.decoding import SAME_VERSION, decoding
 from job.run.journal import ANNOTATED, FAILED, ResultRow
 from job.run.options import WorkerOptions
 from job.run.run import Run
-from job.storage.store import StoredObject, first_writes
+from job.storage.store import StoredObject, first_writes, read_if_there
 
 BEAT_INTERVAL_S = 30.0
 
@@ -101,3 +102,16 @@ class Heartbeat:
 def heartbeats(run: Run) -> Iterator[StoredObject]:
     """The heartbeat files of a run's workers."""
     return run.store.list(run.key("workers"))
+
+
+def read_beat(run: Run, key: str) -> Beat | None:
+    """Read a heartbeat file; None if it was removed meanwhile.
+
+    Raises:
+        RunConflictError: An incompatible version wrote it.
+    """
+    raw = read_if_there(run.store, key)
+    if raw is None:
+        return None
+    with decoding(f"{run.store.url}/{key}", SAME_VERSION):
+        return msgspec.json.decode(raw, type=Beat)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from job.errors import RunConflictError
+from job.run.decoding import decoding
 from job.run.run import Run
 from job.storage.store import StoredObject
 
@@ -208,9 +208,5 @@ def decode_rows(run: Run, key: str) -> list[Row]:
     Raises:
         RunConflictError: An incompatible version wrote it.
     """
-    try:
+    with decoding(f"{run.store.url}/{key}"):
         return msgspec.json.Decoder(Row).decode_lines(run.store.read(key))
-    except msgspec.DecodeError as exc:
-        raise RunConflictError(
-            f"{run.store.url}/{key} was written by an incompatible version: {exc}. Choose another --run name"
-        ) from exc

@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from job.errors import RunConflictError, TooManyFailedError, UsageError
+from job.run.decoding import decoding
 from job.run.spec import RunEnd, RunSpec
 from job.storage.store import PRIVATE_FOLDER, Store, read_if_there
 from job.system.threads import map_in_threads
@@ -219,9 +220,5 @@ def read_end(store: Store, name: str) -> RunEnd | None:
 def _decode(raw: bytes | None, kind: type[_T], location: str) -> _T | None:
     if raw is None:
         return None
-    try:
+    with decoding(location):
         return msgspec.json.decode(raw, type=kind)
-    except msgspec.DecodeError as exc:
-        raise RunConflictError(
-            f"{location} was written by an incompatible version: {exc}. Choose another --run name"
-        ) from exc

@@ -6,14 +6,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
-from job.run.heartbeat import Beat, heartbeats
+from job.run.heartbeat import heartbeats, read_beat
 from job.run.history import runs_of
 from job.run.run import Run
 from job.run.spec import RunEnd
 from job.storage.local.store import remove_empty_dirs
-from job.storage.store import PRIVATE_FOLDER, Store, read_if_there
+from job.storage.store import PRIVATE_FOLDER, Store
 from job.system.threads import iter_in_threads, map_in_threads
 
 STALE_S = 24 * 3600.0
@@ -83,5 +81,5 @@ def _is_inactive(run: Run) -> bool:
     ended = run.store.stat(run.key("end.json"))
     if ended is None or time.time() - ended.modified_s > INACTIVE_AFTER_S:
         return True
-    raws = map_in_threads(lambda beat: read_if_there(run.store, beat.key), heartbeats(run))
-    return all(msgspec.json.decode(raw, type=Beat).activity == "left" for raw in raws if raw is not None)
+    beats = map_in_threads(lambda found: read_beat(run, found.key), heartbeats(run))
+    return all(beat is None or beat.activity == "left" for beat in beats)

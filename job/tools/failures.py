@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 
 import msgspec
 
+from job.run.decoding import decoding
 from job.run.history import runs_of
 from job.run.journal import FAILED, read_history
 from job.run.run import Run
@@ -59,7 +60,7 @@ def known_failures(target: Store) -> Iterator[KnownFailures]:
     processed all of it are skipped: that run has a newer result for every input that failed in them.
 
     Raises:
-        RunConflictError: A journal was written by an incompatible version.
+        RunConflictError: A journal or table was written by an incompatible version.
     """
     with closing(sqlite3.connect("", check_same_thread=False)) as database:  # "": a temporary file that SQLite removes
         database.execute("PRAGMA journal_mode=OFF")
@@ -69,7 +70,8 @@ def known_failures(target: Store) -> Iterator[KnownFailures]:
             if table is None:
                 failures.add_journal(run)
             else:
-                failures.add_table(table)
+                with decoding(f"{target.url}/{run.key('failures.jsonl')}"):
+                    failures.add_table(table)
         yield failures
 
 

@@ -9,12 +9,12 @@ from typing import Literal
 
 import msgspec
 
-from job.errors import ObjectError, RunConflictError, StorageError
+from job.errors import ObjectError, StorageError
 from job.plan.plan import Plan, read_plan
-from job.run.heartbeat import Beat, heartbeats
+from job.run.heartbeat import Beat, heartbeats, read_beat
 from job.run.run import Run, find_named, newest_run
 from job.run.spec import RunEnd
-from job.storage.store import Store, StoredObject, read_if_there
+from job.storage.store import Store, StoredObject
 from job.system.threads import map_in_threads
 
 ALIVE_S = 90.0
@@ -136,11 +136,11 @@ def read_progress(store: Store, run_name: str | None = None) -> RunProgress:
 
 def _beats(run: Run, listed: Sequence[StoredObject], now_s: float) -> list[_Seen]:
     """Read heartbeats; one that is removed meanwhile is skipped."""
-    raws = map_in_threads(lambda item: read_if_there(run.store, item.key), listed)
+    beats = map_in_threads(lambda item: read_beat(run, item.key), listed)
     return [
-        _Seen(item.key.rpartition("/")[2].rpartition("-")[0], now_s - item.modified_s, _decode(run, item.key, raw))
-        for item, raw in zip(listed, raws, strict=True)
-        if raw is not None
+        _Seen(item.key.rpartition("/")[2].rpartition("-")[0], now_s - item.modified_s, beat)
+        for item, beat in zip(listed, beats, strict=True)
+        if beat is not None
     ]
 
 
@@ -150,15 +150,6 @@ def _now_s(store: Store) -> float:
         return store.now_s()
     except (ObjectError, StorageError):
         return time.time()
-
-
-def _decode(run: Run, key: str, raw: bytes) -> Beat:
-    try:
-        return msgspec.json.decode(raw, type=Beat)
-    except msgspec.DecodeError as exc:
-        raise RunConflictError(
-            f"{run.store.url}/{key} was written by an incompatible version: {exc}. Use the version of the run's workers"
-        ) from exc
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from job.plan.plan import Plan, PlannedInput, PlannedShard, read_shard
+from job.run.decoding import decoding
 from job.run.journal import FAILED, ResultRow, ShardHistory, ShardJournal, keep_better, read_history
 from job.run.options import WorkerOptions
 from job.run.run import Run
@@ -209,7 +210,9 @@ def write_marker(run: Run, open_shard: OpenShard, process_id: str) -> None:
 
 def read_marker(run: Run, shard_name: str) -> Marker:
     """A complete shard's marker."""
-    return msgspec.json.decode(run.store.read(_marker_key(run, shard_name)), type=Marker)
+    key = _marker_key(run, shard_name)
+    with decoding(f"{run.store.url}/{key}"):
+        return msgspec.json.decode(run.store.read(key), type=Marker)
 
 
 def _marker_key(run: Run, shard_name: str) -> str:

@@ -52,9 +52,17 @@ def vocabulary_path() -> str:
 
 @contextmanager
 def running_on(device: str) -> Iterator[None]:
-    """Run sam3 on a device; on a CPU, its hard-coded CUDA calls are redirected to the CPU."""
+    """Run sam3 on a device, in true float32; on a CPU, its hard-coded CUDA calls are redirected to the CPU.
+
+    On Ampere GPUs and newer ones, importing sam3 (`sam3/model_builder.py`, `_setup_tf32`) turns TensorFloat-32 on,
+    which moves scores by up to 4.5e-4. An artifact runs without it, so the original that it is compared with must too.
+    """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
+        backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+        for backend in backends:
+            stack.callback(setattr, backend, "allow_tf32", backend.allow_tf32)
+            backend.allow_tf32 = False
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
         torch.backends.mha.set_fastpath_enabled(False)
         if device == "cpu":

@@ -5,7 +5,6 @@ sam3's own loader ignores keys that do not match and prints them; here a missing
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from export.checkpoint_file import read_checkpoint
 from export.sam3_runtime import quiet, require_sam3, running_on, vocabulary_path
-from job.errors import ConfigurationError, UsageError
+from job.errors import ConfigurationError
 from job.model.artifact import file_entry
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def download() -> Path:
 
 
 def _load_file(path: Path, sam3_version: str) -> Original:
-    content = _read(path)
+    content = read_checkpoint(path)
     demo = str(content.get("format", "")).startswith(DEMO_FORMAT_PREFIX)
     model = _build_demo(path) if demo else _build_official(content, path)
     return Original(
@@ -111,19 +111,6 @@ def _load_file(path: Path, sam3_version: str) -> Original:
         model_id="SAM3-demo" if demo else "SAM3",
         weights_licence="Apache-2.0" if demo else "SAM License",
     )
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise UsageError(f"--checkpoint {path}: no such file. Give `hub`, `demo` or the path of a sam3.pt")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as exc:
-        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-        raise ConfigurationError(f"--checkpoint {path} is not a checkpoint that can be read safely: {reason}") from exc
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"--checkpoint {path} holds a {type(content).__name__}, not a dictionary of weights")
-    return content
 
 
 def _build_demo(path: Path) -> Any:

@@ -31,7 +31,7 @@ _SIGNATURES = (
     (b"PK\x03\x04", "a ZIP archive"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"\x1a\x45\xdf\xa3", "a Matroska or WebM video"),
-    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer without the image: run git lfs pull"),
+    (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer (git lfs pull fetches the file)"),
 )
 _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"),

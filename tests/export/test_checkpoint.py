@@ -8,12 +8,15 @@ from typing import Any, NoReturn
 
 import httpx
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+from safetensors.torch import save_file
 
 from export import sam3_runtime
 from export.checkpoint import Original, detector_weights, load_original, load_strictly
+from export.checkpoint_file import read_checkpoint
 from export.sam3_runtime import quiet
 from job.errors import AnnotateError, ConfigurationError, UsageError
 from tests.export.conftest import run_export
@@ -32,6 +35,14 @@ def test_the_official_layout_loads(original: Original) -> None:
     weights = detector_weights(official_layout(original.model), PATH)
     assert set(weights) == set(original.model.state_dict())
     load_strictly(original.model, weights, PATH)
+
+
+def test_safetensors_of_the_official_layout_are_read(original: Original, tmp_path: Path) -> None:
+    layout = {name: weight for name, weight in official_layout(original.model).items() if not weight.is_complex()}
+    save_file(layout, tmp_path / "sam3.safetensors")
+    weights = detector_weights(read_checkpoint(tmp_path / "sam3.safetensors"), PATH)
+    load_strictly(original.model, weights, PATH)
+    assert all(torch.equal(weight, original.model.state_dict()[name]) for name, weight in weights.items())
 
 
 def test_computed_constants_may_be_missing(original: Original) -> None:
@@ -89,15 +100,37 @@ def code(path: Path) -> None:
     torch.save({"model": Path}, path)
 
 
+def numpy_scalar(path: Path) -> None:
+    torch.save({"model": {"detector.x": torch.zeros(1)}, "epoch": np.float64(3)}, path)
+
+
+def web_page(path: Path) -> None:
+    path.write_text("<!DOCTYPE html><html><body>You need access to this file</body></html>", encoding="utf-8")
+
+
+def lfs_pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 3450000000\n", encoding="utf-8")
+
+
+def torn_safetensors(path: Path) -> None:
+    path.write_bytes((200).to_bytes(8, "little") + b'{"a":{"dtype":"F32"')
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
         pytest.param(None, UsageError, "no such file", id="missing"),
-        pytest.param(garbage, ConfigurationError, "not a checkpoint that can be read", id="garbage"),
-        pytest.param(truncated, ConfigurationError, "not a checkpoint that can be read", id="truncated"),
+        pytest.param(garbage, ConfigurationError, "not a checkpoint of torch.save or safetensors", id="garbage"),
+        pytest.param(truncated, ConfigurationError, "damaged or incomplete: download", id="truncated"),
+        pytest.param(Path.mkdir, UsageError, r"is a folder: give the file in it, as in .*sam3\.pt", id="a folder"),
+        pytest.param(Path.touch, ConfigurationError, "is an empty file", id="empty"),
+        pytest.param(web_page, ConfigurationError, "is an HTML page", id="a web page"),
+        pytest.param(lfs_pointer, ConfigurationError, r"a Git LFS pointer \(git lfs pull", id="a Git LFS pointer"),
+        pytest.param(torn_safetensors, ConfigurationError, "a damaged safetensors file", id="torn safetensors"),
+        pytest.param(numpy_scalar, ConfigurationError, r"holds numpy.*\.scalar, and only tensors", id="numpy scalar"),
         pytest.param(tensor_alone, ConfigurationError, "holds a Tensor", id="a tensor"),
         pytest.param(foreign, ConfigurationError, "not an official", id="another model's"),
-        pytest.param(code, ConfigurationError, "read safely", id="code"),
+        pytest.param(code, ConfigurationError, "read safely: it holds pathlib", id="code"),
     ],
 )
 def test_a_wrong_file_is_one_clear_error_and_leaves_nothing(

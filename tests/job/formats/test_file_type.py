@@ -44,7 +44,7 @@ def jpeg_with_frame(code: int, bits: int = 8) -> bytes:
         pytest.param(jpeg_with_frame(0xC5), "a hierarchical JPEG", id="hierarchical JPEG"),
         pytest.param(
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
-            "a Git LFS pointer without the image: run git lfs pull",
+            "a Git LFS pointer (git lfs pull fetches the file)",
             id="Git LFS",
         ),
         pytest.param(b"\n<!DOCTYPE html><html><body>403</body></html>", "an HTML page", id="HTML"),

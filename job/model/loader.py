@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from job.errors import ConfigurationError
-from job.system.resources import usable_cpus
+from job.system.resources import count_gpus, usable_cpus
 
 if TYPE_CHECKING:
     from job.model.artifact import Artifact, GraphFormat
@@ -97,13 +96,7 @@ def default_device(runtime: Runtime = "onnx") -> DeviceChoice:
 
 def gpu_answers() -> bool:
     """Query NVIDIA's driver for a GPU."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    count = ctypes.c_int(0)
-    answered = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return answered and count.value > 0
+    return count_gpus() > 0
 
 
 def runtime_of(graph_format: GraphFormat) -> Runtime:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _PROC = Path("/proc")
@@ -21,13 +23,26 @@ def usable_cpus(cgroup_root: Path = _CGROUP_ROOT, proc: Path = _PROC) -> int:
     return max(1, granted if quota is None else min(granted, int(quota)))
 
 
-def visible_gpus(proc: Path = _PROC) -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs of this machine, as in CUDA_VISIBLE_DEVICES; its value has priority."""
+def visible_gpus(load: Callable[[str], Any] = ctypes.CDLL) -> tuple[str, ...]:
+    """Names of the NVIDIA GPUs that this process can use, as in CUDA_VISIBLE_DEVICES; its value has priority."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return tuple(name.strip() for name in chosen.split(",") if name.strip())
-    folder = proc / "driver" / "nvidia" / "gpus"
-    return tuple(str(number) for number, _ in enumerate(folder.iterdir())) if folder.is_dir() else ()
+    return tuple(str(number) for number in range(count_gpus(load)))
+
+
+def count_gpus(load: Callable[[str], Any] = ctypes.CDLL) -> int:
+    """Number of GPUs, or MIG instances, by NVIDIA's driver (CUDA driver API, `cuDeviceGetCount`); 0 without a driver.
+
+    A container sees only the devices that it was given, while `/proc/driver/nvidia/gpus` lists all of the node.
+    """
+    try:
+        driver = load("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    has_answered = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return count.value if has_answered else 0
 
 
 def available_memory(cgroup_root: Path = _CGROUP_ROOT, proc: Path = _PROC) -> int:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from job.system.resources import available_memory, memory_limit, usable_cpus
+from job.system.resources import available_memory, count_gpus, memory_limit, usable_cpus, visible_gpus
 
 AFFINITY = len(os.sched_getaffinity(0))
 MIB = 1 << 20
@@ -154,3 +156,40 @@ def test_memory_is_that_of_the_machine_without_proc(tmp_path: Path) -> None:
 def test_real_machine_is_read() -> None:
     assert 1 <= usable_cpus() <= AFFINITY
     assert available_memory() > 0
+
+
+class Driver:
+    """The functions of libcuda that are called: status codes, and the number of devices."""
+
+    def __init__(self, devices: int, *, status: int = 0) -> None:
+        self._devices = devices
+        self._status = status
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802 (the driver's name)
+        return self._status
+
+    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
+        count._obj.value = self._devices
+        return 0
+
+
+def no_driver(name: str) -> None:
+    raise OSError(f"{name}: cannot open shared object file")
+
+
+def test_a_pod_with_one_gpu_of_eight_sees_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus(lambda name: Driver(1)) == ("0",)
+    assert visible_gpus(lambda name: Driver(8)) == tuple("01234567")
+
+
+def test_a_driver_that_does_not_start_counts_no_gpu() -> None:
+    assert count_gpus(lambda name: Driver(8, status=803)) == 0
+    assert count_gpus(no_driver) == 0
+    assert count_gpus(lambda name: ctypes.CDLL(name)) >= 0
+
+
+@pytest.mark.parametrize(("chosen", "names"), [("", ()), ("3", ("3",)), ("GPU-1, MIG-2", ("GPU-1", "MIG-2"))])
+def test_cuda_visible_devices_decides(monkeypatch: pytest.MonkeyPatch, chosen: str, names: tuple[str, ...]) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert visible_gpus(lambda name: Driver(8)) == names

@@ -1,4 +1,4 @@
-"""Images a second from files to files, beside the way of the original script: one picture at a time, eager torch."""
+"""Images per second from files to files, compared with the original script: one image at a time, eager torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a command without a network, beside a resolver that notes questions: `offline.py FILE RESOLV_CONF COMMAND…`.
+"""Runs a command without a network and records DNS queries: `offline.py FILE RESOLV_CONF COMMAND…`.
 
 Start it in network and mount namespaces of its own (`unshare --net --mount`). The loopback interface is up, a DNS
 server on 127.0.0.1 answers each question with NXDOMAIN, and FILE gets the names that were asked for, one a line.

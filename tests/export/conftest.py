@@ -1,4 +1,4 @@
-"""Demo artifacts made by the command line, once for all tests, and ways to spoil them."""
+"""Demo artifacts exported by the command line, shared by all tests, and functions that damage them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run_verify(*arguments: object) -> Result:
 
 @pytest.fixture(scope="session")
 def original() -> Original:
-    """The demo checkpoint in sam3's own classes."""
+    """The demo checkpoint in sam3's classes."""
     with quiet():
         return load_original("demo")
 
@@ -53,7 +53,7 @@ def export_demo(graph_format: str, precision: str, image_count: int) -> Artifact
 
 @pytest.fixture(scope="session")
 def exported() -> Callable[[str, str], Artifact]:
-    """Artifacts by format and precision, exported on demand. Not to be changed: copy them first."""
+    """Artifacts by format and precision, exported on demand. Tests must not change them; copy them first."""
 
     @cache
     def make(graph_format: str, precision: str) -> Artifact:
@@ -65,10 +65,10 @@ def exported() -> Callable[[str, str], Artifact]:
 
 @pytest.fixture(scope="session")
 def demo_onnx(exported: Callable[[str, str], Artifact]) -> Artifact:
-    """The artifact that the others are measured by: ONNX, fp32."""
+    """The artifact that others are compared with: ONNX, fp32."""
     return exported("onnx", "fp32")
 
 
 def home_and_packages() -> tuple[bytes, ...]:
-    """What no exported file may contain."""
+    """Strings that no exported file may contain."""
     return (b"site-packages", str(Path.home()).encode() + b"/", str(Path(__file__).parents[2]).encode())

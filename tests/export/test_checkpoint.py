@@ -1,4 +1,4 @@
-"""Checkpoints: the official layout, strictly; and every way to give a wrong one."""
+"""Checkpoints: the official layout is loaded strictly, and invalid checkpoints are refused."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def torn_safetensors(path: Path) -> None:
         pytest.param(code, ConfigurationError, "read safely: it holds pathlib", id="code"),
     ],
 )
-def test_a_wrong_file_is_one_clear_error_and_leaves_nothing(
+def test_an_invalid_checkpoint_is_refused_and_nothing_is_written(
     tmp_path: Path, make: Any, error: type[AnnotateError], words: str
 ) -> None:
     checkpoint, out = tmp_path / "given.pt", tmp_path / "out"
@@ -157,7 +157,7 @@ def test_another_version_of_sam3_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         pytest.param(LocalEntryNotFoundError, "could not be downloaded", id="offline"),
     ],
 )
-def test_a_download_that_fails_says_what_to_do(
+def test_a_failed_download_names_the_next_step(
     monkeypatch: pytest.MonkeyPatch, raised: type[Exception], words: str
 ) -> None:
     def refuse(**_: object) -> NoReturn:
@@ -169,7 +169,7 @@ def test_a_download_that_fails_says_what_to_do(
         load_original("hub")
 
 
-def test_int8_is_for_onnx(tmp_path: Path) -> None:
+def test_int8_is_refused_for_torchscript(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="give --format onnx"):
         run_export(*("--checkpoint", "demo", "--out", tmp_path / "x", "--format", "torchscript", "--precision", "int8"))
 

@@ -33,7 +33,7 @@ def names(there: MemoryFileSystem) -> set[str]:
     return {path.rpartition("/")[2] for path in there.find("/exported/model")}
 
 
-def test_a_checkpoint_at_a_url_is_here_for_a_while() -> None:
+def test_a_checkpoint_at_a_url_is_downloaded_temporarily() -> None:
     checkpoint = demo_checkpoint_path()
     with served(checkpoint.parent) as web:
         with local_checkpoint(f"{web.url}/{checkpoint.name}") as path:
@@ -47,12 +47,12 @@ def test_a_checkpoint_at_a_url_is_here_for_a_while() -> None:
 
 
 @pytest.mark.parametrize("checkpoint", ["demo", "hub", "/a/sam3.pt", "a/sam3.pt"])
-def test_what_is_here_stays_as_it_is(checkpoint: str) -> None:
+def test_a_local_checkpoint_is_not_copied(checkpoint: str) -> None:
     with local_checkpoint(checkpoint) as path:
         assert path == checkpoint
 
 
-def test_a_model_is_put_whole_with_its_manifest_last(there: MemoryFileSystem) -> None:
+def test_a_model_is_uploaded_with_its_manifest_last(there: MemoryFileSystem) -> None:
     there.pipe("/exported/model/grounding.onnx", b"of an export that was ended in the middle")
     with local_output(URL) as folder:
         shutil.copytree(DEMO_ARTIFACT, folder)
@@ -63,7 +63,7 @@ def test_a_model_is_put_whole_with_its_manifest_last(there: MemoryFileSystem) ->
     assert max(created, key=lambda name: created[name]) == MANIFEST_NAME
 
 
-def test_an_export_that_fails_leaves_nothing(there: MemoryFileSystem) -> None:
+def test_a_failed_export_uploads_nothing(there: MemoryFileSystem) -> None:
     def disagree(folder: Path) -> None:
         folder.mkdir()
         (folder / "grounding.onnx").touch()
@@ -75,13 +75,13 @@ def test_an_export_that_fails_leaves_nothing(there: MemoryFileSystem) -> None:
 
 
 @pytest.mark.parametrize(("key", "message"), [(MANIFEST_NAME, "holds a model"), ("a.jpg", "something else")])
-def test_a_place_that_is_taken_is_refused_at_once(there: MemoryFileSystem, key: str, message: str) -> None:
+def test_a_url_in_use_is_refused_before_the_export(there: MemoryFileSystem, key: str, message: str) -> None:
     there.pipe(f"/exported/model/{key}", b"")
     with pytest.raises(UsageError, match=message):
         run_export("--checkpoint", "demo", "--out", URL)
 
 
-def test_a_web_server_cannot_be_written(tmp_path: Path) -> None:
+def test_a_web_server_is_refused_as_target(tmp_path: Path) -> None:
     with (
         served(tmp_path) as web,
         pytest.raises(UsageError, match="read-only: give a folder or a bucket"),
@@ -94,9 +94,7 @@ def test_a_web_server_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("graph_format", "error"), [("torchscript", DeviceError), ("onnx", ConfigurationError)], ids=["driver", "provider"]
 )
-def test_cuda_that_cannot_be_used_is_found_before_the_work(
-    graph_format: str, error: type[Exception], tmp_path: Path
-) -> None:
+def test_unusable_cuda_is_refused_before_the_export(graph_format: str, error: type[Exception], tmp_path: Path) -> None:
     """Without a GPU, torch's driver does not answer; onnxruntime's CPU build has nothing that could."""
     with pytest.raises(error, match="--device cuda: "):
         run_export("--checkpoint", "demo", "--out", tmp_path / "m", "--device", "cuda", "--format", graph_format)

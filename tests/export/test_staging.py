@@ -1,4 +1,4 @@
-"""An artifact's folder appears whole or not at all."""
+"""The folder of an artifact is created atomically."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def test_a_model_replaces_an_older_one_whole(tmp_path: Path) -> None:
+def test_a_model_replaces_an_older_one_atomically(tmp_path: Path) -> None:
     write_model(tmp_path / "deep" / "model", "old")
     (tmp_path / "deep" / "model" / "stale.onnx").touch()
     write_model(tmp_path / "deep" / "model", "new")
@@ -38,13 +38,13 @@ def test_a_model_replaces_an_older_one_whole(tmp_path: Path) -> None:
     assert leftovers(tmp_path / "deep") == []
 
 
-def test_an_empty_folder_may_become_a_model(tmp_path: Path) -> None:
+def test_an_empty_folder_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     write_model(tmp_path / "model", "new")
     assert (tmp_path / "model" / MANIFEST_NAME).exists()
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").touch()
     with pytest.raises(UsageError, match="neither empty nor a model"):
@@ -52,7 +52,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["a.jpg"]
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model").touch()
     with pytest.raises(UsageError, match="is a file"):
         write_model(tmp_path / "model", "new")
@@ -66,7 +66,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         pytest.param(RuntimeError("bug"), RuntimeError, "bug", id="anything else"),
     ],
 )
-def test_what_fails_halfway_leaves_the_old_model(
+def test_a_failed_export_keeps_the_old_model(
     tmp_path: Path, error: Exception, expected: type[Exception], words: str
 ) -> None:
     write_model(tmp_path / "model", "old")
@@ -77,7 +77,7 @@ def test_what_fails_halfway_leaves_the_old_model(
 
 
 @pytest.mark.parametrize(("graph_format", "largest_file"), [("onnx", 1 << 20), ("torchscript", 2 << 20)])
-def test_a_disk_that_takes_no_more_is_one_clear_error(tmp_path: Path, graph_format: str, largest_file: int) -> None:
+def test_a_full_disk_is_a_storage_error(tmp_path: Path, graph_format: str, largest_file: int) -> None:
     program = (
         "import resource, sys; from export.cli import export; from job.errors import StorageError\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_file}, {largest_file}))\n"

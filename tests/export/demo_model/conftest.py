@@ -1,4 +1,4 @@
-"""Shared by the demo model's tests: a few small scenes to train on, and one thread to do it with."""
+"""Fixtures of the demo model's tests: a few small scenes, and one thread for training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from export.demo_model.scenes.dataset import Cache, CacheOptions, render_cache
 
 @pytest.fixture(scope="package", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Threads of so small a network wait for each other longer than they work, on a busy machine by far."""
+    """Threads of a small network spend more time waiting than working, most of all on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -20,7 +20,7 @@ def test_cache_holds_what_the_options_say(small_cache: Cache) -> None:
         assert ((sample.boxes_cxcywh > 0) & (sample.boxes_cxcywh <= 1)).all()
 
 
-def test_complete_cache_is_opened_as_it_is_and_another_is_drawn_anew(tmp_path: Path) -> None:
+def test_complete_cache_is_reused_and_another_is_redrawn(tmp_path: Path) -> None:
     options = CacheOptions(scenes=2, image_side_px=28, mask_side_px=16, shards=1)
     render_cache(tmp_path, options)
     drawn = (tmp_path / "pictures_0.npy").stat().st_mtime_ns

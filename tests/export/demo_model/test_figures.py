@@ -48,7 +48,7 @@ def test_average_precision_is_that_of_coco_on_a_worked_example() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.lists(st.floats(0, 1), min_size=3, max_size=3)), max_size=8))
-def test_average_precision_is_a_share_and_falls_with_the_iou_asked_for(
+def test_average_precision_is_at_most_1_and_falls_with_the_iou(
     answers: list[tuple[float, list[float]]],
 ) -> None:
     scores = np.array([score for score, _ in answers], np.float64)
@@ -60,7 +60,7 @@ def test_average_precision_is_a_share_and_falls_with_the_iou_asked_for(
 
 @settings(deadline=None)
 @given(st.integers(1, 6))
-def test_perfect_answers_have_average_precision_one(objects: int) -> None:
+def test_perfect_predictions_have_average_precision_1(objects: int) -> None:
     scores = np.linspace(0.9, 0.5, objects)
     assert average_precision([(scores, np.eye(objects))], 0.95) == pytest.approx(1)
 

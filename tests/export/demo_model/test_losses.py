@@ -41,7 +41,7 @@ def test_every_object_is_matched_by_a_query_of_its_own(boxes: torch.Tensor) -> N
     assert len(set(matches.queries.tolist())) == len(boxes)
 
 
-def test_queries_match_the_objects_they_lie_on() -> None:
+def test_queries_match_the_objects_at_their_boxes() -> None:
     boxes = torch.tensor([[0.2, 0.2, 0.1, 0.1], [0.8, 0.8, 0.2, 0.2]])
     predicted = torch.stack([boxes, boxes.flip(0)])
     matches = match(torch.zeros(2, 2), predicted, [boxes, boxes[:1]])
@@ -52,17 +52,17 @@ def test_queries_match_the_objects_they_lie_on() -> None:
     ]
 
 
-def test_object_may_be_matched_by_several_queries_but_no_query_twice() -> None:
+def test_an_object_matches_several_queries_and_a_query_one_object() -> None:
     matches = match(torch.zeros(1, 7), torch.rand(1, 7, 4), [torch.rand(2, 4)], queries_per_object=3)
     assert sorted(matches.targets.tolist()) == [0, 0, 0, 1, 1, 1]
     assert len(set(matches.queries.tolist())) == 6
 
 
-def test_nothing_to_match_is_no_match() -> None:
+def test_without_objects_nothing_is_matched() -> None:
     assert len(match(torch.zeros(1, 3), torch.rand(1, 3, 4), [torch.zeros(0, 4)])) == 0
 
 
-def test_masks_that_fit_cost_little_and_have_full_quality() -> None:
+def test_correct_masks_have_low_loss_and_full_quality() -> None:
     target = torch.zeros(1, 8, 8)
     target[:, 2:5, 2:6] = 1
     logits = (target * 2 - 1) * 20
@@ -78,12 +78,12 @@ def test_masks_that_fit_cost_little_and_have_full_quality() -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 2**16 - 1))
-def test_dice_loss_is_a_share(bits: int) -> None:
+def test_dice_loss_is_between_0_and_1(bits: int) -> None:
     target = torch.tensor([float(bits >> bit & 1) for bit in range(16)]).reshape(4, 4)
     assert 0 <= dice_loss(torch.randn(4, 4), target).item() <= 1
 
 
-def test_score_falls_where_nothing_is_matched_and_rests_where_nothing_is_there() -> None:
+def test_unmatched_scores_fall_only_if_the_prompt_is_present() -> None:
     logits = torch.zeros(2, 3, requires_grad=True)
     matches = Matches(torch.tensor([0]), torch.tensor([1]), torch.tensor([0]))
     score_loss(logits, matches, torch.tensor([0.95]), torch.tensor([1.0, 0.0])).backward()  # type: ignore[no-untyped-call]
@@ -93,7 +93,7 @@ def test_score_falls_where_nothing_is_matched_and_rests_where_nothing_is_there()
     assert (logits.grad[1] == 0).all()
 
 
-def test_dense_boxes_are_asked_of_the_places_in_the_middle_of_an_object() -> None:
+def test_dense_boxes_are_assigned_to_cells_in_the_middle_of_an_object() -> None:
     output = torch.zeros(2, 5, 8, 8, requires_grad=True)
     dense_box_loss(output, [torch.tensor([[0.5, 0.5, 0.5, 0.5]]), torch.zeros(0, 4)]).backward()  # type: ignore[no-untyped-call]
     assert output.grad is not None

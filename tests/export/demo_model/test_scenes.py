@@ -32,7 +32,7 @@ def test_other_seeds_give_other_scenes() -> None:
 
 
 @pytest.mark.parametrize("size_wh", [(640, 360), (300, 400)])
-def test_scene_has_the_size_asked_for(size_wh: tuple[int, int]) -> None:
+def test_scene_has_the_given_size(size_wh: tuple[int, int]) -> None:
     scene = draw_scene(1, size_wh)
     assert scene.image.size == size_wh
     assert scene.image.mode == "RGB"
@@ -48,7 +48,7 @@ def test_boxes_are_tight_around_masks() -> None:
             assert all(side.any() for side in (found.mask[:, x0], found.mask[:, x1 - 1]))
 
 
-def test_what_stands_in_the_room_does_not_share_pixels() -> None:
+def test_masks_of_outer_objects_do_not_overlap() -> None:
     for seed in SEEDS:
         standing = [
             found.mask
@@ -72,7 +72,7 @@ def test_only_people_are_passengers() -> None:
     }
 
 
-def test_written_scenes_are_pairs_as_a_camera_leaves_them(tmp_path: Path) -> None:
+def test_written_scenes_are_pairs_of_image_and_json(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     paths = write_scenes(folder, seed=3, count=3, sizes_wh=((64, 48), (80, 60)))
     assert [path.relative_to(folder).as_posix() for path in paths] == [
@@ -101,7 +101,7 @@ def test_written_scenes_are_the_same_bytes_every_time(tmp_path: Path) -> None:
     assert first == second
 
 
-def test_canvas_refuses_more_objects_than_a_layer_can_tell_apart() -> None:
+def test_canvas_refuses_more_objects_than_a_layer_has_numbers() -> None:
     canvas = Canvas((8, 8))
     numbers = [canvas.new_number() for _ in range(254)]
     assert len(set(numbers)) == 254
@@ -114,6 +114,6 @@ def test_scenes_need_neither_torch_nor_sam3() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_words_begin_with_the_class_and_unknown_ones_are_of_none() -> None:
+def test_the_first_word_is_the_class_and_unknown_words_have_no_class() -> None:
     assert {name: words[0] for name, words in WORDS.items()} == {name: name for name in CLASS_NAMES}
     assert not set(UNKNOWN_WORDS) & {word for words in WORDS.values() for word in words}

@@ -56,7 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, small_cache_folder: Path) 
     return run
 
 
-def test_ten_steps_on_one_batch_make_its_loss_smaller(small_cache: Cache) -> None:
+def test_ten_steps_on_one_batch_reduce_its_loss(small_cache: Cache) -> None:
     batch = draw_batch(small_cache, BATCH, random.Random(1))
     learner = Learner(LearnerOptions(config=SMALL), 112)
     with trainable_on_cpu():
@@ -68,7 +68,7 @@ def test_ten_steps_on_one_batch_make_its_loss_smaller(small_cache: Cache) -> Non
     assert learner.steps == 10
 
 
-def test_gradient_that_is_not_finite_changes_nothing(small_cache: Cache) -> None:
+def test_gradient_that_is_not_finite_is_skipped(small_cache: Cache) -> None:
     learner = Learner(LearnerOptions(config=SMALL), 112)
     before = {name: value.detach().clone() for name, value in learner.parameters.items()}
     learner.update(torch.full_like(learner.gradient(), torch.nan), 1e-3)
@@ -82,7 +82,7 @@ def test_unknown_words_and_padding_are_zero_in_the_token_table(trained: Training
     assert 0 < int(known.sum()) <= len(words) * 2 + 2
 
 
-def test_training_writes_a_checkpoint_and_goes_on_from_its_state(trained: TrainingOptions) -> None:
+def test_training_writes_a_checkpoint_and_resumes_from_its_state(trained: TrainingOptions) -> None:
     model, config = load_checkpoint(trained.folder / CHECKPOINT)
     assert config == SMALL
     assert not model.training
@@ -94,13 +94,13 @@ def test_training_writes_a_checkpoint_and_goes_on_from_its_state(trained: Traini
     assert after["elapsed_s"] > before["elapsed_s"]
 
 
-def test_log_is_of_lines_of_json(trained: TrainingOptions) -> None:
+def test_log_is_json_lines(trained: TrainingOptions) -> None:
     lines = (trained.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     assert lines
     assert all({"step", "s", "rate", "total"} <= set(json.loads(line)) for line in lines)
 
 
-def test_batch_asks_for_classes_and_unknown_words(small_cache: Cache) -> None:
+def test_batch_prompts_classes_and_unknown_words(small_cache: Cache) -> None:
     batches = [draw_batch(small_cache, BATCH, random.Random(seed)) for seed in range(30)]
     for batch in batches:
         assert batch.images.shape == (2, 3, 112, 112)
@@ -119,7 +119,7 @@ def test_unknown_word_finds_nothing(small_cache: Cache) -> None:
             assert batch.words[word] not in UNKNOWN_WORDS or not len(boxes)
 
 
-def test_processes_share_the_mean() -> None:
+def test_processes_get_the_mean_of_their_vectors() -> None:
     mean = SharedMean(2, 3)
     shared = [mean, copy.copy(mean)]
     with ThreadPoolExecutor(2) as pool:
@@ -136,7 +136,7 @@ def _mean_in_turn(shared: SharedMean, process: int, plus: int) -> torch.Tensor:
     return shared.of(torch.full((3,), float(process + plus)), process)
 
 
-def test_schedule_goes_through_its_stages_and_slows_down(tmp_path: Path) -> None:
+def test_schedule_passes_its_stages_and_decays(tmp_path: Path) -> None:
     run = options(tmp_path, tmp_path, minutes=1)
     assert [stage_at(run.stages, progress).is_dense for progress in (0.0, 0.49, 0.51, 1.0, 1.2)] == [
         True, True, False, False, False,
@@ -154,12 +154,12 @@ def test_schedule_goes_through_its_stages_and_slows_down(tmp_path: Path) -> None
         pytest.param({"vit_global_blocks": (0,)}, "lacks the last", id="features from a windowed block"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(change: dict[str, object], message: str) -> None:
+def test_invalid_sizes_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         dataclasses.replace(SMALL, **change)  # type: ignore[arg-type]
 
 
-def test_checkpoint_comes_back_as_it_was_up_to_half_precision(tmp_path: Path) -> None:
+def test_saved_checkpoint_equals_the_weights_in_half_precision(tmp_path: Path) -> None:
     model = build_model(SMALL, seed=3)
     save_checkpoint(tmp_path / "checkpoint.pt", SMALL, model.state_dict())
     loaded, config = load_checkpoint(tmp_path / "checkpoint.pt")
@@ -170,7 +170,7 @@ def test_checkpoint_comes_back_as_it_was_up_to_half_precision(tmp_path: Path) ->
         torch.testing.assert_close(value, other, atol=1e-3, rtol=1e-3)
 
 
-def test_same_seed_builds_the_same_model_and_leaves_chance_alone() -> None:
+def test_same_seed_builds_the_same_model_and_keeps_the_random_state() -> None:
     torch.manual_seed(1)
     first = build_model(SMALL, seed=3).state_dict()
     second = build_model(SMALL, seed=3).state_dict()
@@ -191,7 +191,7 @@ def test_same_seed_builds_the_same_model_and_leaves_chance_alone() -> None:
         pytest.param(lambda c: c.update(model=None), "weights as", id="no weights"),
     ],
 )
-def test_spoiled_checkpoint_is_refused(tmp_path: Path, spoil: object, message: str) -> None:
+def test_damaged_checkpoint_is_refused(tmp_path: Path, spoil: object, message: str) -> None:
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, SMALL, build_model(SMALL, seed=0).state_dict())
     content = torch.load(path, weights_only=True)
@@ -201,7 +201,7 @@ def test_spoiled_checkpoint_is_refused(tmp_path: Path, spoil: object, message: s
         load_checkpoint(path)
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
     with pytest.raises(ConfigurationError, match="no checkpoint that can be read"):
         load_checkpoint(tmp_path / "checkpoint.pt")
@@ -213,7 +213,7 @@ def test_shipped_checkpoint_is_small_and_of_the_usual_sizes() -> None:
     assert demo_checkpoint_path().stat().st_size < 6_000_000
 
 
-def test_shipped_checkpoint_finds_cars_and_plates_and_stays_silent_about_dogs() -> None:
+def test_shipped_checkpoint_finds_cars_and_plates_and_no_dogs() -> None:
     figures = evaluate(demo_checkpoint_path(), EvaluationOptions(scenes=4, seed=5_000_100, unknown_scenes=1))
     assert figures.classes["car"].recall > 0.5
     assert figures.classes["license plate"].recall > 0.5

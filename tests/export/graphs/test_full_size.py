@@ -82,7 +82,7 @@ def eager(full_size: Original) -> Eager:
     ("graph_format", "precision", "limit"),
     [("onnx", "fp32", 1e-4), ("onnx", "int8", 0.2), ("torchscript", "fp32", 1e-4)],
 )
-def test_every_output_is_near_the_originals(
+def test_every_output_is_within_tolerance_of_the_original(
     full_size: Original, eager: Eager, tmp_path: Path, graph_format: GraphFormat, precision: Precision, limit: float
 ) -> None:
     with clock(f"{graph_format} {precision} export"):

@@ -1,4 +1,4 @@
-"""The graphs themselves: neighbours do not matter, the threshold is an input, nothing tells of this machine."""
+"""The graphs: independent of the rest of a batch, the threshold is an input, no data about this machine."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def text(demo_onnx: Artifact) -> TextFeatures:
 
 
 @pytest.mark.parametrize("batch", [2, 4])
-def test_an_image_is_encoded_alone_as_in_a_batch(artifact: Artifact, pixels: NDArray[np.uint8], batch: int) -> None:
+def test_an_image_is_encoded_as_in_a_batch(artifact: Artifact, pixels: NDArray[np.uint8], batch: int) -> None:
     encode = load(artifact, "image_encoder")
     together = encode(pixels[:batch])
     for i in range(batch):
@@ -71,7 +71,7 @@ def test_an_image_is_encoded_alone_as_in_a_batch(artifact: Artifact, pixels: NDA
 
 
 @pytest.mark.parametrize("batch", [2, 4])
-def test_an_image_is_grounded_alone_as_in_a_batch(
+def test_an_image_is_grounded_as_in_a_batch(
     artifact: Artifact, pixels: NDArray[np.uint8], text: TextFeatures, batch: int
 ) -> None:
     encode, ground = load(artifact, "image_encoder"), load(artifact, "grounding")
@@ -87,7 +87,7 @@ def test_an_image_is_grounded_alone_as_in_a_batch(
         np.testing.assert_array_equal(alone[2], masks[mine])
 
 
-def test_a_prompt_is_answered_alone_as_among_others(
+def test_a_prompt_gives_the_same_result_among_other_prompts(
     artifact: Artifact, pixels: NDArray[np.uint8], text: TextFeatures
 ) -> None:
     encode, ground = load(artifact, "image_encoder"), load(artifact, "grounding")
@@ -100,7 +100,7 @@ def test_a_prompt_is_answered_alone_as_among_others(
 
 
 @pytest.mark.parametrize("threshold", [-1.0, 0.0, 0.2, 0.4, 0.9, 1.0])
-def test_the_threshold_selects_and_nothing_else_leaves(
+def test_only_masks_above_the_threshold_are_returned(
     artifact: Artifact, pixels: NDArray[np.uint8], text: TextFeatures, threshold: float
 ) -> None:
     maps = load(artifact, "image_encoder")(pixels[:2])
@@ -125,7 +125,7 @@ def test_attention_is_one_operator(demo_onnx: Artifact, original: Original) -> N
     assert Counter(node.op_type for node in model.graph.node)["Attention"] == blocks
 
 
-def test_half_precision_keeps_what_makes_a_score_in_single(original: Original) -> None:
+def test_fp16_keeps_the_layers_of_the_scores_in_fp32(original: Original) -> None:
     with quiet():
         _, grounding, _ = graphs_of(original.model, "fp16")
     kinds = {name: x.dtype for name, x in grounding.module.named_parameters()}
@@ -137,7 +137,7 @@ def test_half_precision_keeps_what_makes_a_score_in_single(original: Original) -
 
 
 @pytest.mark.parametrize(("graph_format", "precision"), [("onnx", "fp32"), ("onnx", "int8"), ("torchscript", "fp32")])
-def test_no_file_tells_of_the_machine_that_made_it(
+def test_no_file_holds_data_about_the_exporting_machine(
     exported: Callable[[str, str], Artifact], graph_format: str, precision: str
 ) -> None:
     for path in exported(graph_format, precision).folder.iterdir():
@@ -146,13 +146,13 @@ def test_no_file_tells_of_the_machine_that_made_it(
             assert secret not in content, path.name
 
 
-def test_weights_are_stored_once_and_small(demo_onnx: Artifact, exported: Callable[[str, str], Artifact]) -> None:
+def test_graph_files_are_small(demo_onnx: Artifact, exported: Callable[[str, str], Artifact]) -> None:
     assert sum(entry.size for entry in demo_onnx.manifest.files.values()) < 8_000_000
     assert demo_onnx.manifest.files["text_encoder.onnx"].size < 200_000
     assert exported("torchscript", "fp32").manifest.files["text_encoder.torchscript"].size < 400_000
 
 
-def test_the_embedded_model_is_the_demo_checkpoints() -> None:
+def test_the_embedded_model_is_made_from_the_demo_checkpoint() -> None:
     embedded = open_artifact(DEMO_ARTIFACT).manifest
     assert embedded.checkpoint_sha256 == file_entry(demo_checkpoint_path()).sha256
     assert (embedded.model_id, embedded.weights_licence) == ("SAM3-demo", "Apache-2.0")
@@ -176,7 +176,7 @@ def test_prompts_that_are_not_stored_are_encoded_as_the_original_does(
     np.testing.assert_array_equal(alone.features[0], ours.features[1])
 
 
-def test_torchscript_archives_carry_no_debugging_files(exported: Callable[[str, str], Artifact]) -> None:
+def test_torchscript_archives_have_no_debugging_files(exported: Callable[[str, str], Artifact]) -> None:
     for path in Path(exported("torchscript", "fp32").folder).glob("*.torchscript"):
         assert b"debug_pkl" not in path.read_bytes()
 

@@ -1,4 +1,4 @@
-"""Exported graphs agree with sam3's own processor, and a graph that does not is found out."""
+"""Exported graphs agree with sam3's processor; a graph that does not agree is detected."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KINDS = [("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("torchscript", "
 
 
 @pytest.mark.parametrize(("graph_format", "precision"), KINDS)
-def test_an_export_is_kept_only_with_figures_that_meet_its_tolerances(
+def test_an_export_is_kept_only_if_it_meets_its_tolerances(
     exported: Callable[[str, str], Artifact], graph_format: str, precision: str
 ) -> None:
     manifest = exported(graph_format, precision).manifest
@@ -63,7 +63,7 @@ def test_an_artifact_is_verified_without_its_checkpoint(
         ("grounding", "masks.head.instance_seg_head.weight.half"),
     ],
 )
-def test_one_weight_disturbed_by_a_hundredth_is_found_out(
+def test_one_weight_changed_by_one_percent_is_detected(
     demo_onnx: Artifact, tmp_path: Path, graph: str, weight: str
 ) -> None:
     folder = tmp_path / "disturbed"
@@ -76,7 +76,7 @@ def test_one_weight_disturbed_by_a_hundredth_is_found_out(
         run_verify(folder, "--device", "cpu")
 
 
-def test_pictures_of_ones_own_are_compared_upright(demo_onnx: Artifact, tmp_path: Path) -> None:
+def test_given_images_are_compared_upright(demo_onnx: Artifact, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     draw_scene(3).image.rotate(90, expand=True).save(tmp_path / "turned.jpg", exif=exif, quality=95)
@@ -87,17 +87,17 @@ def test_pictures_of_ones_own_are_compared_upright(demo_onnx: Artifact, tmp_path
     assert "end_to_end: agrees on 2 images" in result.output
 
 
-def test_pictures_without_the_original_are_refused(demo_onnx: Artifact, tmp_path: Path) -> None:
+def test_images_without_the_original_are_refused(demo_onnx: Artifact, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--images needs --checkpoint"):
         run_verify(demo_onnx.folder, "--device", "cpu", "--images", tmp_path)
 
 
-def test_a_folder_without_pictures_is_refused(demo_onnx: Artifact, tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(demo_onnx: Artifact, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has no \.jpg"):
         run_verify(demo_onnx.folder, "--device", "cpu", "--checkpoint", "demo", "--images", tmp_path)
 
 
-def test_another_checkpoint_than_the_artifacts_is_refused(demo_onnx: Artifact, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_artifact_is_refused(demo_onnx: Artifact, tmp_path: Path) -> None:
     folder = tmp_path / "other"
     shutil.copytree(demo_onnx.folder, folder)
     manifest = msgspec.structs.replace(demo_onnx.manifest, checkpoint_sha256="0" * 64)
@@ -125,7 +125,7 @@ def answer(score: float, mask: list[int], threshold: float = 0.4) -> Answer:
         pytest.param(answer(0.1, [1]), answer(0.1, [1]), False, id="nothing to compare"),
     ],
 )
-def test_what_counts_as_agreement(theirs: Answer, ours: Answer, passed: bool) -> None:
+def test_agreement_depends_on_the_tolerances(theirs: Answer, ours: Answer, passed: bool) -> None:
     tally = Tally(("license plate",), 0.4)
     tally.add(theirs, ours)
     figures = tally.figures("fp32", "same_input", provider="CPUExecutionProvider", machine="x")
@@ -144,7 +144,7 @@ def test_an_instance_near_the_threshold_may_be_missing_end_to_end() -> None:
 
 
 @pytest.mark.parametrize(("others", "passed"), [(198, False), (199, True)])
-def test_eight_bits_may_lose_one_mask_of_two_hundred(others: int, passed: bool) -> None:
+def test_int8_allows_one_outlier_in_two_hundred_masks(others: int, passed: bool) -> None:
     tally = Tally(("car",), 0.4)
     tally.add(answer(0.5, [1] * 50 + [0] * 50), answer(0.5, [1] * 100))
     for _ in range(others):
@@ -168,7 +168,7 @@ def queries(score: float, logits: list[float]) -> QueryAnswer:
         pytest.param(queries(0.1, [1, -1]), queries(np.nan, [1, -1]), False, id="NaN score"),
     ],
 )
-def test_without_an_instance_all_queries_decide(theirs: QueryAnswer, ours: QueryAnswer, passed: bool) -> None:
+def test_without_an_instance_all_queries_are_compared(theirs: QueryAnswer, ours: QueryAnswer, passed: bool) -> None:
     tally = Tally(("car",), 0.4)
     tally.add(answer(0.1, [1]), answer(0.1, [1]))
     tally.add_queries(theirs, ours)
@@ -186,7 +186,7 @@ def test_equal_queries_do_not_excuse_an_instance_that_one_side_misses() -> None:
     assert not tally.figures("fp32", "same_input", provider="CPU", machine="x").passed
 
 
-def test_a_score_that_is_not_finite_is_no_agreement() -> None:
+def test_a_score_that_is_not_finite_disagrees() -> None:
     tally = Tally(("car",), 0.4)
     good = Answer(np.array([[0.5, 0.1]], np.float32), np.array([[0, 0]]), (np.ones((2, 2), np.bool_),))
     tally.add(good, replace(good, scores=np.array([[0.5, np.nan]], np.float32)))
@@ -194,7 +194,7 @@ def test_a_score_that_is_not_finite_is_no_agreement() -> None:
 
 
 def disturb(path: Path, weight: str, share: float) -> None:
-    """Make every number of a weight larger or smaller by a share, by chance."""
+    """Increase or decrease every number of a weight at random by a fraction."""
     model = onnx.load(path)
     (tensor,) = (x for x in model.graph.initializer if x.name == weight)
     values = numpy_helper.to_array(tensor)
@@ -204,7 +204,7 @@ def disturb(path: Path, weight: str, share: float) -> None:
 
 
 def reseal(folder: Path) -> None:
-    """Make the manifest fit changed files."""
+    """Update the manifest for changed files."""
     manifest = msgspec.json.decode((folder / MANIFEST_NAME).read_bytes())
     for name in manifest["files"]:
         entry = file_entry(folder / name)

@@ -1,4 +1,4 @@
-"""The worker's resize is torchvision's, to the bit."""
+"""The worker's resize gives the bits of torchvision's resize."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def test_sizes_of_cameras_and_extremes(size_wh: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("level", [0, 1, 128, 254, 255])
-def test_plain_pictures_stay_plain(level: int) -> None:
+def test_uniform_images_stay_uniform(level: int) -> None:
     assert agrees(Image.new("RGB", (777, 431), (level, level, level)), 336)

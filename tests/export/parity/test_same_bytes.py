@@ -1,4 +1,4 @@
-"""The same input gives the same bytes, whatever is in flight beside it; other thread counts stay close."""
+"""The same input gives the same bytes for any number of images in flight; other thread counts stay close."""
 
 from __future__ import annotations
 

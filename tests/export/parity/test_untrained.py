@@ -71,19 +71,21 @@ def test_the_manifest_says_that_queries_were_compared(exported_untrained: Artifa
     assert (exported_untrained.folder / MANIFEST_NAME).read_bytes() == encode_manifest(manifest)
 
 
-def test_it_is_verified_without_its_checkpoint(exported_untrained: Artifact) -> None:
+def test_an_export_without_instances_is_verified_without_its_checkpoint(exported_untrained: Artifact) -> None:
     result = run_verify(exported_untrained.folder, "--device", "cpu", "--threads", 1)
     assert "same_input: agrees on 2 images (no instance; 180 queries" in result.output
 
 
-def test_a_worker_checks_it(exported_untrained: Artifact, tmp_path: Path) -> None:
+def test_a_worker_self_checks_an_export_without_instances(exported_untrained: Artifact, tmp_path: Path) -> None:
     session = open_session(exported_untrained, device="cpu", threads=1)
     check = self_check(exported_untrained, session, full_mask, cache=tmp_path)
     assert check is not None
     assert check.figures.queries == 90
 
 
-def test_one_weight_disturbed_by_a_hundredth_is_found(untrained: Original, disturbed: Artifact, tmp_path: Path) -> None:
+def test_one_weight_changed_by_one_percent_is_detected(
+    untrained: Original, disturbed: Artifact, tmp_path: Path
+) -> None:
     session = open_session(disturbed, device="cpu", threads=1)
     compared = Verifier(untrained, "cpu").compare(disturbed, session, drawn_pictures(1))
     assert [figures.passed for figures in compared] == [False, False]

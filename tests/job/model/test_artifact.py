@@ -1,4 +1,4 @@
-"""The artifact's manifest: what is written is read back, and nothing else is taken for it."""
+"""The artifact's manifest: it is read as it was written, and invalid ones are refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(DEMO_ARTIFACT, tmp_path / "model"))
 
 
-def test_a_manifest_comes_back_as_it_was() -> None:
+def test_a_manifest_is_unchanged_by_encoding_and_decoding() -> None:
     manifest = msgspec.structs.replace(open_artifact(DEMO_ARTIFACT).manifest, parity=(FIGURES, FIGURES))
     encoded = encode_manifest(manifest)
     assert decode_manifest(encoded, Path("x")) == manifest
@@ -52,7 +52,7 @@ def test_a_manifest_comes_back_as_it_was() -> None:
 
 
 def test_the_manifests_fields_are_frozen() -> None:
-    """Old workers read new manifests and the reverse: a change here is a new `FORMAT_VERSION`."""
+    """Old workers read new manifests, and new workers old ones: a change here needs a new `FORMAT_VERSION`."""
     assert FORMAT_VERSION == 1
     assert Manifest.__struct_fields__ == (
         *("format_version", "model_id", "sam3_version", "checkpoint_sha256", "format", "precision", "image_side"),
@@ -61,7 +61,7 @@ def test_the_manifests_fields_are_frozen() -> None:
     )
 
 
-def test_only_a_digest_that_was_asked_for_is_pinned() -> None:
+def test_only_a_given_digest_is_pinned() -> None:
     artifact = open_artifact(DEMO_ARTIFACT)
     assert not artifact.pinned
     assert open_artifact(DEMO_ARTIFACT, artifact.digest.upper()).pinned
@@ -96,7 +96,7 @@ def test_a_missing_file_is_named(folder: Path) -> None:
         pytest.param(b'{"format_version": 1, "model_id": "SAM3"}', "not an artifact manifest", id="fields missing"),
     ],
 )
-def test_what_is_no_manifest_is_refused(tmp_path: Path, content: bytes | None, words: str) -> None:
+def test_an_invalid_manifest_is_refused(tmp_path: Path, content: bytes | None, words: str) -> None:
     if content is not None:
         (tmp_path / MANIFEST_NAME).write_bytes(content)
     with pytest.raises(ArtifactError, match=words):

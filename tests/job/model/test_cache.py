@@ -1,4 +1,4 @@
-"""A model at a URL: fetched once, checked, gone on with after an interruption, used only when it is whole."""
+"""A model at a URL: fetched once, verified, resumed after an interruption, used only when complete."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def partial_of(remote: RemoteModel) -> Path:
     return remote.artifact.folder.with_name(f"{remote.artifact.digest}.partial") / f"{LARGE}.partial~"
 
 
-def test_a_model_is_fetched_by_parts_and_once(web: Web, model: Path, cache: Path) -> None:
+def test_a_model_is_fetched_in_parts_and_once(web: Web, model: Path, cache: Path) -> None:
     steps: list[None] = []
     remote = opened(web, cache)
     assert web.asked == [MANIFEST_NAME], "nothing else before it is needed"
@@ -90,7 +90,7 @@ def test_a_model_is_fetched_by_parts_and_once(web: Web, model: Path, cache: Path
     assert web.sent[LARGE] == LARGE_BYTES
 
 
-def test_a_killed_download_goes_on_in_another_process(web: Web, model: Path, cache: Path) -> None:
+def test_another_process_resumes_a_killed_download(web: Web, model: Path, cache: Path) -> None:
     web.hold_after = (LARGE, 4 * PART_BYTES)
     killed = process(web, cache)
     assert web.held.wait(30)
@@ -108,7 +108,7 @@ def test_a_killed_download_goes_on_in_another_process(web: Web, model: Path, cac
     assert content(remote.artifact.folder) == content(model)
 
 
-def test_of_two_processes_one_fetches(web: Web, model: Path, cache: Path) -> None:
+def test_one_of_two_processes_fetches(web: Web, model: Path, cache: Path) -> None:
     web.hold_after = (LARGE, PART_BYTES)
     both = [process(web, cache), process(web, cache)]
     assert web.held.wait(30)
@@ -120,7 +120,7 @@ def test_of_two_processes_one_fetches(web: Web, model: Path, cache: Path) -> Non
     assert content(opened(web, cache).artifact.folder) == content(model)
 
 
-def test_one_that_dies_with_the_lock_leaves_the_work_to_the_other(web: Web, model: Path, cache: Path) -> None:
+def test_another_process_fetches_after_the_lock_holder_dies(web: Web, model: Path, cache: Path) -> None:
     web.hold_after = (LARGE, PART_BYTES)
     first = process(web, cache)
     assert web.held.wait(30)
@@ -134,7 +134,7 @@ def test_one_that_dies_with_the_lock_leaves_the_work_to_the_other(web: Web, mode
     assert content(opened(web, cache).artifact.folder) == content(model)
 
 
-def test_a_damaged_part_is_thrown_away_and_fetched_again(web: Web, model: Path, cache: Path) -> None:
+def test_a_damaged_partial_file_is_fetched_again(web: Web, model: Path, cache: Path) -> None:
     remote = opened(web, cache)
     partial_of(remote).parent.mkdir(parents=True)
     partial_of(remote).write_bytes(b"x" * 3 * PART_BYTES)
@@ -145,7 +145,7 @@ def test_a_damaged_part_is_thrown_away_and_fetched_again(web: Web, model: Path, 
 
 
 @pytest.mark.parametrize("damage", [b"", b"x", b"x" * (LARGE_BYTES + 1)], ids=["empty", "short", "long"])
-def test_a_model_that_is_damaged_where_it_is_says_so(web: Web, model: Path, cache: Path, damage: bytes) -> None:
+def test_a_model_that_is_damaged_at_its_source_is_refused(web: Web, model: Path, cache: Path, damage: bytes) -> None:
     (model / LARGE).write_bytes(damage)
     remote = opened(web, cache)
     with pytest.raises(ArtifactError, match=rf"model file {web.url}/{LARGE} is damaged: .* Copy the model there again"):
@@ -154,7 +154,7 @@ def test_a_model_that_is_damaged_where_it_is_says_so(web: Web, model: Path, cach
     assert not partial_of(remote).exists()
 
 
-def test_a_copy_that_was_damaged_is_replaced(web: Web, model: Path, cache: Path) -> None:
+def test_a_damaged_copy_in_the_cache_is_replaced(web: Web, model: Path, cache: Path) -> None:
     remote = opened(web, cache)
     remote.fetch()
     (remote.artifact.folder / LARGE).write_bytes(b"x")
@@ -162,7 +162,7 @@ def test_a_copy_that_was_damaged_is_replaced(web: Web, model: Path, cache: Path)
     assert content(remote.artifact.folder) == content(model)
 
 
-def test_a_whole_copy_in_a_cache_that_may_only_be_read_is_used(web: Web, cache: Path) -> None:
+def test_a_complete_copy_in_a_read_only_cache_is_used(web: Web, cache: Path) -> None:
     opened(web, cache).fetch()
     for lock in cache.glob("*.lock"):
         lock.unlink()
@@ -170,7 +170,7 @@ def test_a_whole_copy_in_a_cache_that_may_only_be_read_is_used(web: Web, cache: 
     assert list(cache.glob("*.lock")) == [], "nothing was written"
 
 
-def test_another_model_than_the_one_pinned_is_refused_at_once(web: Web, cache: Path) -> None:
+def test_a_model_with_another_digest_is_refused_before_the_fetch(web: Web, cache: Path) -> None:
     with pytest.raises(ArtifactError, match="but --model_digest asks for 000"):
         opened(web, cache, "0" * 64)
     assert web.asked == [MANIFEST_NAME]
@@ -179,7 +179,7 @@ def test_another_model_than_the_one_pinned_is_refused_at_once(web: Web, cache: P
     assert not opened(web, cache).artifact.pinned
 
 
-def test_no_model_there(web: Web, model: Path, cache: Path) -> None:
+def test_a_missing_model_is_refused(web: Web, model: Path, cache: Path) -> None:
     with pytest.raises(ArtifactError, match=f"no model at {web.url}/nothing"):
         open_remote_model(f"{web.url}/nothing", None, cache)
     (model / LARGE).unlink()
@@ -190,7 +190,7 @@ def test_no_model_there(web: Web, model: Path, cache: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["../evil", "/etc/evil", "a/b", "a\\b", "", "..", ".hidden", "manifest.json", "é", "a\n", "a~"]
 )
-def test_a_name_that_leads_out_of_the_folder_is_refused(web: Web, model: Path, cache: Path, name: str) -> None:
+def test_a_file_name_outside_the_folder_is_refused(web: Web, model: Path, cache: Path, name: str) -> None:
     manifest = decode_manifest((model / MANIFEST_NAME).read_bytes(), "here")
     entry = manifest.files[LARGE]
     spoilt = (
@@ -203,13 +203,13 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(web: Web, model: Path, c
             opened(web, cache)
 
 
-def test_a_server_that_is_down_for_a_moment_is_asked_again(web: Web, cache: Path) -> None:
+def test_requests_to_an_unavailable_server_are_retried(web: Web, cache: Path) -> None:
     web.refusals = [503, 429, 500]
     opened(web, cache).fetch()
     assert web.asked.count(MANIFEST_NAME) == 4
 
 
-def test_credentials_that_are_refused_are_tried_for_a_while(
+def test_rejected_credentials_are_retried_until_the_timeout(
     web: Web, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job.storage.retry, "CREDENTIALS_TIMEOUT_S", 0.3)
@@ -219,25 +219,25 @@ def test_credentials_that_are_refused_are_tried_for_a_while(
 
 
 @pytest.mark.parametrize("status", [403, 405, 501])
-def test_a_model_that_is_forbidden_is_an_error_at_once(web: Web, cache: Path, status: int) -> None:
+def test_a_forbidden_model_is_refused_without_retries(web: Web, cache: Path, status: int) -> None:
     web.refusals = [status]
     with pytest.raises(ArtifactError, match="may not be read"):
         opened(web, cache)
 
 
-def test_a_server_without_ranges_is_told_apart(web: Web, cache: Path) -> None:
+def test_a_server_without_range_requests_is_named(web: Web, cache: Path) -> None:
     web.has_ranges = False
     with pytest.raises(ConfigurationError, match="does not support range requests"):
         opened(web, cache).fetch()
 
 
-def test_a_cache_that_cannot_be_written(web: Web, tmp_path: Path) -> None:
+def test_an_unwritable_cache_is_a_configuration_error(web: Web, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="Give --model_cache a folder that can be written"):
         opened(web, tmp_path / "file").fetch()
 
 
-def test_any_driver_of_fsspec(model: Path, cache: Path) -> None:
+def test_a_model_is_fetched_with_any_fsspec_driver(model: Path, cache: Path) -> None:
     files = MemoryFileSystem()
     files.put(f"{model}/", "/models/one/", recursive=True)
     try:
@@ -248,20 +248,20 @@ def test_any_driver_of_fsspec(model: Path, cache: Path) -> None:
     assert content(remote.artifact.folder) == content(model)
 
 
-def test_what_is_on_this_machine_is_used_in_place() -> None:
+def test_a_local_model_is_not_copied() -> None:
     assert remote_url("/a/b") is remote_url("a/b") is remote_url("file:///a/b") is None
     assert local_path("file:///a/b") == Path("/a/b")
     assert remote_url("s3://bucket/model/") == "s3://bucket/model"
 
 
-def test_the_default_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert default_cache() == Path.home() / ".cache" / "sam3-annotate" / "models"
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
     assert default_cache() == Path("/elsewhere/sam3-annotate/models")
 
 
-def test_annotate_fetches_when_there_is_work_and_only_then(scenes: Path, tmp_path: Path) -> None:
+def test_annotate_fetches_the_model_only_if_work_remains(scenes: Path, tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()
     for path in sorted(scenes.rglob("*.json"))[:3]:

@@ -73,7 +73,7 @@ def test_the_mode_for_processors_without_vnni_gives_the_same_bits_here() -> None
     np.testing.assert_array_equal(multiply(rows, weights, options), exact(rows, weights))
 
 
-def test_the_probe_is_the_model_that_it_says_it_is() -> None:
+def test_the_probe_equals_the_documented_model() -> None:
     make = onnx.helper
     initializers = [
         onnx.numpy_helper.from_array(np.full((4, 16), 127, np.int8), "w"),
@@ -95,7 +95,7 @@ SATURATED = np.full((16, 16), 2 * 32767, np.int32)
 """What the probe answered on AVX2 alone: each pair of products stops at the largest 16-bit integer."""
 
 
-def test_saturating_kernels_are_left_for_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_kernels_replace_saturating_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     exact_sums = np.full((16, 16), 4 * 255 * 127, np.int32)
     monkeypatch.setattr(integer_kernels, "probe", lambda mode: SATURATED if mode == "0" else exact_sums)
     integer_kernels._exact_mode.cache_clear()
@@ -145,6 +145,6 @@ def test_a_processor_with_avx2_alone_multiplies_exactly(processor: str) -> None:
     assert done.stdout == "exact\n"
 
 
-def test_the_probe_tells_saturation_from_exact_sums() -> None:
+def test_the_probe_detects_saturation() -> None:
     assert not is_exact(SATURATED)
     assert is_exact(probe("1"))

@@ -1,4 +1,4 @@
-"""The ONNX session, on the embedded model; and which session is opened for what."""
+"""The ONNX session on the embedded model, and the choice of a session."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def pixels(artifact: Artifact) -> NDArray[np.uint8]:
     return shown
 
 
-def test_it_says_what_runs(session: Session) -> None:
+def test_info_names_runtime_and_provider(session: Session) -> None:
     assert session.info.runtime == f"onnxruntime {ort.__version__}"
     assert session.info.provider == "CPUExecutionProvider"
     assert (session.info.batch_size, session.info.threads) == (1, 1)
 
 
-def test_a_picture_gives_scores_and_the_masks_above_the_threshold(
+def test_an_image_gives_scores_and_the_masks_above_the_threshold(
     session: Session, text: TextFeatures, pixels: NDArray[np.uint8]
 ) -> None:
     (found,) = session.ground(session.encode_images(pixels[:1]), text, 0.4)
@@ -61,7 +61,7 @@ def test_a_picture_gives_scores_and_the_masks_above_the_threshold(
     assert 0 < len(found.mask_logits) == len(found.selected)
 
 
-def test_the_same_picture_gives_the_same_bits(
+def test_the_same_image_gives_the_same_bits(
     artifact: Artifact, session: Session, text: TextFeatures, pixels: NDArray[np.uint8]
 ) -> None:
     again = open_session(artifact, device="cpu", threads=1)
@@ -74,17 +74,17 @@ def test_the_same_picture_gives_the_same_bits(
 
 
 @pytest.mark.parametrize("shape", [(0, 336, 336, 3), (2, 336, 336, 3), (1, 335, 336, 3), (1, 3, 336, 336)])
-def test_pixels_of_another_shape_are_a_mistake(session: Session, shape: tuple[int, ...]) -> None:
+def test_pixels_of_another_shape_are_refused(session: Session, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="for batches of up to 1 of side 336"):
         session.encode_images(np.zeros(shape, np.uint8))
 
 
-def test_features_of_another_session_are_a_mistake(session: Session, text: TextFeatures) -> None:
+def test_features_of_another_session_are_refused(session: Session, text: TextFeatures) -> None:
     with pytest.raises(TypeError, match="features of another session"):
         session.ground(object(), text, 0.4)
 
 
-def test_without_its_text_encoder_a_model_knows_its_prompts_only(tmp_path: Path) -> None:
+def test_a_model_without_text_encoder_accepts_stored_prompts_only(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(DEMO_ARTIFACT, tmp_path / "model"))
     whole = open_artifact(folder)
     (folder / "text_encoder.onnx").unlink()
@@ -101,15 +101,15 @@ def test_a_graph_that_onnxruntime_cannot_read_is_a_device_error(tmp_path: Path, 
         open_session(Artifact(folder, artifact.manifest, artifact.digest), device="cpu", threads=1)
 
 
-def test_an_installation_without_cuda_says_what_to_install(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installation_without_cuda_is_refused_with_the_package_to_install(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ConfigurationError, match=r"--device cuda.*sam3-annotate\[gpu\]"):
         open_session(artifact, device="cuda")
 
 
-def test_a_gpu_that_does_not_answer_is_no_reason_to_use_the_cpu(
-    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unavailable_gpu_does_not_fall_back_to_the_cpu(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     monkeypatch.setattr(ort, "preload_dlls", lambda: None)
     load = ort.InferenceSession
@@ -120,7 +120,7 @@ def test_a_gpu_that_does_not_answer_is_no_reason_to_use_the_cpu(
         open_session(artifact, device="cuda")
 
 
-def test_a_runtime_runs_its_own_format_only(artifact: Artifact) -> None:
+def test_a_runtime_refuses_other_formats(artifact: Artifact) -> None:
     with pytest.raises(ConfigurationError, match=r"runs torchscript models.*is onnx: give --runtime onnx"):
         open_session(artifact, device="cpu", runtime="torch")
     other = msgspec.structs.replace(artifact.manifest, format="torchscript")
@@ -128,13 +128,13 @@ def test_a_runtime_runs_its_own_format_only(artifact: Artifact) -> None:
         open_session(Artifact(artifact.folder, other, artifact.digest), device="cpu")
 
 
-def test_eight_bits_are_for_cpus(artifact: Artifact) -> None:
+def test_int8_is_refused_on_cuda(artifact: Artifact) -> None:
     other = msgspec.structs.replace(artifact.manifest, precision="int8")
     with pytest.raises(ConfigurationError, match="int8, which is made for CPUs"):
         open_session(Artifact(artifact.folder, other, artifact.digest), device="cuda")
 
 
-def test_torchscript_runs_only_when_its_digest_was_asked_for(artifact: Artifact) -> None:
+def test_torchscript_requires_a_given_digest(artifact: Artifact) -> None:
     other = msgspec.structs.replace(artifact.manifest, format="torchscript")
     with pytest.raises(ConfigurationError, match=f"--model_digest.*{artifact.digest}"):
         open_session(Artifact(artifact.folder, other, artifact.digest), device="cpu", runtime="torch")
@@ -149,7 +149,7 @@ def test_torchscript_runs_only_when_its_digest_was_asked_for(artifact: Artifact)
         (True, False, "torch", "cuda"),
     ],
 )
-def test_the_default_device(
+def test_the_default_device_depends_on_gpu_and_installation(
     monkeypatch: pytest.MonkeyPatch, gpu: bool, has_cuda: bool, runtime: Any, device: str
 ) -> None:
     providers = ["CUDAExecutionProvider"] * has_cuda + ["CPUExecutionProvider"]
@@ -160,14 +160,14 @@ def test_the_default_device(
     assert choice.reason
 
 
-def test_a_batch_is_filled_up_with_black(session: Session) -> None:
+def test_a_batch_is_padded_with_black(session: Session) -> None:
     padded = padded_batch(np.full((2, 336, 336, 3), 7, np.uint8), replace(session.info, batch_size=4))
     assert padded.shape == (4, 336, 336, 3)
     assert padded[:2].min() == 7
     assert padded[2:].max() == 0
 
 
-def test_outputs_come_apart_by_image_and_padding_is_dropped() -> None:
+def test_outputs_are_split_by_image_without_padding() -> None:
     scores = np.zeros((4, 2, 5), np.float32)
     selected = np.array([[0, 0, 1], [0, 1, 4], [2, 0, 0], [3, 1, 1]], np.int64)
     masks = np.arange(4, dtype=np.float32).reshape(4, 1, 1)

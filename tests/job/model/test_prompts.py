@@ -57,7 +57,7 @@ def test_known_tokens(tokenizer: PromptTokenizer) -> None:
     assert ids[2, :3].tolist() == [START, END, 0]
 
 
-def test_a_long_prompt_is_cut_and_ends_with_the_mark(tokenizer: PromptTokenizer) -> None:
+def test_a_long_prompt_is_truncated_before_the_end_token(tokenizer: PromptTokenizer) -> None:
     (ids,) = tokenizer.token_ids(["car " * 100])
     assert ids.tolist() == [START, *[CAR] * 30, END]
 
@@ -82,11 +82,11 @@ def test_every_row_is_framed_and_independent(tokenizer: PromptTokenizer, prompts
         ("ＣＡＲ", "car"),
     ],
 )
-def test_text_is_mended_before_it_is_cut_into_tokens(text: str, cleaned: str) -> None:
+def test_text_is_normalised_before_it_is_tokenized(text: str, cleaned: str) -> None:
     assert clean(text) == cleaned
 
 
-def test_stored_features_are_taken_as_they_are(artifact: Artifact) -> None:
+def test_stored_features_are_used_unchanged(artifact: Artifact) -> None:
     stored = stored_text_features(artifact)
     session = CountingSession()
     text = text_features_for(artifact, session, ("person", "car"))
@@ -96,7 +96,7 @@ def test_stored_features_are_taken_as_they_are(artifact: Artifact) -> None:
     assert text.mask.tolist()[1] == [False] * 3 + [True] * 29
 
 
-def test_other_prompts_are_encoded_one_by_one_in_their_place(artifact: Artifact) -> None:
+def test_other_prompts_are_encoded_one_by_one_in_order(artifact: Artifact) -> None:
     session = CountingSession()
     text = text_features_for(artifact, session, ("red car", "person", "Car"))
     assert session.encoded == 2
@@ -105,7 +105,7 @@ def test_other_prompts_are_encoded_one_by_one_in_their_place(artifact: Artifact)
     assert text.features[2].max() == 3
 
 
-def test_without_a_tokenizer_only_stored_prompts_are_known(tmp_path: Path) -> None:
+def test_a_model_without_tokenizer_accepts_stored_prompts_only(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(DEMO_ARTIFACT, tmp_path / "model"))
     artifact = open_artifact(folder)
     (folder / "tokenizer.json").unlink()

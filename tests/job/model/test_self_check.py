@@ -88,7 +88,7 @@ def session(inner: Session) -> ChangedSession:
 
 
 def large(artifact: Artifact) -> Artifact:
-    """The same model under the name of the official one, which costs minutes to check."""
+    """The same model with the identifier of the official one, whose check takes minutes."""
     return msgspec.structs.replace(artifact, manifest=msgspec.structs.replace(artifact.manifest, model_id="SAM3"))
 
 
@@ -97,7 +97,7 @@ def records(cache: Path) -> list[Path]:
 
 
 def reseal(folder: Path, **changes: Any) -> Artifact:
-    """Make the manifest fit changed files."""
+    """Update the manifest for changed files."""
     manifest = msgspec.json.decode((folder / MANIFEST_NAME).read_bytes(), type=Manifest)
     entries = {name: file_entry(folder / name) for name in manifest.files}
     (folder / MANIFEST_NAME).write_bytes(encode_manifest(msgspec.structs.replace(manifest, files=entries, **changes)))
@@ -118,7 +118,7 @@ def saturated(folder: Path) -> Artifact:
     return reseal(folder)
 
 
-def test_the_right_answers_pass(artifact: Artifact, session: ChangedSession) -> None:
+def test_correct_answers_pass(artifact: Artifact, session: ChangedSession) -> None:
     check = self_check(artifact, session, full_mask)
     assert check is not None
     assert check.figures.passed
@@ -139,7 +139,7 @@ def test_wrong_answers_are_refused_with_figures(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_graph_that_computes_something_else_annotates_nothing(tmp_path: Path) -> None:
+def test_a_wrong_graph_annotates_nothing(tmp_path: Path) -> None:
     write_inputs(tmp_path / "in", 2)
     model = saturated(tmp_path / "model")
     completed = annotate_in_process(tmp_path / "in", tmp_path / "out", "--model", str(model.folder))
@@ -263,7 +263,7 @@ def test_a_user_without_a_home_folder(
     assert self_check(large(artifact), session, full_mask) is not None
 
 
-def test_off_asks_nothing(artifact: Artifact, session: ChangedSession) -> None:
+def test_off_runs_no_check(artifact: Artifact, session: ChangedSession) -> None:
     assert self_check(artifact, session, full_mask, mode="off") is None
     assert session.images == 0
 

@@ -1,4 +1,4 @@
-"""Every kind of damage is found and named, and what is listed is mended."""
+"""Every kind of damage is found and named; annotating the list repairs it."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], set[str], int]] = {
 
 
 @pytest.mark.parametrize(("damage", "kinds", "count"), DAMAGE.values(), ids=DAMAGE)
-def test_damage_is_found_named_and_mended(
+def test_damage_is_found_listed_and_repaired(
     data: tuple[Path, Path], damage: Callable[[Path], object], kinds: set[str], count: int, tmp_path: Path
 ) -> None:
     assert found(data) == []
@@ -167,12 +167,12 @@ def test_a_failed_input_is_no_finding_that_ends_with_one(
     assert (summary["inputs"], summary["annotated"], summary["failed"], summary["missing"]) == (11, 10, 1, 0)
 
 
-def test_an_output_of_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["audit", str(tmp_path)]) == 2
     assert "is not the output of any run" in capsys.readouterr().err
 
 
-def test_a_failure_that_a_later_run_has_mended_is_not_trusted(tmp_path: Path, fake_session: FakeSession) -> None:
+def test_a_failure_that_a_later_run_repaired_does_not_count(tmp_path: Path, fake_session: FakeSession) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
     write_inputs(source, 4)
     picture = (source / "00002.jpg").read_bytes()

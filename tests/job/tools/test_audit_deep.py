@@ -1,4 +1,4 @@
-"""What only reading finds: damaged, foreign and mixed pairs, with the journal and without; and who is believed."""
+"""Damaged, foreign and mixed pairs, found by reading, with the journal and without; and precedence of runs."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ NPZ = {
 
 
 @pytest.mark.parametrize(("raw", "kind"), NPZ.values(), ids=NPZ)
-def test_a_mask_file_that_is_something_else(source: Path, target: Path, raw: bytes, kind: str) -> None:
+def test_a_replaced_mask_file_is_found(source: Path, target: Path, raw: bytes, kind: str) -> None:
     assert found(source, target) == []
     (target / "00002.npz").write_bytes(raw)
     assert found(source, target) == [(kind, "00002.json")]
@@ -127,7 +127,7 @@ def test_a_mask_file_that_is_something_else(source: Path, target: Path, raw: byt
 
 
 def test_a_mask_file_with_any_byte_flipped_is_found_or_reads_the_same(source: Path, target: Path) -> None:
-    """Some bytes of a ZIP mean nothing (a time, an attribute); whatever the reader raises is a finding."""
+    """Some bytes of a ZIP have no effect (a time, an attribute); any error of the reader is a finding."""
     path = target / "00002.npz"
     good = path.read_bytes()
     with np.load(path) as arrays:
@@ -158,7 +158,7 @@ JSONS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("damage", "kind"), JSONS.values(), ids=JSONS)
-def test_a_json_that_is_something_else(source: Path, target: Path, damage: Callable[[Path], object], kind: str) -> None:
+def test_a_replaced_json_is_found(source: Path, target: Path, damage: Callable[[Path], object], kind: str) -> None:
     damage(target / "00002.json")
     assert found(source, target) == [(kind, "00002.json")]
 
@@ -189,7 +189,7 @@ def test_swapped_masks_are_foreign_as_far_as_there_are_rows(source: Path, target
 def test_the_mask_of_one_precision_with_the_json_of_another_is_foreign(
     source: Path, target: Path, session: VariedSession, tmp_path: Path
 ) -> None:
-    """Two pools of two precisions have done an image of one run: either's pair is right, a mixture is not."""
+    """Two pools of different precision annotated an image of one run: each pair is valid, a mixture is not."""
     session.score = 0.8
     write_inputs(tmp_path / "darker", 7)
     Image.new("RGB", (40, 30), (3, 3, 3)).save(tmp_path / "darker" / "00002.jpg")
@@ -224,7 +224,7 @@ def test_what_an_older_run_annotated_with_another_model_is_whole(source: Path, t
     assert found(source, target) == []
 
 
-def test_a_run_that_walked_backward_is_read_in_order(source: Path, tmp_path: Path) -> None:
+def test_a_backward_run_is_read_in_order(source: Path, tmp_path: Path) -> None:
     write_inputs(source, 25)
     options = WorkerOptions(device="cpu", order="backward", shard_size=4)
     annotate(request_of(source, tmp_path / "back", run_name="one", options=options), Tally())
@@ -235,7 +235,7 @@ def test_a_run_that_walked_backward_is_read_in_order(source: Path, tmp_path: Pat
     assert found(source, tmp_path / "back") == expected
 
 
-def test_an_image_that_was_replaced(source: Path, target: Path) -> None:
+def test_a_replaced_image_is_found(source: Path, target: Path) -> None:
     good = (target / "00002.jpg").read_bytes()
     (target / "00002.jpg").write_bytes(good[:-3] + b"abc")
     assert found(source, target, deep=False) == []
@@ -247,7 +247,7 @@ def test_an_image_that_was_replaced(source: Path, target: Path) -> None:
     assert found(source, target) == [("mask_size", "00002.json")]
 
 
-def test_a_picture_that_lies_on_its_side_has_the_mask_of_its_raster(source: Path, target: Path) -> None:
+def test_a_rotated_image_has_the_mask_of_its_stored_raster(source: Path, target: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 30), (9, 9, 9)).save(source / "00009.jpg", exif=exif)
@@ -256,15 +256,15 @@ def test_a_picture_that_lies_on_its_side_has_the_mask_of_its_raster(source: Path
     assert found(source, target) == []
 
 
-def test_where_images_are_left_out_they_are_not_looked_for(source: Path, tmp_path: Path) -> None:
-    """What `annotate` has nothing to do with is no finding."""
+def test_missing_images_are_no_finding_without_image_copies(source: Path, tmp_path: Path) -> None:
+    """Files that `annotate` does not use are no finding."""
     annotate(request_of(source, tmp_path / "bare", image_mode="none"), Tally())
     (source / "00001.jpg").unlink()
     assert list(list_planned(request_of(source, tmp_path / "bare", image_mode="none"))) == []
     assert found(source, tmp_path / "bare") == []
 
 
-def test_all_that_is_wrong_is_mended_and_nothing_else_is_done(
+def test_an_override_of_the_list_repairs_all_findings_and_nothing_else(
     source: Path, target: Path, session: VariedSession, tmp_path: Path
 ) -> None:
     write_inputs(source, 14)
@@ -302,7 +302,7 @@ def test_all_that_is_wrong_is_mended_and_nothing_else_is_done(
     assert found(source, target) == []
 
 
-def test_names_that_are_not_utf8_or_hold_line_ends(source: Path, target: Path, tmp_path: Path) -> None:
+def test_keys_that_are_not_utf8_or_have_line_ends_are_listed(source: Path, target: Path, tmp_path: Path) -> None:
     for name in (os.fsdecode(b"bad\xff"), "two\nlines", "\x1b[31mred"):
         for folder in (source, target):
             shutil.copy(source / "00001.jpg", folder / f"{name}.jpg")
@@ -313,16 +313,14 @@ def test_names_that_are_not_utf8_or_hold_line_ends(source: Path, target: Path, t
     assert (tmp_path / "keys").read_text() == "\x1b[31mred.json\nbad\\xff.json\n"
 
 
-def test_text_holds_nothing_that_a_terminal_obeys(
-    source: Path, target: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_text_has_no_control_characters(source: Path, target: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (target / "\x1b[31mred\n.npz").write_bytes(b"x")
     assert run_cli(["audit", str(target), "--log_level", "ERROR"]) == 1
     said = capsys.readouterr().out
     assert "orphaned: \N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER}.npz" in said
 
 
-def test_a_list_is_written_whole_or_not_at_all(
+def test_a_list_is_written_atomically(
     source: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = tmp_path / "keys"
@@ -350,7 +348,7 @@ def test_an_audit_changes_nothing(source: Path, target: Path) -> None:
     assert all(before[path].st_mtime_ns == after[path].st_mtime_ns for path in before)
 
 
-def test_deep_reading_holds_few_images(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deep_audit_holds_few_images_in_memory(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large mask is never held: it is read block by block."""
     size_hw = (6000, 8000)
     Image.new("L", size_hw[::-1]).save(source / "00002.jpg", quality=1)

@@ -1,4 +1,4 @@
-"""What `clean` removes, what it leaves because somebody may need it, and that it asks."""
+"""The files that `clean` removes, those that it keeps for other processes, and its confirmation."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def target(source: Path, tmp_path: Path) -> Path:
 
 
 def begun(source: Path, target: Path, name: str, *, is_planned: bool = True, **changes: object) -> Run:
-    """A run under way, one of whose workers was killed."""
+    """An unfinished run with a killed worker."""
     store = LocalStore(target, "x")
     run = open_run(store, spec_of(source, **changes), name=name, is_date_given=False, process_id="x")
     if is_planned:
@@ -72,7 +72,7 @@ def tree(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*"))
 
 
-def test_shards_and_heartbeats_go_and_all_that_tells_of_outputs_stays(target: Path) -> None:
+def test_shards_and_heartbeats_are_removed_and_records_stay(target: Path) -> None:
     before = tree(target)
     assert run_cli(["clean", str(target), "--yes"]) == 0
     gone = {str(path.relative_to(target / "_sam3/runs/first")) for path in before if not path.exists()}
@@ -89,8 +89,8 @@ def test_a_run_without_an_end_is_never_touched(source: Path, target: Path) -> No
     assert cleaned_runs(target) == {"first"}
 
 
-def test_what_a_successor_may_have_to_take_over_stays_until_it_has_a_plan(source: Path, target: Path) -> None:
-    """The planner that superseded the run died before it had a plan: the next one reads the shards again."""
+def test_shards_stay_until_the_successor_has_a_plan(source: Path, target: Path) -> None:
+    """The planner that superseded the run died before it wrote a plan: the next one reads the shards again."""
     old = begun(source, target, "old", override=True)
     heir = begun(source, target, "heir", is_planned=False, limit=3)
     superseded(old, heir)
@@ -101,7 +101,7 @@ def test_what_a_successor_may_have_to_take_over_stays_until_it_has_a_plan(source
     assert cleaned_runs(target) == {"old"}
 
 
-def test_a_successor_that_never_had_a_plan_leaves_it_to_its_own(source: Path, target: Path) -> None:
+def test_shards_stay_until_a_later_successor_has_a_plan(source: Path, target: Path) -> None:
     old, middle = begun(source, target, "old", override=True), begun(source, target, "mid", is_planned=False, limit=3)
     superseded(old, middle)
     last = begun(source, target, "last", is_planned=False, limit=4)
@@ -111,8 +111,8 @@ def test_a_successor_that_never_had_a_plan_leaves_it_to_its_own(source: Path, ta
     assert cleaned_runs(target) == {"first", "old", "mid"}
 
 
-def test_heartbeats_stay_while_a_worker_may_still_put(source: Path, target: Path) -> None:
-    """The next run waits for the last puts of workers that have not left, and knows them by their heartbeats."""
+def test_heartbeats_stay_while_a_worker_may_be_alive(source: Path, target: Path) -> None:
+    """The next run waits for the last puts of workers that have not left; it finds them by their heartbeats."""
     old, heir = begun(source, target, "old", override=True), begun(source, target, "heir", limit=3)
     superseded(old, heir, age_s=30)
     assert cleaned_runs(target) == {"first"}
@@ -121,14 +121,14 @@ def test_heartbeats_stay_while_a_worker_may_still_put(source: Path, target: Path
     assert cleaned_runs(target) == {"first", "old"}
 
 
-def test_a_successor_that_was_deleted_by_hand_is_not_waited_for(source: Path, target: Path) -> None:
+def test_a_deleted_successor_does_not_keep_shards(source: Path, target: Path) -> None:
     old = begun(source, target, "old", override=True)
     old.write_end(RunEnd(outcome="superseded", by="x", superseded_by="deleted"))
     os.utime(target / "_sam3/runs/old/end.json", (1, 1))
     assert cleaned_runs(target) == {"first", "old"}
 
 
-def test_temporary_files_go_once_they_are_a_day_old(target: Path) -> None:
+def test_temporary_files_are_removed_after_a_day(target: Path) -> None:
     for name, age_s in (("dead", STALE_S + 60), ("alive", STALE_S - 600)):
         path = target / "_sam3/tmp" / name / "1"
         path.parent.mkdir(parents=True)
@@ -138,7 +138,7 @@ def test_temporary_files_go_once_they_are_a_day_old(target: Path) -> None:
     assert [path.name for path in (target / "_sam3/tmp").iterdir()] == ["alive"]
 
 
-def test_without_a_terminal_it_needs_to_be_told(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_clean_requires_yes(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = tree(target)
     assert run_cli(["clean", str(target)]) == 2
     said = capsys.readouterr()
@@ -148,7 +148,7 @@ def test_without_a_terminal_it_needs_to_be_told(target: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(("answer", "is_removed"), [("y", True), ("n", False), ("", False)])
-def test_on_a_terminal_it_asks(target: Path, answer: str, is_removed: bool) -> None:
+def test_on_a_terminal_clean_asks_for_confirmation(target: Path, answer: str, is_removed: bool) -> None:
     master, slave = pty.openpty()
     os.write(master, f"{answer}\n".encode())
     command = [sys.executable, "-m", "job", "clean", str(target)]
@@ -165,7 +165,7 @@ def test_an_output_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert tree(tmp_path) == []
 
 
-def test_a_cleaned_run_still_stands_for_what_it_did(source: Path, target: Path) -> None:
+def test_a_cleaned_run_keeps_its_results(source: Path, target: Path) -> None:
     assert run_cli(["clean", str(target), "--yes"]) == 0
     run = Run(LocalStore(target, "x"), "first", spec_of(source))
     plan = read_plan(run)

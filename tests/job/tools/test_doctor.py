@@ -54,7 +54,7 @@ def test_a_healthy_setup_with_the_real_model(source: Path, tmp_path: Path, capsy
     assert list((tmp_path / "fresh").rglob("*")) == []
 
 
-def test_doctor_tells_what_a_file_system_lacks(
+def test_doctor_names_what_a_file_system_lacks(
     source: Path, tmp_path: Path, fake_session: FakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: object) -> None:
@@ -91,7 +91,7 @@ def test_an_output_that_refuses_is_a_wrong_configuration(
 
 
 @pytest.mark.parametrize("kept", [slice(1, None), slice(None, None, -1)], ids=["late", "out of order"])
-def test_a_listing_that_lags_or_is_out_of_order_is_named(
+def test_a_stale_or_unordered_listing_is_named(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: slice
 ) -> None:
     original = LocalStore.list
@@ -125,9 +125,7 @@ def test_a_create_that_overwrites_is_named(source: Path, tmp_path: Path, monkeyp
     assert "lets several threads create the same object" in str(error)
 
 
-def test_storage_that_fails_in_the_race_is_told_at_once(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_storage_error_in_the_race_is_reported(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = count()
     original = LocalStore.create
 
@@ -142,7 +140,7 @@ def test_storage_that_fails_in_the_race_is_told_at_once(
     assert list((tmp_path / "out").rglob("*/doctor-*")) == []
 
 
-def test_inputs_that_cannot_be_used_are_passed_over(source: Path, tmp_path: Path, fake_session: FakeSession) -> None:
+def test_unusable_inputs_are_skipped(source: Path, tmp_path: Path, fake_session: FakeSession) -> None:
     (source / "00000.json").write_text("{")
     (source / "00001.jpg").unlink()
     said, error = diagnosis(source, tmp_path / "out")
@@ -150,7 +148,7 @@ def test_inputs_that_cannot_be_used_are_passed_over(source: Path, tmp_path: Path
     assert "00002.json: 1 instances" in said[-1]
 
 
-def test_when_no_input_can_be_used_it_says_why(source: Path, tmp_path: Path, fake_session: FakeSession) -> None:
+def test_without_a_usable_input_the_reason_is_reported(source: Path, tmp_path: Path, fake_session: FakeSession) -> None:
     for path in source.glob("*.jpg"):
         path.write_bytes(b"no picture")
     _, error = diagnosis(source, tmp_path / "out")
@@ -164,9 +162,7 @@ def test_nothing_of_the_image_is_stored(source: Path, tmp_path: Path, fake_sessi
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
-def test_a_device_that_does_not_answer_has_its_own_code(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unavailable_device_exits_with_70(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(artifact: object, **options: object) -> FakeSession:
         raise DeviceError("no device")
 

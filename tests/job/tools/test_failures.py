@@ -1,4 +1,4 @@
-"""Which inputs count as failed: who is believed; and that an audit of many holds few of them in memory."""
+"""The inputs that count as failed: precedence of runs, and bounded memory of an audit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def failed_once(source: Path, target: Path, **changes: object) -> None:
-    """A run in which the picture 00001 cannot be read, mended afterwards."""
+    """A run in which image 00001 cannot be read; the image is repaired afterwards."""
     picture = (source / "00001.jpg").read_bytes()
     (source / "00001.jpg").write_bytes(b"broken")
     annotate(request_of(source, target, run_name="failing", options=ALL_MAY_FAIL, **changes), Tally())
@@ -42,7 +42,7 @@ def failed_once(source: Path, target: Path, **changes: object) -> None:
 
 
 def begun(source: Path, target: Path, name: str, *rows: ResultRow, **changes: object) -> Run:
-    """A run under way, with some rows in parts of several attempts."""
+    """An unfinished run with rows in parts of several processes."""
     store = LocalStore(target, "x")
     run = open_run(store, spec_of(source, **changes), name=name, is_date_given=False, process_id="x")
     make_plan(run, Selection(run, LocalStore(source, "x")), Sizing(shard_size=100))
@@ -63,7 +63,7 @@ def kind_of_00001(source: Path, target: Path) -> str:
     return next((finding.kind for finding in findings if finding.key == "00001.json"), "annotated")
 
 
-def test_a_failed_row_of_a_run_without_an_end_is_trusted(source: Path, tmp_path: Path) -> None:
+def test_a_failed_row_of_an_unfinished_run_counts(source: Path, tmp_path: Path) -> None:
     run = begun(source, tmp_path / "out", "r", FAILED_ROW)
     assert kind_of_00001(source, tmp_path / "out") == "failed"
     run.write_end(RunEnd(outcome="superseded", by="x", superseded_by="younger"))
@@ -71,21 +71,21 @@ def test_a_failed_row_of_a_run_without_an_end_is_trusted(source: Path, tmp_path:
 
 
 @pytest.mark.parametrize("rows", [(FAILED_ROW, STORED_ROW), (STORED_ROW, FAILED_ROW)], ids=["first", "last"])
-def test_what_was_stored_and_is_gone_is_missing_whoever_failed_on_it(
+def test_a_removed_output_is_missing_although_a_run_failed_on_it(
     source: Path, tmp_path: Path, rows: tuple[ResultRow, ...]
 ) -> None:
     begun(source, tmp_path / "out", "r", *rows)
     assert kind_of_00001(source, tmp_path / "out") == "missing"
 
 
-def test_a_younger_run_is_believed(source: Path, tmp_path: Path) -> None:
+def test_the_newer_run_takes_precedence(source: Path, tmp_path: Path) -> None:
     failed_once(source, tmp_path / "out")
     assert kind_of_00001(source, tmp_path / "out") == "failed"
     begun(source, tmp_path / "out", "younger", STORED_ROW)
     assert kind_of_00001(source, tmp_path / "out") == "missing"
 
 
-def test_a_younger_run_of_a_part_says_nothing_of_the_rest(source: Path, tmp_path: Path) -> None:
+def test_a_newer_run_of_a_part_does_not_change_the_rest(source: Path, tmp_path: Path) -> None:
     failed_once(source, tmp_path / "out")
     annotate(request_of(source, tmp_path / "out", include=("00000*",), override=True), Tally())
     assert kind_of_00001(source, tmp_path / "out") == "failed"
@@ -97,14 +97,14 @@ def test_failures_are_known_when_the_input_has_moved(source: Path, tmp_path: Pat
     assert kind_of_00001(tmp_path / "moved", tmp_path / "out") == "failed"
 
 
-def test_a_whole_output_is_annotated_whatever_rows_say(source: Path, tmp_path: Path) -> None:
+def test_a_complete_output_is_annotated_despite_failed_rows(source: Path, tmp_path: Path) -> None:
     annotate(request_of(source, tmp_path / "out"), Tally())
     begun(source, tmp_path / "out", "r", FAILED_ROW, override=True)
     assert kind_of_00001(source, tmp_path / "out") == "annotated"
 
 
 class ListedStore(LocalStore):
-    """A folder whose listing is made up; its runs are real."""
+    """A folder with a synthetic listing and real runs."""
 
     def __init__(self, folder: Path, suffixes: tuple[str, ...], count: int) -> None:
         super().__init__(folder, "listed")

@@ -1,4 +1,4 @@
-"""`progress`, `clean`, `doctor` and `plan`: what they show, and that they leave everything as it was."""
+"""The output of `progress`, `clean`, `doctor` and `plan`; they change nothing else."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_progress_of_a_run_under_way(tmp_path: Path) -> None:
     assert found.last_errors == ("no image",)
 
 
-def test_progress_costs_no_request_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_needs_no_request_per_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_inputs(tmp_path / "in", 30)
     run = begun_run(tmp_path / "in", tmp_path / "out", shard_size=1)
     for shard in range(20):
@@ -100,7 +100,7 @@ def test_progress_of_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         read_progress(begun.store, "other")
 
 
-def test_clean_removes_what_ended_runs_need_no_more(
+def test_clean_removes_what_ended_runs_no_longer_need(
     tmp_path: Path, fake_session: FakeSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
@@ -127,7 +127,7 @@ def test_clean_removes_what_ended_runs_need_no_more(
     assert "Nothing to remove" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_doctor_tries_everything_and_leaves_nothing(
+def test_doctor_checks_everything_and_leaves_nothing(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--input_top_dir", str(scenes), "--out_top_dir", str(tmp_path / "out"), "--device", "cpu"]
@@ -155,7 +155,7 @@ def test_doctor_finds_a_store_whose_create_is_not_exclusive(
     assert "lets several threads create the same object" in said.err
 
 
-def test_plan_is_made_once_and_annotate_does_it(
+def test_plan_is_written_once_and_annotate_processes_it(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "out"

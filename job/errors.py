@@ -125,7 +125,7 @@ class RunOverError(AnnotateError):
 
 
 class InputError(AnnotateError):
-    """One input cannot be used; it becomes a failed row and the run goes on."""
+    """One input cannot be used; it becomes a failed row and the run continues."""
 
 
 class UnreadableInputError(InputError):

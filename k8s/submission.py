@@ -84,7 +84,7 @@ class Work:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether another pass would have nothing to do."""
+        """Whether another pass would process no input."""
         return self.follows_end and not self.is_planned and self.images == 0
 
 

@@ -30,7 +30,7 @@ LARGEST_SINGLE_FILE = 512 * 1024 * 1024
 def write_onnx(graph: Graph, folder: Path, precision: Precision) -> str:
     """Export a graph.
 
-    Weights of large graphs go to a second file beside it, with `.data` appended.
+    Weights of large graphs are written to a second file with `.data` appended to its name.
 
     Returns:
         Name of the graph's file.

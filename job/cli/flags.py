@@ -130,7 +130,7 @@ model_flags = _group(
 )
 
 selection_flags = _group(
-    click.option("--override_previous_annotations", is_flag=True, help="Annotate again inputs that are annotated."),
+    click.option("--override_previous_annotations", is_flag=True, help="Annotate inputs again that have annotations."),
     click.option("--override_reviewed", is_flag=True, help="Also replace annotations that a person reviewed."),
     click.option(
         "--include", multiple=True, help="Only JSON keys that match this glob (`*` matches `/` too); repeatable."
@@ -144,7 +144,7 @@ selection_flags = _group(
     click.option(
         "--input_list_column", help="The list is a CSV file (S3 inventory): name or number of its key column."
     ),
-    click.option("--limit", type=click.IntRange(1), help="Only the first N inputs to do."),
+    click.option("--limit", type=click.IntRange(1), help="Only the first N inputs that are not done."),
     click.option("--annotation_date", help="Date in the annotations, YYYY-MM-DD. Default: today in UTC."),
     click.option(
         "--image_mode",
@@ -240,7 +240,7 @@ runtime_flags = _group(
         default="cached",
         show_default=True,
         help="Compare the model's answers with its stored reference before the first image. "
-        "cached: on a CPU once a kind of machine.",
+        "cached: on a CPU, once per kind of machine.",
     ),
     click.option(
         "--memory_budget", type=ByteSize(), help="Memory for images in flight, as in 4G. Default: 60 % of free memory."

@@ -30,7 +30,7 @@ PROBE_MODEL = base64.b64decode(
 )
 """`MatMulInteger`: x uint8 (16, 4) times 127 in int8 (4, 16), the largest sum of two products that int8 weights give.
 
-The test beside it builds the same bytes with the onnx package, which a worker does not have.
+Its test builds the same bytes with the onnx package, which a worker does not have.
 """
 
 

@@ -72,7 +72,7 @@ class InputList:
     (docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory.html).
 
     Attributes:
-        path: File or URL, as it was given.
+        path: File or URL, as given.
         address: Of its folder.
         key: Its name in the folder; `.gz` is decompressed.
         column: Of a CSV: its name in the first line, or its number from 0; None for one key a line.

@@ -76,10 +76,10 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reviewed: int = 0
 
     def check_not_superseded(self, run_name: str) -> None:
-        """Refuse to go on with a run that another one has superseded.
+        """Refuse to continue a run that another one has superseded.
 
         Args:
-            run_name: Name of the run that ended so.
+            run_name: Name of the run.
 
         Raises:
             RunConflictError: It was superseded.

@@ -9,7 +9,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 DEMO := build/demo
 # Test processes at once. --dist loadfile keeps the tests of a file, which share fixtures, in one process.
 WORKERS ?= 2
-PYTEST = -m pytest -n $(WORKERS) --dist loadfile
+PYTEST = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 FAST_TESTS := tests/job tests/k8s tests/chart tests/protocol tests/test_docs.py tests/test_public_surface.py
 
 .DEFAULT_GOAL := help

@@ -25,6 +25,18 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 
+LONGEST_FIRST = ("tests/s3/test_storms.py", "tests/export/parity/", "tests/s3/", "tests/export/", "tests/e2e/")
+"""Files and folders that take minutes: of several test processes none should begin with them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        places = [number for number, prefix in enumerate(LONGEST_FIRST) if item.nodeid.startswith(prefix)]
+        return min(places, default=len(LONGEST_FIRST))
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(autouse=True)
 def _root_logger_as_it_was() -> Iterator[None]:
     """A command line that runs in this process sets the root logger's level; the next test must not depend on it."""

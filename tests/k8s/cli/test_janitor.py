@@ -70,7 +70,7 @@ def test_the_janitor_retries_storage_outages(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [CredentialsRefusedError("InvalidAccessKeyId"), RunConflictError("is not of this version")]
+    "error", [CredentialsRefusedError("InvalidAccessKeyId"), RunConflictError("was written by an incompatible version")]
 )
 def test_permanent_errors_end_the_janitor(tmp_path: Path, error: AnnotateError) -> None:
     with pytest.raises(type(error), match=str(error)):

@@ -17,6 +17,8 @@ from job.system.clock import SYSTEM_CLOCK, Clock
 
 logger = logging.getLogger(__name__)
 
+_jitter = random.Random()  # not the shared generator: a caller may have seeded it, and expects its own numbers
+
 RETRY_TIMEOUT_S = 300.0
 CREDENTIALS_TIMEOUT_S = 60.0
 """Longest retry while a store has refused every request so far: then the credentials are wrong."""
@@ -112,4 +114,4 @@ class Retry:
         is_warning = tries == _WARN_AFTER_TRIES or (isinstance(exc, RefusedError | RejectedError) and tries == 1)
         logger.log(logging.WARNING if is_warning else logging.DEBUG, "%s: %s. Retrying", what, exc)
         longest_s = min(MAX_BACKOFF_S, MIN_BACKOFF_S * 2**tries)
-        self.clock.sleep(random.uniform(MIN_BACKOFF_S / 2, longest_s))
+        self.clock.sleep(_jitter.uniform(MIN_BACKOFF_S / 2, longest_s))

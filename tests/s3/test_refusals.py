@@ -20,6 +20,7 @@ from job.storage.s3 import S3Driver
 from tests.fakes import write_inputs
 from tests.s3.fixtures import Bucket
 from tests.s3.proxy import Behaviour, FaultProxy, Refusal, fault_proxy
+from tests.s3.servers import S3Server
 
 NOT_IMPLEMENTED = Refusal(501, "NotImplemented", "A header you provided implies functionality that is not implemented")
 NOT_ALLOWED = Refusal(405, "MethodNotAllowed")
@@ -269,8 +270,10 @@ def count_connections(listener: socket.socket) -> int:
 
 
 @pytest.mark.usefixtures("no_credentials")
-def test_a_public_bucket_needs_no_credentials(fast_bucket: Bucket) -> None:
-    assert open_store(fast_bucket.url("in"), "me", {"anon": True}).exists()
+def test_a_public_bucket_needs_no_credentials(moto: S3Server, new_bucket: Callable[[S3Server], Bucket]) -> None:
+    bucket = new_bucket(moto)
+    options = {"anon": True, "client_kwargs": {"endpoint_url": moto.endpoint_url}}
+    assert open_store(bucket.url("in"), "me", options).exists()
 
 
 @pytest.mark.usefixtures("no_credentials")

@@ -28,7 +28,7 @@ PAGE_S = 0.02
 
 
 class SyntheticDriver:
-    """Pages of keys that nobody has stored, as S3 gives them: 1,000 a page, each after some milliseconds."""
+    """Pages of synthetic keys, as S3 lists them: 1,000 a page, each after some milliseconds."""
 
     def __init__(self, count: int, suffixes: tuple[str, ...]) -> None:
         self._count = count

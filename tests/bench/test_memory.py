@@ -65,7 +65,7 @@ def memory_cgroup() -> Iterator[Path]:
     try:
         folder.mkdir()
     except OSError:
-        pytest.skip("this machine lets nobody make a memory cgroup")
+        pytest.skip("this machine does not allow a new memory cgroup")
     name = "memory.limit_in_bytes" if root == CGROUP_V1 else "memory.max"
     (folder / name).write_text(str(LIMIT_BYTES), encoding="ascii")
     yield folder

@@ -97,7 +97,7 @@ def test_power_cut_of_a_node(kit: Cluster, release: Release, quiet: dict[str, by
     with restored(kit, node):
         kit.run_kit("kill-node", node)
         release.wait_for(lambda: all_deleted(release, lost), 90, "the node's pods given up")
-        assert len(release.pods()) == len(lost), "no replacement while nobody says that the node is gone"
+        assert len(release.pods()) == len(lost), "no replacement until the node is declared out of service"
         release.wait_for(lambda: is_warned(release, f"node {node} is not responding"), 90, "status names the node")
         kit.taint(node, OUT_OF_SERVICE)
         release.wait_for(lambda: all(is_gone(release, pod) for pod in lost), 60, "the node's pods gone")

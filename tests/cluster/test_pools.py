@@ -35,7 +35,7 @@ def test_the_cpu_pool_completes_the_run_without_a_gpu_node(
 
 
 def check_upgrades_after_the_janitor(release: Release) -> None:
-    """Its patch is in nobody's way, and another pass starts suspended by nobody."""
+    """The janitor's patch conflicts with no later upgrade, and the next pass does not start suspended."""
     before = {pool: job.metadata.uid for pool, job in release.jobs().items()}
     release.upgrade()
     assert {pool: job.metadata.uid for pool, job in release.jobs().items()} == before

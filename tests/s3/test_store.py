@@ -81,7 +81,7 @@ def test_a_missing_bucket_is_a_usage_error(bucket: Bucket) -> None:
             {"client_kwargs": {"endpoint_url": "nowhere"}},
             r"cannot be opened with these storage options: Invalid endpoint",
         ),
-        ({"profile": "nobody"}, r"profile \(nobody\) could not be found"),
+        ({"profile": "unknown"}, r"profile \(unknown\) could not be found"),
     ],
 )
 def test_invalid_options_are_a_usage_error(options: dict[str, Any], message: str) -> None:

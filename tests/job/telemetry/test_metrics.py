@@ -47,7 +47,7 @@ def port() -> int:
 
 
 def get(port: int, page: str) -> tuple[int, str]:
-    """Status and text, or (0, "") while nobody answers."""
+    """Status and text, or (0, "") while no server answers."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{page}", timeout=5) as answer:
             return answer.status, answer.read().decode()

@@ -142,8 +142,8 @@ def test_damage_is_found_listed_and_repaired(
 
 
 def test_orphans_are_named_and_never_listed(data: tuple[Path, Path], tmp_path: Path) -> None:
-    (data[1] / "nobody.npz").write_bytes(b"x")
-    assert [(f.kind, f.key) for f in found(data, deep=False)] == [("orphaned", "nobody.npz")]
+    (data[1] / "orphan.npz").write_bytes(b"x")
+    assert [(f.kind, f.key) for f in found(data, deep=False)] == [("orphaned", "orphan.npz")]
     keys = tmp_path / "keys"
     assert run_cli(["audit", str(data[1]), "--list", str(keys)]) == 1
     assert keys.read_text() == ""

@@ -277,7 +277,7 @@ def test_an_override_of_the_list_repairs_all_findings_and_nothing_else(
     (target / "00005.jpg").write_bytes(b"another")
     for suffix in (".npz", ".json", ".jpg"):
         (target / f"00007{suffix}").unlink()
-    (target / "nobody.npz").write_bytes(b"x")
+    (target / "orphan.npz").write_bytes(b"x")
     wrong = {
         "00000": "torn",
         "00001": "empty",
@@ -288,7 +288,7 @@ def test_an_override_of_the_list_repairs_all_findings_and_nothing_else(
     }
     assert found(source, target) == [
         *((kind, f"{key}.json") for key, kind in wrong.items()),
-        ("orphaned", "nobody.npz"),
+        ("orphaned", "orphan.npz"),
     ]
     keys = tmp_path / "keys"
     assert run_cli(["audit", str(target), "--deep", "--list", str(keys), "--log_level", "ERROR"]) == 1
@@ -297,7 +297,7 @@ def test_an_override_of_the_list_repairs_all_findings_and_nothing_else(
     flags = ["--input_top_dir", str(source), "--out_top_dir", str(target), "--device", "cpu", "--log_level", "ERROR"]
     assert run_cli(["annotate", *flags, *redo]) == 0
     assert session.images == images + len(wrong)
-    (target / "nobody.npz").unlink()
+    (target / "orphan.npz").unlink()
     assert results(target) == before
     assert found(source, target) == []
 

@@ -48,7 +48,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no name": (["suspend", "Night!"], "'Night!' is not a valid release name: give at most 53 lower-case letters"),
     "too long a name": (["cancel", "n" * 54, "--yes"], "is not a valid release name"),
     "a dot at the end": (["scale", "night.", "--parallelism=1"], "is not a valid release name"),
-    "nobody to ask": (
+    "no terminal to ask": (
         ["cancel", "night"],
         "nothing was removed, because there is no terminal for the confirmation: give --yes",
     ),

@@ -280,7 +280,7 @@ def test_given_values_take_precedence_over_installed_ones(locations: dict[str, s
         end(locations, "night-1a2b3c4d")
         end(locations, shown.run)
         assert _prepare(helm, chart, NOTHING_GIVEN)[0].run.startswith("night-3-")
-    assert not Path(chart.arguments[0].removeprefix("--values=")).exists(), "values may hold what is nobody's business"
+    assert not Path(chart.arguments[0].removeprefix("--values=")).exists(), "values may hold secrets"
 
 
 def test_a_running_run_keeps_its_indexes(locations: dict[str, str]) -> None:

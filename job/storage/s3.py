@@ -139,7 +139,7 @@ class S3Driver:
         try:
             self._run(self._fs._put_file(str(path), f"{self._bucket}/{self._prefix}{key}"), key)
         except ObjectRefusedError as exc:
-            raise RefusedError(str(exc)) from exc
+            raise self._refused(exc, key) from exc
 
     def create(self, key: str, data: bytes) -> bool:
         """See `Driver.create`; `If-None-Match: *` (RFC 9110, 13.1.2)."""
@@ -203,7 +203,7 @@ class S3Driver:
         try:
             self._call(method, key, Key=self._prefix + key, **arguments)
         except ObjectRefusedError as exc:
-            raise RefusedError(str(exc)) from exc
+            raise self._refused(exc, key) from exc
 
     def _call(self, method: str, key: str | None = None, **arguments: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._run(self._fs._call_s3(method, Bucket=self._bucket, **arguments), key)
@@ -227,6 +227,10 @@ class S3Driver:
             raise RefusedError(str(exc)) from exc
         except (OSError, BotoCoreError, ClientError, HttpClientError) as exc:
             raise to_error(exc, self._named(key), is_of_bucket=key is None) from exc
+
+    def _refused(self, exc: ObjectRefusedError, key: str) -> RefusedError:
+        """A refused write; `Retry` names the object, so the message does not."""
+        return RefusedError(str(exc).removeprefix(f"{self._named(key)}: "))
 
     def _named(self, key: str | None) -> str:
         return self.url if key is None else f"{self.url}/{key}"

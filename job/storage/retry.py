@@ -21,7 +21,7 @@ _jitter = random.Random()  # not the shared generator: a caller may have seeded 
 
 RETRY_TIMEOUT_S = 300.0
 CREDENTIALS_TIMEOUT_S = 60.0
-"""Longest retry while a store has refused every request so far: then the credentials are wrong."""
+"""Longest retry while a store has refused every request, or every write, so far: then the credentials are wrong."""
 MAX_REJECTED_TRIES = 4
 """Tries of a request that the store rejects as invalid."""
 MIN_BACKOFF_S, MAX_BACKOFF_S = 0.1, 20.0
@@ -69,7 +69,7 @@ class Retry:
 
         Raises:
             ConfigurationError: The store rejected the first write of this process as invalid.
-            CredentialsRefusedError: The store has refused every request of this process.
+            CredentialsRefusedError: The store has refused every request, or every write, of this process.
             StorageError: No success within `timeout_s`, or the store rejected the request as invalid.
         """
         start_s, tries = self.clock.monotonic_s(), 0
@@ -80,7 +80,9 @@ class Retry:
                 result = request()
             except TransientError as exc:
                 tries += 1
-                self._raise_if_final(f"{what}: {exc}", exc, tries, self.clock.monotonic_s() - start_s)
+                has_succeeded = self.has_written if is_write else self.has_been_served
+                spent_s = self.clock.monotonic_s() - start_s
+                self._raise_if_final(f"{what}: {exc}", exc, tries, spent_s, has_succeeded=has_succeeded)
                 if isinstance(exc, RejectedError) and tries >= MAX_REJECTED_TRIES:
                     raise self._rejection(f"{what}: {exc}", is_write=is_write) from exc
                 self._pause(what, exc, tries)
@@ -92,9 +94,11 @@ class Retry:
                 self.has_written |= is_write and result is not False  # a driver returns False when it wrote nothing
                 return result
 
-    def _raise_if_final(self, message: str, exc: TransientError, tries: int, spent_s: float) -> None:
+    def _raise_if_final(
+        self, message: str, exc: TransientError, tries: int, spent_s: float, *, has_succeeded: bool
+    ) -> None:
         timeout_s = min(CREDENTIALS_TIMEOUT_S, self.timeout_s)
-        if isinstance(exc, RefusedError) and not self.has_been_served and spent_s > timeout_s:
+        if isinstance(exc, RefusedError) and not has_succeeded and spent_s > timeout_s:
             raise CredentialsRefusedError(
                 f"{message}. Refused for {spent_s:.0f} s: check the credentials and their permissions"
             ) from exc

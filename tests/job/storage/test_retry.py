@@ -103,3 +103,18 @@ def test_a_rejected_write_is_a_configuration_error_until_a_write_succeeds() -> N
     retry.call("s3://b/k", lambda: None, is_write=True)
     with pytest.raises(StorageError, match="InvalidArgument"):
         retry.call("s3://b/k", failing(MAX_REJECTED_TRIES, REJECTED), is_write=True)
+
+
+def test_refused_writes_are_wrong_credentials_where_reads_are_served() -> None:
+    retry = Retry(clock=JumpingClock())
+
+    def refused() -> None:
+        raise RefusedError("AccessDenied")
+
+    retry.call("list", lambda: True)
+    with pytest.raises(CredentialsRefusedError, match=r"AccessDenied.*permissions"):
+        retry.call("put", refused, is_write=True)
+    retry.call("put", lambda: True, is_write=True)
+    with pytest.raises(StorageError) as caught:
+        retry.call("put", refused, is_write=True)
+    assert not isinstance(caught.value, CredentialsRefusedError)

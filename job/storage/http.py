@@ -73,7 +73,7 @@ class HttpDriver(FsspecDriver):
         try:
             yield
         except ClientResponseError as exc:
-            raise _error_of(exc.status, f"{self.url}/{key}: {exc.status} {exc.message}") from exc
+            raise _error_of(exc.status, f"{exc.status} {exc.message}", f"{self.url}/{key}") from exc
         except ClientError as exc:
             raise TransientError(f"{type(exc).__name__}: {exc}") from exc
 
@@ -82,11 +82,12 @@ class _BeyondEndError(Exception):
     """A range begins behind the end of its file."""
 
 
-def _error_of(status: int, message: str) -> Exception:
+def _error_of(status: int, message: str, url: str) -> Exception:
+    """The error of an answer; the retry layer names the URL of those that it retries."""
     if status == _BEYOND_END:
         return _BeyondEndError(message)
     if status == _UNAUTHORIZED:
         return RefusedError(message)
     if (status >= 500 and status != _NOT_IMPLEMENTED) or status in _RETRIED:
         return TransientError(message)
-    return ObjectRefusedError(message)
+    return ObjectRefusedError(f"{url}: {message}")

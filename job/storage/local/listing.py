@@ -101,8 +101,12 @@ class LocalListing:
         try:
             with mapped_errors(folder):
                 entries = retry_reads(scan, folder, self._root, self._clock)
-        except (ObjectMissingError, UnstorableObjectError):  # gone, or a file
+        except ObjectMissingError:
             return []
+        except UnstorableObjectError as exc:
+            if isinstance(exc.__cause__, NotADirectoryError):
+                return []
+            raise ConfigurationError(f"{exc}: this folder cannot be listed. Give it a shorter path or name") from exc
         return sorted(entries, key=lambda pair: os.fsencode(pair[0].name + ("/" if pair[1] else "")))
 
     def _is_system_folder(self, entry: os.DirEntry[str]) -> bool:

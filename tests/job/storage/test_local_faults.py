@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -342,3 +343,18 @@ def test_the_probe_tells_what_is_missing(store: LocalStore, monkeypatch: pytest.
     traits = probe_file_system(store)
     assert traits is not None
     assert traits.exclusive_create is None
+
+
+def test_a_folder_whose_path_is_too_long_is_not_skipped_silently(tmp_path: Path) -> None:
+    """Its parent lists it, and its path exceeds PATH_MAX: its inputs would be lost."""
+    before = os.getcwd()
+    try:
+        os.chdir(tmp_path)
+        for _ in range(20):
+            os.mkdir("d" * 250)
+            os.chdir("d" * 250)
+    finally:
+        os.chdir(before)
+    with pytest.raises(ConfigurationError, match=r"too long: this folder cannot be listed\. Give it a shorter"):
+        list(LocalStore(tmp_path, "me").list())
+    subprocess.run(["rm", "-rf", *map(str, tmp_path.iterdir())], check=True)

@@ -7,6 +7,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from job.worker.shards import marked_shards, read_marker
 from tests.chart.rendering import Values, merged
 from tests.cluster.access import Cluster, has_condition
@@ -38,6 +40,7 @@ CRASHING: Values = {
 }
 
 
+@pytest.mark.slow
 def test_an_image_that_kills_pods_ends_as_a_failed_row(cluster: Cluster, release: Release, scenes: Path) -> None:
     location = dataclasses.replace(release.location, source=f"{release.namespace}-in")
     release = dataclasses.replace(release, location=location)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from job.run.journal import read_history
 from job.worker.shards import marked_shards
 from tests.chart.rendering import Values, merged
@@ -89,6 +91,7 @@ def test_pods_evicted_deleted_and_out_of_memory(cluster: Cluster, release: Relea
     assert all(not job.status.failed_indexes for job in release.jobs().values())
 
 
+@pytest.mark.slow
 def test_power_cut_of_a_node(kit: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
     release.install(merged(base_values(kit, release.location), slow("500m"), only("cpu"), {"pools": {"cpu": TWO}}))
     release.wait_for_images(20)

@@ -174,7 +174,7 @@ def test_an_image_that_kills_its_worker_ends_as_a_failed_row(
 ) -> None:
     picture = next(data for key, data in quiet.items() if key.endswith(".jpg"))
     upload(filled, {"day1/deadly.jpg": picture + POISON, "day1/deadly.json": b"{}"})
-    flags = (*FLAGS, "--image_timeout_s", "3")
+    flags = (*FLAGS, "--image_timeout_s", "8")
     made = pods(tmp_path, filled, proxy.server, "poison", {"gpu": 1, "cpu": 1}, *flags, module="tests.e2e.poisoned")
     run_to_end(made, timeout_s=240)
     codes = [pod.codes for pod in made]

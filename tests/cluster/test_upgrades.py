@@ -60,6 +60,7 @@ def test_changes_that_keep_the_run(cluster: Cluster, release: Release, quiet: di
     check_complete(release.location, run, quiet)
 
 
+@pytest.mark.slow
 def test_a_change_of_outputs_is_a_new_run_and_rollback_is_refused(
     cluster: Cluster, release: Release, stricter: dict[str, bytes]
 ) -> None:

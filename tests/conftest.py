@@ -14,7 +14,9 @@ from hypothesis import settings
 from export.demo_model.scenes.scenes import write_scenes
 from tests.processes import DATE, annotate
 
-pytest.register_assert_rewrite("tests.s3.data", "tests.cluster.locations", "tests.cluster.release")
+pytest.register_assert_rewrite(
+    "tests.job.storage.racing", "tests.s3.data", "tests.cluster.locations", "tests.cluster.release"
+)
 
 # What a shell runs in the background ignores Ctrl-C, and so would the processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import subprocess
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from job.storage.local import exclusive
 from job.storage.local.probe import FileSystemTraits, names_meet, probe_file_system
 from job.storage.local.store import LocalStore
 from tests.fakes import JumpingClock
+from tests.job.storage.racing import race_to_create
 
 NO_LINKS = [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP]
 
@@ -51,21 +51,7 @@ def store(tmp_path: Path) -> LocalStore:
 def test_create_is_exclusive_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     monkeypatch.setattr(os, "link", failing(code))
     stores = [LocalStore(tmp_path, f"attempt-{number}") for number in range(4)]
-    for key in (f"folder/{number}" for number in range(20)):
-        barrier, won = threading.Barrier(len(stores)), list[int]()
-
-        def race(number: int, key: str = key, barrier: threading.Barrier = barrier, won: list[int] = won) -> None:
-            barrier.wait()
-            if stores[number].create(key, str(number).encode()):
-                won.append(number)
-
-        threads = [threading.Thread(target=race, args=(number,)) for number in range(len(stores))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(won) == 1
-        assert stores[0].read(key) == str(won[0]).encode()
+    race_to_create(stores, keys=20)
     assert not [path for path in (tmp_path / "_sam3" / "tmp").rglob("*") if path.is_file()]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from job.storage.open import open_store
 from job.storage.retry import Retry
 from job.storage.store import read_if_there
 from tests.fakes import JumpingClock
+from tests.job.storage.racing import race_to_create
 
 parts = st.text(st.sampled_from("ab-.0é"), min_size=1, max_size=3).filter(lambda name: set(name) != {"."})
 names = st.lists(parts, min_size=1, max_size=3).map("/".join)
@@ -69,21 +69,7 @@ def test_a_folder_that_does_not_exist_is_empty(store: LocalStore) -> None:
 
 def test_one_of_many_concurrent_creates_wins(tmp_path: Path) -> None:
     stores = [LocalStore(tmp_path, f"attempt-{number}") for number in range(8)]
-    for key in (f"folder/{number}" for number in range(50)):
-        barrier, won = threading.Barrier(len(stores)), list[int]()
-
-        def race(number: int, key: str = key, barrier: threading.Barrier = barrier, won: list[int] = won) -> None:
-            barrier.wait()
-            if stores[number].create(key, str(number).encode()):
-                won.append(number)
-
-        threads = [threading.Thread(target=race, args=(number,)) for number in range(len(stores))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert stores[0].read(key) == str(won[0]).encode()
-        assert len(won) == 1
+    race_to_create(stores, keys=50)
 
 
 def test_creating_the_same_bytes_again_succeeds(store: LocalStore) -> None:

@@ -45,7 +45,7 @@ class Expected:
     listed: list[tuple[str, float, int, int]]
     dropped_empty: int
     dropped_overlap: int
-    dropped_beyond_255: int
+    beyond_255: int
     hidden: int
 
 
@@ -86,7 +86,7 @@ def expected_annotation(
         listed=[(one.class_name, one.score, one.query, value) for one, value in zip(kept, values, strict=True)],
         dropped_empty=len(found) - len(seen),
         dropped_overlap=len(ordered) - len(apart),
-        dropped_beyond_255=len(apart) - len(kept),
+        beyond_255=len(apart) - len(kept),
         hidden=len(set(values) - set(painted.flatten().tolist())),
     )
 

@@ -170,11 +170,11 @@ class Annotator:
         merged = gva.merge(loaded.document, entry, loaded.prior)
         for warning in merged.warnings:
             logger.warning("%s: %s", loaded.planned.json, warning)
-        if annotation.dropped_beyond_255:
+        if annotation.beyond_255:
             logger.warning(
                 "%s: more than 255 instances: the %d with the lowest scores are left out",
                 loaded.planned.json,
-                annotation.dropped_beyond_255,
+                len(annotation.beyond_255),
             )
         overlay = self._draw_overlay(loaded, annotation)
         row = _row(loaded.planned.json, annotation)
@@ -267,7 +267,7 @@ def _row(json: str, annotation: Annotation) -> ResultRow:
     dropped = {
         "empty": annotation.dropped_empty,
         "overlap": annotation.dropped_overlap,
-        "beyond_255": annotation.dropped_beyond_255,
+        "beyond_255": len(annotation.beyond_255),
     }
     return ResultRow(
         json=json,

@@ -14,6 +14,7 @@ from job.postprocess.masks import logits_to_mask, reorient
 from job.postprocess.orientation import swap_if_sideways
 from job.postprocess.overlaps import filter_overlaps
 from job.postprocess.painting import keep_highest, paint
+from job.postprocess.parents import find_parents
 from job.postprocess.passengers import split_passengers
 
 if TYPE_CHECKING:
@@ -28,19 +29,26 @@ class Annotation:
         mask: uint8 (H, W), painted, in the raster as stored.
         instances: By class (prompt order, then passenger), inside a class by query.
         values: Value of each instance in the mask.
+        visible_areas: Number of pixels of each instance in the mask.
+        parents: Value of the car that holds it, of each license plate and passenger; None for others.
+        beyond_255: Instances that have no value, because 255 others have higher scores.
         dropped_empty: Number of instances without a pixel.
         dropped_overlap: Number of instances that overlap an earlier one.
-        dropped_beyond_255: Number of instances above 255.
-        hidden: Number of instances that smaller ones cover completely.
     """
 
     mask: NDArray[np.uint8]
     instances: tuple[Instance, ...]
     values: tuple[int, ...]
+    visible_areas: tuple[int, ...]
+    parents: tuple[int | None, ...]
+    beyond_255: tuple[Instance, ...]
     dropped_empty: int
     dropped_overlap: int
-    dropped_beyond_255: int
-    hidden: int
+
+    @property
+    def hidden(self) -> int:
+        """Number of instances that smaller ones cover completely."""
+        return self.visible_areas.count(0)
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -67,15 +75,17 @@ def annotate_grounding(
     classified = split_passengers(found) if len(considered_classes(prompts)) > len(prompts) else tuple(found)
     separate = filter_overlaps(classified)
     kept = keep_highest(separate)
+    has_value = {id(instance) for instance in kept}
     painting = paint(kept, swap_if_sideways(upright_size_hw, orientation))
     return Annotation(
         mask=painting.mask,
         instances=kept,
         values=painting.values,
+        visible_areas=painting.visible_areas,
+        parents=find_parents(kept, kept, painting.values),
+        beyond_255=tuple(instance for instance in separate if id(instance) not in has_value),
         dropped_empty=len(grounding.selected) - len(found),
         dropped_overlap=len(classified) - len(separate),
-        dropped_beyond_255=len(separate) - len(kept),
-        hidden=painting.hidden,
     )
 
 
@@ -88,5 +98,6 @@ def _instances(
         mask = logits_to_mask(logits, upright_size_hw)
         if mask is not None:
             score = float(grounding.scores[prompt, query])
-            found.append(Instance(class_name_of(prompts[prompt]), score, query, reorient(mask, orientation)))
+            name = class_name_of(prompts[prompt])
+            found.append(Instance(name, score, query, reorient(mask, orientation), prompts[prompt]))
     return found

@@ -10,6 +10,7 @@ from job.postprocess.masks import CroppedMask
 CAR = "car"
 PERSON = "person"
 PASSENGER = "passenger"
+LICENSE_PLATE = "license_plate"
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,14 @@ class Instance:
         score: 0 to 1.
         query: Query of the model that found it; it orders the instances of a class.
         mask: Its pixels.
+        prompt: Prompt that found it.
     """
 
     class_name: str
     score: float
     query: int
     mask: CroppedMask
+    prompt: str = ""
 
 
 def class_name_of(prompt: str) -> str:

@@ -29,10 +29,11 @@ def annotation(*instances: tuple[str, float, int]) -> Annotation:
         mask=np.zeros((2, 2), np.uint8),
         instances=tuple(Instance(name, score, i, mask) for i, (name, score, _) in enumerate(instances)),
         values=tuple(value for _, _, value in instances),
+        visible_areas=(1,) * len(instances),
+        parents=(None,) * len(instances),
+        beyond_255=(),
         dropped_empty=0,
         dropped_overlap=0,
-        dropped_beyond_255=0,
-        hidden=0,
     )
 
 

@@ -233,8 +233,9 @@ def annotation_of(mask: Any) -> Annotation:
         mask=painting.mask,
         instances=(instance,),
         values=painting.values,
+        visible_areas=painting.visible_areas,
+        parents=(None,),
+        beyond_255=(),
         dropped_empty=0,
         dropped_overlap=0,
-        dropped_beyond_255=0,
-        hidden=0,
     )

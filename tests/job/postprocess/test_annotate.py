@@ -65,7 +65,8 @@ def assert_equal(annotation: Annotation, expected: reference.Expected) -> None:
     assert listed(annotation) == expected.listed
     assert annotation.mask.dtype == np.uint8
     assert np.array_equal(annotation.mask, expected.mask)
-    for name in ("dropped_empty", "dropped_overlap", "dropped_beyond_255", "hidden"):
+    assert len(annotation.beyond_255) == expected.beyond_255
+    for name in ("dropped_empty", "dropped_overlap", "hidden"):
         assert getattr(annotation, name) == getattr(expected, name), name
 
 
@@ -98,7 +99,8 @@ def dots(count: int, side: int = 20) -> Grounding:
 def test_highest_scores_are_kept_when_more_than_255_instances_are_found() -> None:
     annotation = annotate_grounding(dots(280), PROMPTS, (20, 20), 6)
     assert_equal(annotation, reference.expected_annotation(dots(280), PROMPTS, (20, 20), 6))
-    assert annotation.dropped_beyond_255 == 25
+    assert len(annotation.beyond_255) == 25
+    assert len({one.query for one in (*annotation.instances, *annotation.beyond_255)}) == 280
     assert annotation.values == tuple(range(1, 256))
 
 
@@ -129,6 +131,9 @@ def test_scene_with_cars_persons_and_overlaps() -> None:
         ("passenger", 0.7, 0, 189),
     ]
     assert (annotation.dropped_empty, annotation.dropped_overlap, annotation.hidden) == (1, 1, 0)
+    assert [one.prompt for one in annotation.instances] == ["car", "license plate", "person", "person"]
+    assert annotation.parents == (None, 63, None, 63)
+    assert annotation.visible_areas == (900 - 12 - 35, 12, 100, 35)
     assert Counter(annotation.mask.flatten().tolist()) == {0: 600, 63: 900 - 12 - 35, 252: 12, 126: 100, 189: 35}
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from job.postprocess.painting import count_hidden, keep_highest, paint
+from job.postprocess.painting import keep_highest, paint, visible_areas
 from tests.job.postprocess.instances import instance, pixels, rectangles
 
 SIZE = (40, 60)
@@ -20,7 +20,7 @@ def test_mask_is_background_when_nothing_is_found() -> None:
     assert painting.mask.shape == SIZE
     assert painting.mask.dtype == np.uint8
     assert not painting.mask.any()
-    assert (painting.values, painting.hidden) == ((), 0)
+    assert (painting.values, painting.visible_areas) == ((), ())
 
 
 def test_one_instance_is_255() -> None:
@@ -44,7 +44,7 @@ def test_values_are_even_steps_and_of_equal_areas_the_earlier_is_lower(count: in
     painting = paint(pixels(count), (200, 300))
     assert painting.values == tuple(step * rank for rank in range(1, count + 1))
     assert np.count_nonzero(painting.mask) == count
-    assert painting.hidden == 0
+    assert painting.visible_areas == (1,) * count
 
 
 def test_more_than_255_instances_are_refused() -> None:
@@ -65,16 +65,16 @@ def test_completely_covered_instances_are_counted() -> None:
     boxes = [(0, 0, 10, 10), (0, 0, 10, 5), (0, 5, 10, 9), (0, 9, 10, 10), (20, 20, 21, 21)]
     found = [instance("car", rectangles(box, size_hw=SIZE)) for box in boxes]
     painting = paint(found, SIZE)
-    assert painting.hidden == 1
+    assert painting.visible_areas == (0, 50, 40, 10, 1)
     assert len(painting.values) == 5
     assert painting.values[0] not in painting.mask
 
 
-@pytest.mark.parametrize(("values", "hidden"), [((), 0), ((7, 9), 0), ((7, 8, 9), 1), ((8, 10), 2)])
-def test_hidden_is_a_value_that_occurs_in_no_row(values: tuple[int, ...], hidden: int) -> None:
+@pytest.mark.parametrize(("values", "areas"), [((), ()), ((7, 9), (1, 2)), ((7, 8, 9), (1, 0, 2)), ((255, 10), (0, 0))])
+def test_visible_areas_count_the_pixels_of_all_rows(values: tuple[int, ...], areas: tuple[int, ...]) -> None:
     mask = np.zeros((1000, 3), np.uint8)
-    mask[0, 0], mask[999, 2] = 7, 9
-    assert count_hidden(mask, values) == hidden
+    mask[0, 0], mask[63, 0], mask[999, 2] = 7, 9, 9
+    assert visible_areas(mask, values) == areas
 
 
 @pytest.mark.parametrize(

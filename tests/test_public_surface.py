@@ -42,8 +42,8 @@ FLAGS = {
         "--annotation_date --batch_size --checkpoint_digest --confidence_threshold --device --device_retry_s --dry_run "
         "--exclude --fail_if_empty --image_mode --image_timeout_s --include --index --input_list --input_list_column "
         "--input_storage_options --input_top_dir --journal_interval_s --limit --log_format --log_level "
-        "--max_failed_fraction --max_image_pixels --memory_budget --metrics_port --model --model_cache --model_digest "
-        "--num_indexes --order --out_top_dir --output_storage_options --overlay_format --overlay_side "
+        "--max_failed_fraction --max_image_pixels --memory_budget --metrics_port --missing_json --model --model_cache "
+        "--model_digest --num_indexes --order --out_top_dir --output_storage_options --overlay_format --overlay_side "
         "--override_previous_annotations --override_reviewed --pool --prompts --run --runtime --self_check "
         "--shard_size --supersede --threads --visualize --workers",
     ),
@@ -52,8 +52,9 @@ FLAGS = {
         "--annotation_date --checkpoint_digest --confidence_threshold --exclude --fail_if_empty --image_mode --include "
         "--input_list "
         "--input_list_column --input_storage_options --input_top_dir --limit --log_format --log_level "
-        "--max_image_pixels --model --model_cache --model_digest --num_indexes --out_top_dir --output_storage_options "
-        "--override_previous_annotations --override_reviewed --pool --prompts --run --shard_size --supersede",
+        "--max_image_pixels --missing_json --model --model_cache --model_digest --num_indexes --out_top_dir "
+        "--output_storage_options --override_previous_annotations --override_reviewed --pool --prompts --run "
+        "--shard_size --supersede",
     ),
     "audit": (
         audit,
@@ -63,8 +64,9 @@ FLAGS = {
     "clean": (clean, "--output_storage_options --yes"),
     "doctor": (
         doctor,
-        "--checkpoint_digest --confidence_threshold --device --input_storage_options --input_top_dir --model "
-        "--model_cache --model_digest --out_top_dir --output_storage_options --prompts --runtime",
+        "--checkpoint_digest --confidence_threshold --device --input_storage_options --input_top_dir "
+        "--missing_json --model --model_cache --model_digest --out_top_dir --output_storage_options --prompts "
+        "--runtime",
     ),
     "submit": (
         submit,
@@ -108,10 +110,10 @@ EXIT_CODES = {
 
 FIELDS: dict[type[msgspec.Struct], str] = {
     RunSpec: "input_url prompts confidence_threshold annotation_date image_mode override override_reviewed "
-    "max_image_pixels limit model_id checkpoint_sha256 include exclude input_list_sha256 format_version",
+    "max_image_pixels limit model_id checkpoint_sha256 include exclude input_list_sha256 missing_json format_version",
     Plan: "nonce shards inputs_listed inputs_done images_without_json other_options",
     PlannedShard: "name inputs forced",
-    PlannedInput: "json image prior problem forced",
+    PlannedInput: "json image prior problem forced no_json",
     ResultRow: "json result reason scores dropped hidden seconds mask_sha256 worker artifact precision provider "
     "self_check",
     Marker: "attempt totals instances dropped failures",

@@ -20,6 +20,7 @@ from job.tools.doctor import examine
 
 @click.command()
 @groups.folder_flags
+@groups.missing_json_flag
 @groups.model_flags
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda if there is one, else cpu.")
 @click.option(

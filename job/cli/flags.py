@@ -112,6 +112,14 @@ fail_if_empty_flag = click.option(
     "--fail_if_empty", is_flag=True, help="Exit with 65 if the input has no JSON files. Default: a warning and 0."
 )
 
+missing_json_flag = click.option(
+    "--missing_json",
+    type=click.Choice(["skip", "create"]),
+    default="skip",
+    show_default=True,
+    help="create: an image without a JSON is an input too; its output gets a minimal JSON.",
+)
+
 model_flags = _group(
     click.option("--model", type=FOLDER, help="Folder or URL of an exported model. Default: the embedded demo model."),
     click.option(
@@ -145,6 +153,7 @@ selection_flags = _group(
         "--input_list_column", help="The list is a CSV file (S3 inventory): name or number of its key column."
     ),
     click.option("--limit", type=click.IntRange(1), help="Only the first N inputs that are not done."),
+    missing_json_flag,
     click.option("--annotation_date", help="Date in the annotations, YYYY-MM-DD. Default: today in UTC."),
     click.option(
         "--image_mode",

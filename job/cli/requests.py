@@ -164,6 +164,7 @@ def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) ->
         include=flags["include"],
         exclude=flags["exclude"],
         input_list_sha256=input_list.sha256 if input_list else "",
+        missing_json=flags["missing_json"],
     )
     return AnnotateRequest(
         source=folders.source,

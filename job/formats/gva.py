@@ -42,6 +42,18 @@ def parse(raw: bytes) -> Document:
     return document
 
 
+def new_document(image_name: str, size_hw: tuple[int, int]) -> Document:
+    """A minimal document of an image that has no JSON.
+
+    Args:
+        image_name: Name of its file, without folders.
+        size_hw: Height and width of the raster as stored, in pixels.
+    """
+    height, width = size_hw
+    dimensions = {"width": width, "height": height}
+    return Document({"image": {"dimensions": dimensions}, "source": {"source_type": "file", "file_name": image_name}})
+
+
 def parse_prior(raw: bytes) -> Document:
     """Decode the existing JSON of the output.
 

@@ -115,8 +115,11 @@ class Annotator:
         if found.image is None:
             with _input_errors():
                 raise InputError(no_image_reason(self._source, planned.json))
-        document = gva.parse(self._fetch(self._source, planned.json).data)
+        document = gva.parse(self._fetch(self._source, planned.json).data) if found.has_json else None
         image = self._fetch(self._source, found.image)
+        if document is None:
+            size_hw = read_header(image.data, self._spec.max_image_pixels).size_hw
+            document = gva.new_document(found.image.rpartition("/")[2], size_hw)
         prior = self._read_prior(planned.json) if found.has_prior else None
         if prior is not None and not self._spec.override_reviewed and gva.is_reviewed(prior, self._spec.model_id):
             return Finished(ResultRow(json=planned.json, result=REVIEWED))

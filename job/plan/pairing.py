@@ -2,13 +2,15 @@
 
 The suffixes of a group sort `.JPEG < .JPG < .jpeg < .jpg < .json < .npz`. So a JSON is listed after every image
 that it can have, and its outputs are known when the listing of the output has passed its NPZ. Keys of another group
-may lie between (`a.jpg`, `a.k.json`, `a.npz`): a group stays open only while keys begin with its stem and a dot.
+may lie between (`a.jpg`, `a.k.json`, `a.npz`). A group of the input closes at the key of its JSON, or where that key
+would be: so groups without a JSON are in the same order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from job.storage.keys import IMAGE_SUFFIXES, JSON_SUFFIX, MASK_SUFFIX, ordered, split_key
 
@@ -22,25 +24,38 @@ class ListedInput:
         image: Key of its image, or None if there is none.
         is_done: The output holds JSON, NPZ and, where images are copied, the image.
         has_prior: The output holds a JSON of this key.
+        has_json: The input holds this JSON; else the input is an image without one.
     """
 
     json: str
     image: str | None
     is_done: bool
     has_prior: bool
+    has_json: bool = True
 
 
 @dataclass
 class PairingCounts:
-    """Counts of images without a JSON, complete when the merge is exhausted; holds the first `keep_keys` keys."""
+    """Number of images without a JSON that are no inputs; complete when the merge is exhausted."""
 
     images_without_json: int = 0
-    images_without_json_keys: list[str] = field(default_factory=list)
-    keep_keys: int = 1000
+
+
+class _Group(NamedTuple):
+    """Files of one stem in the input."""
+
+    stem: str
+    image_suffixes: set[str]
+    has_json: bool
 
 
 def pair_listings(
-    input_keys: Iterable[str], output_keys: Iterable[str], *, needs_image: bool, counts: PairingCounts
+    input_keys: Iterable[str],
+    output_keys: Iterable[str],
+    *,
+    needs_image: bool,
+    counts: PairingCounts,
+    takes_images: bool = False,
 ) -> Iterator[ListedInput]:
     """Merge the sorted keys of input and output.
 
@@ -48,13 +63,17 @@ def pair_listings(
         input_keys: Keys of the input, ascending.
         output_keys: Keys of the output, ascending, without its `_sam3/`.
         needs_image: Whether an input is done only when its image is in the output.
-        counts: Filled with the images that have no JSON.
+        counts: Filled with the images that have no JSON and are no inputs.
+        takes_images: Whether an image without a JSON is an input too, under the key that its JSON would have.
 
     Yields:
-        Every JSON of the input, ascending.
+        Every JSON of the input, and every image without one that is an input, ascending by the key of the JSON.
     """
     outputs = _OutputGroups(output_keys)
-    for stem, image_suffixes in _input_groups(input_keys, counts):
+    for stem, image_suffixes, has_json in _input_groups(input_keys):
+        if not has_json and not takes_images:
+            counts.images_without_json += len(image_suffixes)
+            continue
         image = next((stem + suffix for suffix in IMAGE_SUFFIXES if suffix in image_suffixes), None)
         found = outputs.suffixes_of(stem)
         image_is_there = image is not None and image.removeprefix(stem) in found
@@ -63,28 +82,32 @@ def pair_listings(
             image=image,
             is_done={JSON_SUFFIX, MASK_SUFFIX} <= found and (image_is_there or not needs_image),
             has_prior=JSON_SUFFIX in found,
+            has_json=has_json,
         )
 
 
-def _input_groups(keys: Iterable[str], counts: PairingCounts) -> Iterator[tuple[str, set[str]]]:
-    """Stem and image suffixes of every JSON, ascending by the JSON's key."""
-    open_groups: dict[str, set[str]] = {}
+def _input_groups(keys: Iterable[str]) -> Iterator[_Group]:
+    """Every stem with a JSON or an image, ascending by the key of its JSON."""
+    opened: dict[str, set[str]] = {}
     for key in keys:
-        for stem in [stem for stem in open_groups if not key.startswith(stem + ".")]:
-            _count_unpaired(stem, open_groups.pop(stem), counts)
+        yield from _passed(opened, ordered(key))
         stem, suffix = split_key(key)
         if suffix in IMAGE_SUFFIXES:
-            open_groups.setdefault(stem, set()).add(suffix)
+            opened.setdefault(stem, set()).add(suffix)
         elif suffix == JSON_SUFFIX:
-            yield stem, open_groups.pop(stem, set())
-    for stem, suffixes in open_groups.items():
-        _count_unpaired(stem, suffixes, counts)
+            yield _Group(stem, opened.pop(stem, set()), has_json=True)
+    yield from _passed(opened, None)
 
 
-def _count_unpaired(stem: str, suffixes: set[str], counts: PairingCounts) -> None:
-    counts.images_without_json += len(suffixes)
-    if len(counts.images_without_json_keys) < counts.keep_keys:
-        counts.images_without_json_keys.extend(sorted(stem + suffix for suffix in suffixes))
+def _passed(opened: dict[str, set[str]], order: bytes | None) -> Iterator[_Group]:
+    """Remove the stems whose JSON would have been listed before a key (None: at all), ascending by the JSON's key."""
+    passed = [
+        (json_order, stem)
+        for stem in opened
+        if (json_order := ordered(stem + JSON_SUFFIX)) and (order is None or json_order < order)
+    ]
+    for _, stem in sorted(passed):
+        yield _Group(stem, opened.pop(stem), has_json=False)
 
 
 class _OutputGroups:

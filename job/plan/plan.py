@@ -26,6 +26,7 @@ class PlannedInput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         prior: Whether the output has a JSON of this key; unset if the planner did not check.
         problem: Reason for which the input fails, when its key is not usable.
         forced: Whether it must be redone, because an older run was interrupted on it.
+        no_json: Whether the input has only the image: a minimal JSON is written (`missing_json`).
     """
 
     json: str
@@ -33,6 +34,7 @@ class PlannedInput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     prior: bool | msgspec.UnsetType = msgspec.UNSET
     problem: str = ""
     forced: bool = False
+    no_json: bool = False
 
 
 class PlannedShard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -57,7 +59,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         shards: In order.
         inputs_listed: Number of JSON files in the input.
         inputs_done: Number of these that were done before and are not planned.
-        images_without_json: Number of images without a JSON file.
+        images_without_json: Number of images without a JSON file; where they are inputs, of those that fit.
         other_options: Options that change bytes and differ in earlier runs whose results are kept.
     """
 

@@ -12,7 +12,15 @@ from job.plan.output_names import OutputNames, open_output_names
 from job.plan.pairing import ListedInput, PairingCounts, pair_listings
 from job.plan.plan import PlannedInput, logger
 from job.run.run import RunTarget
-from job.storage.keys import JSON_SUFFIX, is_machine_file, key_problem, ordered, printable
+from job.storage.keys import (
+    JSON_SUFFIX,
+    READ_FORMATS,
+    is_machine_file,
+    is_unread_picture,
+    key_problem,
+    ordered,
+    printable,
+)
 from job.storage.store import PRIVATE_FOLDER, Store
 from job.system.watchdog import OnProgress
 
@@ -25,7 +33,8 @@ class Selection:
         inputs_listed: Inputs that fit the selection.
         inputs_done: Of these, how many the output holds.
         machine_files: Files of macOS and Jupyter in the input.
-        counts: Images without a JSON.
+        counts: Images without a JSON; where they are inputs, those that fit the selection.
+        unread_pictures: Pictures in the input of formats that are not read.
     """
 
     def __init__(
@@ -55,7 +64,9 @@ class Selection:
         self.inputs_listed = 0
         self.inputs_done = 0
         self.machine_files = 0
+        self.unread_pictures = 0
         self.counts = PairingCounts()
+        self._takes_images = run.spec.missing_json == "create"
 
     def inputs(self) -> Iterator[PlannedInput]:
         """The inputs to process, ascending; the listing continues to its end when the limit is reached."""
@@ -71,12 +82,16 @@ class Selection:
         self._log_counts(unseen)
 
     def _log_counts(self, unseen: set[str]) -> None:
-        for key in self.counts.images_without_json_keys:
-            logger.debug("No JSON for image %s/%s: not an input", self._source.url, printable(key))
         if self.machine_files:
             logger.info(
                 "%d files of macOS or Jupyter (._*, .DS_Store, __MACOSX/, .ipynb_checkpoints/) are no inputs",
                 self.machine_files,
+            )
+        if self.unread_pictures and self._takes_images:
+            logger.info(
+                "%d pictures of other formats are no inputs: only %s are read. Convert them to JPEG",
+                self.unread_pictures,
+                READ_FORMATS,
             )
         if unseen:
             logger.warning(
@@ -96,6 +111,7 @@ class Selection:
             if not is_selected:
                 continue
             self.inputs_listed += 1
+            self.counts.images_without_json += planned.no_json
             if collision:
                 yield PlannedInput(json=planned.json, image=None, prior=False, problem=collision)
             elif is_done and not self._run.spec.override and not planned.forced:
@@ -109,6 +125,7 @@ class Selection:
             self._output_keys(),
             needs_image=self._run.spec.image_mode == "copy",
             counts=self.counts,
+            takes_images=self._takes_images,
         )
         for listed in pairs:
             yield self._planned(listed), listed.is_done
@@ -119,6 +136,7 @@ class Selection:
             if is_machine_file(found.key):
                 self.machine_files += 1
                 continue
+            self.unread_pictures += is_unread_picture(found.key)
             if found.fault == "broken_link":
                 self._broken_links.add(found.key)
             yield found.key
@@ -147,8 +165,13 @@ class Selection:
             problem = problem or "its JSON is a symbolic link that leads nowhere or to itself"
         if problem:
             return PlannedInput(json=printable(listed.json), image=None, prior=False, problem=problem)
-        is_forced = listed.json in self._must_redo
-        return PlannedInput(json=listed.json, image=listed.image, prior=listed.has_prior, forced=is_forced)
+        return PlannedInput(
+            json=listed.json,
+            image=listed.image,
+            prior=listed.has_prior,
+            forced=listed.json in self._must_redo,
+            no_json=not listed.has_json,
+        )
 
     def _fits(self, key: str) -> bool:
         spec = self._run.spec

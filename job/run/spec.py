@@ -26,6 +26,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         include: Globs; JSON keys must match one of them, if there are any. `*` matches `/` too.
         exclude: Globs; JSON keys that match one of them are left out.
         input_list_sha256: Digest of the list of keys that replaces the listing, or empty.
+        missing_json: `create`: an image without a JSON is an input too, and gets a minimal JSON.
         limit: Maximum number of inputs to process, or None.
         model_id: Name of the model in annotations.
         checkpoint_sha256: Digest of the weights, whatever the precision of the artifact.
@@ -46,6 +47,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     input_list_sha256: str = ""
+    missing_json: Literal["skip", "create"] = "skip"
     format_version: int = 1
 
     @property

@@ -12,8 +12,17 @@ JSON_SUFFIX = ".json"
 MASK_SUFFIX = ".npz"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")
 """In order of preference: the first that exists is the image of a JSON."""
+READ_FORMATS = ".jpg and .jpeg"
+"""In messages; capitals are read too."""
 GROUP_SUFFIXES = (JSON_SUFFIX, MASK_SUFFIX, *IMAGE_SUFFIXES)
 """Suffixes of all keys of one image."""
+UNREAD_SUFFIXES = (
+    *(f".{name}" for name in ("png", "webp", "bmp", "gif", "tif", "tiff", "heic", "heif", "avif", "jfif", "jpe")),
+    *(f".{name}" for name in ("PNG", "WEBP", "BMP", "GIF", "TIF", "TIFF", "HEIC", "HEIF", "AVIF", "JFIF", "JPE")),
+    *(".Jpg", ".Jpeg"),
+)
+"""Suffixes of pictures that are not read."""
+_UNREAD = frozenset(UNREAD_SUFFIXES)
 
 MAX_KEY_BYTES = 1024
 """Longest key that S3 stores, in UTF-8."""
@@ -58,6 +67,12 @@ def key_problem(key: str) -> str | None:
     if "\0" in key or not {"", ".", ".."}.isdisjoint(key.split("/")):
         return "its name cannot be that of a file: a part of it is empty, a dot, two dots, or holds a zero byte"
     return None
+
+
+def is_unread_picture(key: str) -> bool:
+    """Whether a key ends in one of `UNREAD_SUFFIXES`."""
+    _, dot, extension = key.rpartition(".")
+    return dot + extension in _UNREAD
 
 
 _MACHINE_FILE = re.compile(r"(?:^|/)(?:\._[^/]*\Z|\.DS_Store\Z|(?:__MACOSX|\.ipynb_checkpoints)/)")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from job.errors import ObjectMissingError
-from job.storage.keys import GROUP_SUFFIXES, MASK_SUFFIX, ordered
+from job.storage.keys import GROUP_SUFFIXES, ordered
 from job.storage.listing import DirListing, Page, list_in_order
 from job.storage.retry import Retry
 from job.storage.store import PRIVATE_FOLDER, Fetched, FolderTest, Guard, StoredObject, no_folder
@@ -115,17 +115,17 @@ class ObjectStore:
             after = listing.next_key
         return tuple(names)
 
-    def existing_suffixes(self, stem: str) -> frozenset[str]:
+    def existing_suffixes(self, stem: str, among: Sequence[str] = GROUP_SUFFIXES) -> frozenset[str]:
         """See `Store.existing_suffixes`; one page if the driver lists in pages."""
         if not isinstance(self._driver, PagedDriver):
-            return frozenset(suffix for suffix in GROUP_SUFFIXES if self.stat(stem + suffix) is not None)
+            return frozenset(suffix for suffix in among if self.stat(stem + suffix) is not None)
         found: set[str] = set()
-        last, after = ordered(stem + MASK_SUFFIX), ""
+        last, after = ordered(stem + max(among)), ""
         while True:
             page = self._page(f"{stem}.", after)
             found.update(item.key.removeprefix(stem) for item in page.objects)
             if page.is_last or ordered(page.objects[-1].key) >= last:
-                return frozenset(found.intersection(GROUP_SUFFIXES))
+                return frozenset(found.intersection(among))
             after = page.objects[-1].key
 
     def read(self, key: str) -> bytes:

@@ -7,13 +7,14 @@ docs/concepts/architecture.md, "Why nothing is lost").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from job.errors import ConfigurationError, CredentialsRefusedError, ObjectError, ObjectMissingError
+from job.storage.keys import GROUP_SUFFIXES
 
 PRIVATE_FOLDER = "_sam3"
 
@@ -92,8 +93,8 @@ class Store(Protocol):
         """Names of the folders directly in `prefix`, ascending; none when it does not exist."""
         ...
 
-    def existing_suffixes(self, stem: str) -> frozenset[str]:
-        """Those of `job.storage.keys.GROUP_SUFFIXES` that make a key of an existing object with the stem."""
+    def existing_suffixes(self, stem: str, among: Sequence[str] = GROUP_SUFFIXES) -> frozenset[str]:
+        """Those suffixes that make a key of an existing object with the stem; each begins with a dot."""
         ...
 
     def read(self, key: str) -> bytes:

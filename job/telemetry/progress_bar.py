@@ -49,6 +49,8 @@ class Tally:
         reviewed: Inputs left alone because a person has reviewed their annotation.
         finished: Inputs of the plan that have a result.
         is_begun: Whether there is anything to sum up: the run has a plan.
+        without_json: Images without a JSON in the whole input.
+        takes_images: Whether these are inputs.
         own: Images that this command annotated; without those of earlier and other processes.
         cut: Of these images, instances beyond 255 in one image, left out.
         empty: Of these images, those without an instance.
@@ -62,6 +64,8 @@ class Tally:
     reviewed: int = 0
     finished: int = 0
     is_begun: bool = False
+    without_json: int = 0
+    takes_images: bool = False
     own: int = 0
     cut: int = 0
     empty: int = 0
@@ -184,6 +188,9 @@ def log_summary(tally: Tally, headline: str, *, output_url: str, seconds: float)
     logger.info("Skipped (already done): %d", tally.skipped)
     if tally.reviewed:
         logger.info("Skipped (reviewed by a person): %d", tally.reviewed)
+    if tally.without_json:
+        which = "inputs" if tally.takes_images else "no inputs: --missing_json create takes them"
+        logger.info("Images without a JSON: %d (%s)", tally.without_json, which)
     if tally.cut:
         logger.info("Instances beyond 255 in one image, left out: %d", tally.cut)
     _log_statistics(tally, seconds)

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 import msgspec
 
+from job.run.history import runs_of
 from job.run.spec import RunSpec
 from job.storage.keys import IMAGE_SUFFIXES, JSON_SUFFIX, MASK_SUFFIX, printable
 from job.storage.store import PRIVATE_FOLDER, Store
@@ -48,7 +49,7 @@ class AuditCounts:
     """Filled while the findings are consumed.
 
     Attributes:
-        inputs: JSONs in the input.
+        inputs: JSONs in the input, and images without one that a run took.
         annotated: Inputs whose outputs exist and passed every check that was made.
         findings: By kind; an incomplete input is counted in one of them.
     """
@@ -65,10 +66,18 @@ class AuditCounts:
 
 @dataclass(frozen=True)
 class Judged:
-    """A group and its findings from the listings; without a finding all outputs exist."""
+    """A group and its findings from the listings; without a finding all outputs exist.
+
+    Attributes:
+        group: Its objects.
+        image_suffix: Suffix of its image in the input, or None.
+        is_input: Whether it is an input; else it is a file without one.
+        findings: What the listings show.
+    """
 
     group: ImageGroup
     image_suffix: str | None
+    is_input: bool
     findings: tuple[Finding, ...]
 
 
@@ -78,25 +87,27 @@ def judge_listings(source: Store, target: Store, spec: RunSpec) -> Iterator[Judg
     Args:
         source: The whole input.
         target: The output.
-        spec: Of its newest run; it says whether images are copied.
+        spec: Of its newest run; it says whether images are copied, and whether those without a JSON are inputs. If
+            only an earlier run took these, those with an output are inputs.
     """
+    has_created = spec.missing_json == "create" or any(run.spec.missing_json == "create" for run in runs_of(target))
     with known_failures(target) as failures:
         for group in groups(source.list(skip=PRIVATE_FOLDER), target.list(skip=PRIVATE_FOLDER)):
             image = next((suffix for suffix in IMAGE_SUFFIXES if suffix in group.input_sizes), None)
-            yield Judged(group, image, tuple(_findings(group, image, spec.image_mode == "copy", failures)))
+            is_input = JSON_SUFFIX in group.input_sizes
+            if has_created and image is not None:
+                is_input = is_input or spec.missing_json == "create" or JSON_SUFFIX in group.output_sizes
+            findings = _findings(group, image, spec.image_mode == "copy", failures) if is_input else _orphans(group)
+            yield Judged(group, image, is_input, tuple(findings))
 
 
-def is_input(group: ImageGroup) -> bool:
-    """Whether the group has a JSON in the input."""
-    return JSON_SUFFIX in group.input_sizes
+def _orphans(group: ImageGroup) -> Iterator[Finding]:
+    for suffix in group.output_sizes:
+        yield Finding(kind="orphaned", key=printable(group.stem + suffix), detail="no JSON in the input")
 
 
 def _findings(group: ImageGroup, image: str | None, is_copied: bool, failures: KnownFailures) -> Iterator[Finding]:
     present, key = group.output_sizes, printable(group.json_key)
-    if not is_input(group):
-        for suffix in present:
-            yield Finding(kind="orphaned", key=printable(group.stem + suffix), detail="no JSON in the input")
-        return
     for suffix in present:
         if suffix in IMAGE_SUFFIXES and suffix not in group.input_sizes:
             yield Finding(kind="orphaned", key=printable(group.stem + suffix), detail="no such image in the input")

@@ -17,7 +17,7 @@ from job.run.spec import RunSpec
 from job.storage.keys import mask_key, ordered, printable
 from job.storage.store import Store
 from job.system.threads import iter_in_threads
-from job.tools.audit import AuditCounts, Finding, Judged, is_input, judge_listings
+from job.tools.audit import AuditCounts, Finding, Judged, judge_listings
 
 _THREADS = 8
 
@@ -51,8 +51,8 @@ def audit(source: Store, target: Store, spec: RunSpec, counts: AuditCounts, *, d
         Findings, ascending by the key of their JSON.
     """
     for judged, findings in _judged(source, target, spec, deep):
-        counts.inputs += is_input(judged.group)
-        counts.annotated += is_input(judged.group) and not any(found.kind != "orphaned" for found in findings)
+        counts.inputs += judged.is_input
+        counts.annotated += judged.is_input and not any(found.kind != "orphaned" for found in findings)
         for found in findings:
             counts.findings[found.kind] += 1
             yield found
@@ -123,7 +123,7 @@ class _PairReader:
     def check(self, evidence: Evidence) -> tuple[Judged, tuple[Finding, ...]]:
         """Findings from the listings, or if there are none, from reading."""
         judged = evidence.judged
-        is_complete = is_input(judged.group) and not any(found.kind != "orphaned" for found in judged.findings)
+        is_complete = judged.is_input and not any(found.kind != "orphaned" for found in judged.findings)
         if not is_complete:
             return judged, judged.findings
         try:

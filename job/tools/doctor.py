@@ -91,7 +91,8 @@ def _list_inputs(request: AnnotateRequest, inputs: list[PlannedInput]) -> str:
         raise UsageError(f"{url} is empty: give the folder or prefix with the JSON and image files")
     raise UsageError(
         f"no JSON file in {url}, but {selection.counts.images_without_json} images without one. The first keys are "
-        f"{', '.join(keys)}. Each input is a JSON file and an image of the same name (X.json, X.jpg): give their folder"
+        f"{', '.join(keys)}. Each input is a JSON file and an image of the same name (X.json, X.jpg): give their "
+        "folder, or --missing_json create to annotate images without a JSON"
     )
 
 

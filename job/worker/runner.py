@@ -97,6 +97,7 @@ def annotate(request: AnnotateRequest, tally: Tally) -> RunEnd | None:
         plan = obtain_plan(run, request.source, options, request.input_list)
         if plan is None:
             return _nothing_to_do(request, run.end(), tally)
+        tally.without_json, tally.takes_images = plan.images_without_json, run.spec.missing_json == "create"
         left = _count_completed(run, plan, options, tally)
         _log_work(request.source, plan, tally)
         if left:
@@ -208,7 +209,8 @@ def warn_if_empty(source: Store, plan: Plan) -> None:
     logger.warning("No JSON files found in %s", source.url)
     if plan.images_without_json:
         logger.warning(
-            "%d images without a JSON were found: only images with a JSON of the same name are inputs",
+            "%d images without a JSON were found: only images with a JSON of the same name are inputs "
+            "(--missing_json create takes the others too)",
             plan.images_without_json,
         )
     else:
@@ -236,8 +238,10 @@ def _log_work(source: Store, plan: Plan, tally: Tally) -> None:
     if plan.inputs_done:
         which = f"{plan.inputs_done} more" if plan.inputs_planned else f"All {plan.inputs_done} JSON files found"
         logger.info("%s are annotated already (--override_previous_annotations annotates them again)", which)
-    if plan.images_without_json:
-        logger.info("%d images have no JSON and are no inputs (named at --log_level DEBUG)", plan.images_without_json)
+    if plan.images_without_json and tally.takes_images:
+        logger.info("%d of the inputs are images without a JSON: each gets a minimal one", plan.images_without_json)
+    elif plan.images_without_json:
+        logger.info("%d images have no JSON and are no inputs (--missing_json create)", plan.images_without_json)
     if tally.finished == plan.inputs_planned:
         logger.info("Nothing to do")
 

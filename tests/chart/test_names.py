@@ -63,6 +63,7 @@ NEW_RUNS: dict[str, Any] = {
     "selection.include": ["cen*"],
     "selection.exclude": ["cen*"],
     "selection.limit": 5,
+    "selection.missingJson": "create",
     "selection.inputList": {"url": "s3://pictures/keys.txt"},
     "selection.override": True,
     "selection.overrideReviewed": True,

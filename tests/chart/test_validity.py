@@ -115,6 +115,7 @@ WRONG: dict[str, Any] = {
     "checkpointDigest": "1234",
     "run.name": "a b",
     "selection.limit": "many",
+    "selection.missingJson": "maybe",
     "annotation.prompts": [],
     "annotation.confidenceThreshold": 1.5,
     "annotation.date": "tomorrow",

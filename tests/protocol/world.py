@@ -7,13 +7,13 @@ at every sleep, until the scheduler resumes it with a `Verdict`. So a simulation
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TypeVar
 
 from job.errors import AnnotateError, InterruptedRunError, ObjectMissingError, StorageError
-from job.storage.keys import ordered
+from job.storage.keys import GROUP_SUFFIXES, ordered
 from job.storage.store import Fetched, FolderTest, Guard, StoredObject, no_folder
 
 PAGE = 4
@@ -275,9 +275,9 @@ class WorldStore:
 
         return self._operate("list_dirs", prefix, find)
 
-    def existing_suffixes(self, stem: str) -> frozenset[str]:
+    def existing_suffixes(self, stem: str, among: Sequence[str] = GROUP_SUFFIXES) -> frozenset[str]:
         def find() -> frozenset[str]:
-            return frozenset(key.removeprefix(stem) for key in self._keys(f"{stem}.", None))
+            return frozenset(key.removeprefix(stem) for key in self._keys(f"{stem}.", None)).intersection(among)
 
         return self._operate("existing_suffixes", stem, find)
 

@@ -14,7 +14,7 @@
 {{- define "sam3-annotate.pinned" -}}
 {{- $selection := .Values.selection }}
 {{- $annotation := .Values.annotation }}
-{{- dict
+{{- $pinned := dict
     "input" (include "sam3-annotate.location" .Values.input)
     "output" (include "sam3-annotate.location" .Values.output)
     "inputList" (list $selection.inputList.url $selection.inputList.column)
@@ -28,8 +28,12 @@
     "date" $annotation.date
     "imageMode" $annotation.imageMode
     "maxImagePixels" (int64 $annotation.maxImagePixels)
-    "checkpoint" .Values.checkpointDigest
-  | toJson }}
+    "checkpoint" .Values.checkpointDigest }}
+{{- /* Values of later versions are added only if they are set: an upgrade of the chart does not rename a run. */}}
+{{- if ne $selection.missingJson "skip" }}
+{{- $_ := set $pinned "missingJson" $selection.missingJson }}
+{{- end }}
+{{- toJson $pinned }}
 {{- end }}
 
 {{- define "sam3-annotate.runName" -}}
@@ -97,6 +101,9 @@
 {{- end }}
 {{- with int64 $selection.limit }}
 - --limit={{ . }}
+{{- end }}
+{{- if ne $selection.missingJson "skip" }}
+- --missing_json={{ $selection.missingJson }}
 {{- end }}
 {{- with $selection.inputList.url }}
 - {{ include "sam3-annotate.arg" (list "input_list" .) }}

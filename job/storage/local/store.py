@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -106,10 +106,10 @@ class LocalStore:
             except PermissionError as exc:
                 raise ConfigurationError(f"{folder}: permission denied: give this user the right to list it") from exc
 
-    def existing_suffixes(self, stem: str) -> frozenset[str]:
+    def existing_suffixes(self, stem: str, among: Sequence[str] = GROUP_SUFFIXES) -> frozenset[str]:
         """See `Store.existing_suffixes`. Names are compared exactly, also where the file system folds them."""
         path = self._path(stem)
-        files = {suffix: self._path(stem + suffix) for suffix in GROUP_SUFFIXES}
+        files = {suffix: self._path(stem + suffix) for suffix in among}
 
         def look() -> frozenset[str]:
             found = [suffix for suffix, file in files.items() if file.is_file()]

@@ -42,6 +42,17 @@ def test_without_such_an_image_the_reason_stays(tmp_path: Path) -> None:
     assert no_image_reason(LocalStore(tmp_path, "a"), f"{NFC}.json") == f"No image found at {tmp_path}/{NFC}.json"
 
 
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".PNG", ".tiff", ".heic", ".Jpg"])
+def test_a_picture_that_is_not_read_is_named(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "day").mkdir()
+    for name in ("image1.json", f"image1{suffix}", "image1.txt", "image10.png"):
+        (tmp_path / "day" / name).touch()
+    assert no_image_reason(LocalStore(tmp_path, "a"), "day/image1.json") == (
+        f"No image found at {tmp_path}/day/image1.json: found image1{suffix}; only .jpg and .jpeg are read. "
+        "Convert it to JPEG"
+    )
+
+
 def test_a_listed_key_in_another_unicode_form_fails_with_a_reason(tmp_path: Path, fake_session: FakeSession) -> None:
     source = tmp_path / "in"
     write_inputs(source, 1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -36,9 +37,11 @@ listings = st.sets(st.builds(str.__add__, st.sampled_from(STEMS), st.sampled_fro
 )
 
 
-def paired(inputs: list[str], outputs: list[str], needs_image: bool = True) -> tuple[list[ListedInput], PairingCounts]:
+def paired(
+    inputs: list[str], outputs: list[str], needs_image: bool = True, takes_images: bool = False
+) -> tuple[list[ListedInput], PairingCounts]:
     counts = PairingCounts()
-    listed = pair_listings(inputs, outputs, needs_image=needs_image, counts=counts)
+    listed = pair_listings(inputs, outputs, needs_image=needs_image, counts=counts, takes_images=takes_images)
     return list(listed), counts
 
 
@@ -75,7 +78,19 @@ def test_the_merge_equals_a_lookup_of_every_name(inputs: list[str], outputs: lis
     found, unpaired = expected(inputs, outputs, needs_image)
     assert listed == found
     assert counts.images_without_json == len(unpaired)
-    assert sorted(counts.images_without_json_keys) == sorted(unpaired)
+
+
+@settings(deadline=None, max_examples=400)
+@given(listings, listings, st.booleans())
+def test_images_without_a_json_are_inputs_in_the_place_of_their_json(
+    inputs: list[str], outputs: list[str], needs_image: bool
+) -> None:
+    listed, counts = paired(inputs, outputs, needs_image, takes_images=True)
+    _, unpaired = expected(inputs, outputs, needs_image)
+    created = {key.rpartition(".")[0] + ".json" for key in unpaired}
+    found, _ = expected(sorted({*inputs, *created}, key=ordered), outputs, needs_image)
+    assert listed == [replace(one, has_json=one.json not in created) for one in found]
+    assert counts.images_without_json == 0
 
 
 @settings(deadline=None, max_examples=100)
@@ -127,12 +142,10 @@ def test_an_input_without_an_image_is_listed() -> None:
     assert listed == [ListedInput(json="x.json", image=None, is_done=False, has_prior=False)]
 
 
-def test_all_images_without_a_json_are_counted_and_the_first_are_named() -> None:
-    counts = PairingCounts(keep_keys=3)
-    keys = [f"{i:03}.jpg" for i in range(50)]
-    assert list(pair_listings(keys, [], needs_image=True, counts=counts)) == []
+def test_all_images_without_a_json_are_counted() -> None:
+    listed, counts = paired([f"{i:03}.jpg" for i in range(50)], [])
+    assert listed == []
     assert counts.images_without_json == 50
-    assert counts.images_without_json_keys == keys[:3]
 
 
 def test_listings_are_read_no_further_than_needed() -> None:

@@ -72,7 +72,7 @@ def test_what_a_worker_reported_is_taken_back() -> None:
 
 
 def test_the_summary(caplog: pytest.LogCaptureFixture) -> None:
-    tally = Tally(skipped=4, work_s=4.0)
+    tally = Tally(skipped=4, work_s=4.0, without_json=7)
     for row in (
         ResultRow(json="a", result=ANNOTATED, scores={"car": [0.9, 0.8], "person": [0.5]}),
         ResultRow(json="b", result=ANNOTATED),
@@ -90,6 +90,7 @@ def test_the_summary(caplog: pytest.LogCaptureFixture) -> None:
         "Failed: 1",
         "Skipped (already done): 4",
         "Skipped (reviewed by a person): 1",
+        "Images without a JSON: 7 (no inputs: --missing_json create takes them)",
         "Time: 9.0 s, of which 4.0 s for 2 images (0.50 images/s)",
         "Instances: car 2, person 1",
         "Images without instances: 1",

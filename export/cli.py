@@ -11,7 +11,8 @@ import click
 from job.cli.flags import FILE, FOLDER
 from job.errors import UsageError, WorkerError
 from job.model.artifact import open_artifact
-from job.model.loader import check_runtime, default_device, open_session, runtime_of
+from job.model.gpu import unusable_device_is_configuration
+from job.model.loader import check_gpu, check_runtime, default_device, explained, open_session, runtime_of
 from job.storage.store import refusals_are_configuration
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from job.model.session import Device, Session
 
 DEMO_IMAGES, OFFICIAL_IMAGES = 60, 6
+_DEFAULT_PRECISION: dict[Device, Precision] = {"cuda": "fp16", "cpu": "fp32"}
 
 # torch's threads sleep while they wait: spinning made two of them six times slower next to other programs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -54,8 +56,13 @@ def _verification_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--out", type=FOLDER, required=True, help="Folder or URL of the model.")
 @click.option("--format", "graph_format", type=click.Choice(["onnx", "torchscript"]), default="onnx", show_default=True)
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    help="Precision of weights and arithmetic. Default: fp16 for cuda, fp32 for cpu.",
+)
 @_verification_options
+@unusable_device_is_configuration(is_indexed=False)
 def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **verification: Any) -> None:
     """Export a SAM 3 checkpoint to a model that `annotate` runs, and verify that both agree."""
     if (graph_format, precision) == ("torchscript", "int8"):
@@ -65,6 +72,7 @@ def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **verif
     from export.locations import local_checkpoint, local_output
 
     device = _device(verification["device"], graph_format, precision)
+    precision = precision or _DEFAULT_PRECISION[device]
     _check_device(device, graph_format)
     with refusals_are_configuration(is_planner=True), local_output(out) as folder:
         with local_checkpoint(checkpoint) as path:
@@ -94,6 +102,7 @@ def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **verif
 )
 @click.option("--model_digest", help="sha256 of the model's manifest.json; required for TorchScript.")
 @_verification_options
+@unusable_device_is_configuration(is_indexed=False)
 def verify(folder: Path, checkpoint: str | None, model_digest: str | None, **verification: Any) -> None:
     """Verify that a model gives the original's answers on this machine."""
     artifact = open_artifact(folder, model_digest)
@@ -151,7 +160,7 @@ def _session(artifact: Artifact, device: Device, threads: int | None) -> Session
     return open_session(artifact, device=device, batch_size=1, threads=threads, runtime=runtime)
 
 
-def _device(wanted: Device | None, graph_format: GraphFormat, precision: Precision) -> Device:
+def _device(wanted: Device | None, graph_format: GraphFormat, precision: Precision | None) -> Device:
     if wanted is not None:
         return wanted
     if precision == "int8":
@@ -165,8 +174,11 @@ def _check_device(device: Device, graph_format: GraphFormat) -> None:
     """Check early that torch (for the original) and the artifact's runtime support the device."""
     from job.model.torch_session import check_device
 
-    check_runtime(device, runtime_of(graph_format))
-    check_device(device)
+    runtime = runtime_of(graph_format)
+    check_runtime(device, runtime)
+    check_gpu(device, runtime)
+    with explained(device, "torch"):
+        check_device(device)
 
 
 def _image_count(wanted: int | None, is_demo: bool) -> int:

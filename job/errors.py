@@ -7,6 +7,8 @@
     ├── NoInputsError           65   the input has no JSON, and --fail_if_empty was given
     ├── WorkerError             70   this worker failed; another may succeed
     │   ├── DeviceError              the requested device does not respond
+    │   │   ├── UnusableDeviceError      this node's driver or GPU can never run the model
+    │   │   └── DeviceMemoryError        the device has too little free memory
     │   ├── SelfCheckError           this machine does not reproduce the model's reference answers
     │   ├── HungImageError           an image exceeded its timeout
     │   └── ModelError               the model failed on too many images in a row
@@ -72,6 +74,14 @@ class WorkerError(AnnotateError):
 
 class DeviceError(WorkerError):
     """The requested device does not respond."""
+
+
+class UnusableDeviceError(DeviceError):
+    """The driver or the GPU of this node can never run the model; without an index that is a wrong configuration."""
+
+
+class DeviceMemoryError(DeviceError):
+    """The device has too little free memory."""
 
 
 class SelfCheckError(WorkerError):

@@ -96,6 +96,8 @@ EXIT_CODES = {
     "NoInputsError": 65,
     "WorkerError": 70,
     "DeviceError": 70,
+    "UnusableDeviceError": 70,
+    "DeviceMemoryError": 70,
     "SelfCheckError": 70,
     "HungImageError": 70,
     "ModelError": 70,

@@ -14,6 +14,7 @@ from job.cli import flags as groups
 from job.cli.requests import Folders, open_folders
 from job.cli.requests import annotate_request as request_of
 from job.errors import AnnotateError, NoInputsError, TooManyFailedError
+from job.model.gpu import unusable_device_is_configuration
 from job.storage.open import new_process_id
 from job.storage.store import refusals_are_configuration
 from job.system.watchdog import Watchdog
@@ -41,7 +42,12 @@ def annotate(**flags: Any) -> None:
     """Annotate a folder of images, each with a JSON of metadata."""
     set_up_logging(flags["log_level"], flags["log_format"])
     begun_s = time.monotonic()
-    with _observed(flags) as watch, refusals_are_configuration(is_planner=not flags["index"]):
+    is_indexed = flags["index"] is not None
+    with (
+        _observed(flags) as watch,
+        refusals_are_configuration(is_planner=not flags["index"]),
+        unusable_device_is_configuration(is_indexed=is_indexed),
+    ):
         process_id = new_process_id()
         folders = open_folders(flags, process_id)
         logger.info("Input directory: %s", flags["input_top_dir"])

@@ -11,6 +11,7 @@ import click
 from job.cli import flags as groups
 from job.cli.requests import doctor_request, open_folders
 from job.errors import AnnotateError
+from job.model.gpu import unusable_device_is_configuration
 from job.storage.local.store import remove_empty_dirs
 from job.storage.open import new_process_id
 from job.storage.store import PRIVATE_FOLDER, refusals_are_configuration
@@ -33,7 +34,7 @@ from job.tools.doctor import examine
 def doctor(**flags: Any) -> None:
     """Check everything that a run needs: storage and its guarantees, model, one image."""
     set_up_logging("WARNING", "text")
-    with refusals_are_configuration(is_planner=True):
+    with refusals_are_configuration(is_planner=True), unusable_device_is_configuration(is_indexed=False):
         with _cross("folders"):
             folders = open_folders(flags, new_process_id())
         try:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from job.errors import ConfigurationError
+from job.errors import ConfigurationError, DeviceError, UnusableDeviceError
+from job.model.gpu import unusable_devices, why_unusable
+from job.system.cuda_driver import cuda_driver
 from job.system.resources import count_gpus, usable_cpus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from job.model.artifact import Artifact, GraphFormat
     from job.model.onnx_session import OnnxSession
     from job.model.session import Device, Runtime, Session
@@ -49,11 +54,51 @@ def open_session(
     Raises:
         ConfigurationError: The runtime does not run this format, the files may not be executed, or the runtime is
             not installed or does not support the device.
+        UnusableDeviceError: The driver is too old, or the runtime has no kernels for the GPU.
         DeviceError: The device does not respond.
     """
     check_session(artifact, device, runtime)
     kind = _torch_session() if runtime == "torch" else _onnx_session()
-    return kind(artifact, device=device, batch_size=batch_size or DEFAULT_GPU_BATCH, threads=threads or usable_cpus())
+    with explained(device, runtime):
+        return kind(
+            artifact, device=device, batch_size=batch_size or DEFAULT_GPU_BATCH, threads=threads or usable_cpus()
+        )
+
+
+@contextmanager
+def explained(device: Device, runtime: Runtime) -> Iterator[None]:
+    """Turn a device error inside the block that can never pass on this node into one that says so.
+
+    Raises:
+        UnusableDeviceError: The driver is too old, or the runtime has no kernels for the GPU.
+    """
+    if device != "cuda":
+        yield
+        return
+    with unusable_devices(_gpu_module(runtime).gpu_needs()):
+        yield
+
+
+def check_gpu(device: Device, runtime: Runtime) -> None:
+    """Check in seconds, without a model, that the driver and the GPU of this node can ever run a runtime.
+
+    A device that does not respond passes: it may come back.
+
+    Raises:
+        UnusableDeviceError: The driver is too old, or the runtime has no kernels for the GPU.
+    """
+    if device != "cuda":
+        return
+    module = _gpu_module(runtime)
+    needs, driver = module.gpu_needs(), cuda_driver()
+    if why_unusable(needs, driver, "") is None:
+        return
+    words = ""
+    try:
+        module.try_gpu()
+    except DeviceError as exc:
+        words = str(exc)
+    raise UnusableDeviceError(why_unusable(needs, driver, words))
 
 
 def check_session(artifact: Artifact, device: Device, runtime: Runtime) -> None:
@@ -137,6 +182,17 @@ def _onnx_session() -> type[OnnxSession]:
             f"onnxruntime cannot be imported ({exc}): pip install 'sam3-annotate[cpu]', or [gpu] for an NVIDIA GPU"
         ) from exc
     return OnnxSession
+
+
+def _gpu_module(runtime: Runtime) -> Any:
+    """The module with `gpu_needs` and `try_gpu` of a runtime."""
+    if runtime == "torch":
+        from job.model import torch_session
+
+        return torch_session
+    from job.model import onnx_gpu
+
+    return onnx_gpu
 
 
 def _torch_session() -> type[TorchSession]:

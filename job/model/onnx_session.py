@@ -15,6 +15,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from job.errors import ConfigurationError, DeviceError
+from job.model.gpu import device_failure
 from job.model.integer_kernels import require_exact_integers
 from job.model.session import Grounding, SessionInfo, TextFeatures, padded_batch, split_by_image
 
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
-_CUDA_OPTIONS = {
+CUDA_OPTIONS = {
     "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search chooses by measured time, so results differ by run
     "use_tf32": "0",
 }
-_ORT_ERRORS = (
+ORT_ERRORS = (
     ort_errors.EPFail,
     ort_errors.EngineError,
     ort_errors.Fail,
@@ -133,11 +134,11 @@ class OnnxSession:
         return TextFeatures(features=features, mask=mask)
 
     def _load(self, spec: GraphSpec) -> Any:
-        providers = [(CUDA_PROVIDER, _CUDA_OPTIONS)] if self._device == "cuda" else [CPU_PROVIDER]
+        providers = [(CUDA_PROVIDER, CUDA_OPTIONS)] if self._device == "cuda" else [CPU_PROVIDER]
         path = str(self._artifact.path(spec.file))
         with _device_errors(self._device):
-            session = ort.InferenceSession(path, self._options, providers=providers)
-        session.disable_fallback()
+            # Without the fallback, the error of a provider is raised and not printed.
+            session = ort.InferenceSession(path, self._options, providers=providers, enable_fallback=0)
         if session.get_providers()[0] != self._provider:
             raise DeviceError(
                 f"--device {self._device}: ONNX Runtime could not use its {self._provider} and offers "
@@ -171,5 +172,5 @@ def _session_options(threads: int) -> Any:
 def _device_errors(device: str) -> Iterator[None]:
     try:
         yield
-    except _ORT_ERRORS as exc:
-        raise DeviceError(f"--device {device}: ONNX Runtime failed: {exc}") from exc
+    except ORT_ERRORS as exc:
+        raise device_failure(device, "ONNX Runtime", exc) from exc

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from job.errors import ConfigurationError, DeviceError
+from job.model.gpu import GpuNeeds, device_failure
 from job.model.session import Grounding, SessionInfo, TextFeatures, padded_batch, split_by_image
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class TorchSession:
             with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
                 yield
         except RuntimeError as exc:
-            raise DeviceError(f"--device {self._device}: torch failed: {exc}") from exc
+            raise device_failure(str(self._device), "torch", exc) from exc
 
 
 def _make_deterministic() -> None:
@@ -123,3 +124,26 @@ def check_device(device: str) -> None:
         )
     if not torch.cuda.is_available():
         raise DeviceError("--device cuda: torch finds no GPU that answers. See `nvidia-smi`, or give --device cpu")
+
+
+def gpu_needs() -> GpuNeeds:
+    """What this installation of torch needs of a GPU."""
+    major, _, minor = (torch.version.cuda or "").partition(".")
+    cuda = (int(major), int(minor or 0)) if major else None
+    built_for = [int(name[3:]) for name in torch.cuda.get_arch_list() if name[3:].isdigit()]  # as in sm_75
+    return GpuNeeds(f"torch {torch.__version__}", cuda, divmod(min(built_for, default=0), 10))
+
+
+def try_gpu() -> None:
+    """Compute one sum on the GPU.
+
+    Raises:
+        ConfigurationError: See `check_device`.
+        DeviceError: torch cannot use the GPU; the message holds its own words.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a driver that is too old; the error says it too
+            torch.ones(1, device="cuda").sum().item()
+    except (RuntimeError, AssertionError) as exc:
+        raise device_failure("cuda", "torch", exc) from exc

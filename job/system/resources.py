@@ -24,11 +24,19 @@ def usable_cpus(cgroup_root: Path = _CGROUP_ROOT, proc: Path = _PROC) -> int:
 
 
 def visible_gpus(load: Callable[[str], Any] = ctypes.CDLL) -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs that this process can use, as in CUDA_VISIBLE_DEVICES; its value has priority."""
+    """Names of the NVIDIA GPUs that this process can use, as in CUDA_VISIBLE_DEVICES.
+
+    The driver counts them, and applies that variable itself: it ignores the names from the first invalid one on. Of
+    several MIG instances it shows a process only the first (CUDA C++ Programming Guide), so each instance that the
+    variable names is one for a process of its own. A driver that does not respond counts nothing, and may come back.
+    """
+    count = count_gpus(load)
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return tuple(name.strip() for name in chosen.split(",") if name.strip())
-    return tuple(str(number) for number in range(count_gpus(load)))
+    if chosen is None:
+        return tuple(str(number) for number in range(count))
+    names = tuple(name.strip() for name in chosen.split(",") if name.strip())
+    is_mig = bool(names) and all(name.startswith("MIG-") for name in names)
+    return names if is_mig or count == 0 else names[:count]
 
 
 def count_gpus(load: Callable[[str], Any] = ctypes.CDLL) -> int:

@@ -199,7 +199,7 @@ def _check_model(request: AnnotateRequest) -> str:
 
 def _annotate_one(request: AnnotateRequest, inputs: list[PlannedInput]) -> str:
     """Annotate the first input that can be used, without storing the result."""
-    session = open_device(request.artifact, request.options)
+    session = open_device(request.artifact, request.options, len(request.spec.prompts))
     check_answers(request.artifact, session, request.options)
     annotator_io = AnnotatorIO(request.source, RunTarget(request.target, request.spec), lambda: None)
     annotator, _ = build_annotator(annotator_io, session, request.artifact, request.options)

@@ -144,18 +144,18 @@ def run_worker(connection: Connection, task: WorkerTask) -> None:
     logging.basicConfig(level=task.log_level, handlers=[_ChannelHandler(channel, task.options.part)], force=True)
     quiet_libraries()
     log_python_messages()
-    code, text = 0, ""
+    code, text, kind = 0, "", ""
     try:
         _work(channel, task)
     except RunOverError:
         pass
     except AnnotateError as exc:
-        code, text = exc.exit_code, str(exc)
+        code, text, kind = exc.exit_code, str(exc), type(exc).__name__
     except BaseException as exc:
         logging.getLogger(__name__).critical("Unexpected error", exc_info=True)
         code, text = _UNEXPECTED_EXIT_CODE, f"{type(exc).__name__}: {exc}"
     try:
-        channel.send("end", code, text)
+        channel.send("end", code, text, kind)
         connection.close()
     finally:
         os._exit(code)

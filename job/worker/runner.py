@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from job.errors import NoInputsError, RunConflictError, RunOverError
 from job.model.artifact import Artifact
 from job.model.cache import RemoteModel
-from job.model.loader import check_session
+from job.model.loader import check_gpu, check_session
 from job.plan.input_list import InputList
 from job.plan.plan import Plan, PlannedShard, read_plan, read_shard
 from job.plan.planner import obtain_plan
@@ -250,6 +250,7 @@ def _work(run: Run, plan: Plan, left: Sequence[PlannedShard], request: AnnotateR
     options = request.options
     total = sum(shard.inputs for shard in assigned_shards(plan, options))
     reporter.heartbeat.beat.activity = "loading"
+    check_gpu(options.device, options.runtime)  # before a model is fetched, which may take minutes
     if request.remote_model is not None:
         request.remote_model.fetch(options.watchdog.touch)
     if options.workers > 1:

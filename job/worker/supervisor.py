@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from job.errors import AnnotateError, ConfigurationError, InterruptedRunError, UsageError, WorkerError
+from job.errors import (
+    AnnotateError,
+    ConfigurationError,
+    InterruptedRunError,
+    UnusableDeviceError,
+    UsageError,
+    WorkerError,
+)
 from job.plan.plan import PlannedShard
 from job.run.run import Run
 from job.system.signals import stopped_by_signals
@@ -31,6 +38,7 @@ MAX_RESTARTS = 20
 _POLL_S = 0.2
 _KILL_AFTER_S = 60.0
 _FATAL = {UsageError.exit_code: UsageError, ConfigurationError.exit_code: ConfigurationError}
+_UNUSABLE = UnusableDeviceError.__name__
 
 Report = Callable[[Mapping[str, int]], None]
 """Receives counts as `counts_of` gives them; negative counts revoke earlier ones."""
@@ -47,7 +55,7 @@ class _Slot:
     reported: dict[str, Counter[str]] = field(default_factory=dict)
     restarts: int = 0
     failure: AnnotateError | None = None
-    end: tuple[int, str] | None = None
+    end: tuple[int, str, str] | None = None
 
 
 def work_in_processes(
@@ -64,6 +72,7 @@ def work_in_processes(
 
     Raises:
         ConfigurationError: A worker found an error that every worker would see; the others are terminated.
+        UnusableDeviceError: Likewise, that every worker of this node would see.
         InterruptedRunError: A signal arrived, and work is left; the workers have exited in order.
         WorkerError: A worker exceeded `MAX_RESTARTS`, and shards are left.
     """
@@ -134,8 +143,8 @@ class _Supervisor:
                 slot.reported.pop(shard_name, None)
             case ("log", level, text, fields):
                 logger.log(level, "%s", text, extra={"fields": {**fields, "worker": slot.number}})
-            case ("end", code, text):
-                slot.end = (code, text)
+            case ("end", code, text, kind):
+                slot.end = (code, text, kind)
 
     def _add(self, slot: _Slot, shard_name: str, counts: Mapping[str, int]) -> None:
         slot.reported.setdefault(shard_name, Counter()).update(counts)
@@ -158,15 +167,13 @@ class _Supervisor:
         slot.connection = None
         slot.process.join()
         self._requeue(slot)
-        code, text = slot.end or (slot.process.exitcode, "")
+        code, text, kind = slot.end or (slot.process.exitcode, "", "")
         if code == 0:
             self._restart_for_requeued_shards(slot, is_stopping)
             return
         reason = text or (f"killed by signal {-code}" if code < 0 else f"exit code {code}")
-        slot.failure = _FATAL.get(code, WorkerError if code != InterruptedRunError.exit_code else InterruptedRunError)(
-            f"worker {slot.number}: {reason}"
-        )
-        if code in _FATAL:
+        slot.failure = _failure_of(code, kind)(f"worker {slot.number}: {reason}")
+        if _is_fatal(slot.failure):
             self._waiting.clear()
             self._terminate_all()
         elif not is_stopping and slot.restarts < MAX_RESTARTS:
@@ -196,7 +203,7 @@ class _Supervisor:
 
     def _raise_worst(self, is_stopping: bool) -> None:
         failures = [slot.failure for slot in self._slots if slot.failure is not None]
-        fatal = [failure for failure in failures if failure.exit_code in _FATAL]
+        fatal = [failure for failure in failures if _is_fatal(failure)]
         if fatal:
             raise fatal[0]
         if is_stopping and self._waiting:
@@ -215,3 +222,15 @@ class _Supervisor:
             if slot.process is not None and slot.process.is_alive():
                 slot.process.kill()
                 slot.process.join(_KILL_AFTER_S)
+
+
+def _failure_of(code: int, kind: str) -> type[AnnotateError]:
+    """The error of a worker that ended with this code and kind of error."""
+    if kind == _UNUSABLE:
+        return UnusableDeviceError
+    return _FATAL.get(code, WorkerError if code != InterruptedRunError.exit_code else InterruptedRunError)
+
+
+def _is_fatal(failure: AnnotateError) -> bool:
+    """Whether every worker of this node would fail so."""
+    return failure.exit_code in _FATAL or isinstance(failure, UnusableDeviceError)

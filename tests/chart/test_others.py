@@ -129,7 +129,7 @@ def test_an_export_runs_where_its_pool_runs() -> None:
 
     assert [manifest["kind"] for manifest in release.manifests if manifest["kind"] != "ServiceAccount"] == ["Job"]
     assert arguments(job) == [
-        "export", "--checkpoint=hub", "--out=/volumes/models", "--format=onnx", "--precision=fp32", "--device=cuda",
+        "export", "--checkpoint=hub", "--out=/volumes/models", "--format=onnx", "--precision=fp16", "--device=cuda",
     ]  # fmt: skip
     assert container(pod)["image"].endswith("-export")
     assert container(pod)["resources"]["limits"]["nvidia.com/gpu"] == 1
@@ -151,6 +151,20 @@ def test_an_export_for_the_cpu_from_a_volume() -> None:
     assert flag(job, "out") == ["s3://models/int8"]
     assert flag(job, "device") == ["cpu"]
     assert "nvidia.com/gpu" not in container(job["spec"]["template"])["resources"]["limits"]
+
+
+@pytest.mark.parametrize(
+    ("values", "precision"),
+    [
+        pytest.param({}, "fp16", id="on a GPU"),
+        pytest.param(at("export.pool", "cpu"), "fp32", id="on a CPU"),
+        pytest.param(at("pools.gpu.allowCpu", True), "fp32", id="gpu pool without GPUs"),
+        pytest.param(at("export.precision", "fp32"), "fp32", id="chosen"),
+    ],
+)
+def test_an_export_has_the_precision_of_its_device(values: Values, precision: str) -> None:
+    on_both = {"pools": {"cpu": {"model": {"uri": "s3://models/fp32"}}}}
+    assert flag(render(merged(EXPORT, on_both, values)).one("Job", "export"), "precision") == [precision]
 
 
 @pytest.mark.parametrize(

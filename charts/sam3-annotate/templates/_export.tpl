@@ -3,13 +3,14 @@
 {{- define "sam3-annotate.exportArgs" -}}
 {{- $values := .Values.export }}
 {{- $pool := index .Values.pools $values.pool }}
+{{- $device := and (eq $values.pool "gpu") (not .Values.pools.gpu.allowCpu) | ternary "cuda" "cpu" }}
 {{- $checkpoint := include "sam3-annotate.location" $values.checkpoint -}}
 - export
 - {{ include "sam3-annotate.arg" (list "checkpoint" $checkpoint) }}
 - {{ include "sam3-annotate.arg" (list "out" (include "sam3-annotate.location" $pool.model)) }}
 - --format={{ $values.format }}
-- --precision={{ $values.precision }}
-- --device={{ and (eq $values.pool "gpu") (not .Values.pools.gpu.allowCpu) | ternary "cuda" "cpu" }}
+- --precision={{ $values.precision | default (eq $device "cuda" | ternary "fp16" "fp32") }}
+- --device={{ $device }}
 {{- with int64 $values.imageCount }}
 - --image_count={{ . }}
 {{- end }}

@@ -114,7 +114,9 @@ def test_an_unavailable_gpu_does_not_fall_back_to_the_cpu(artifact: Artifact, mo
     monkeypatch.setattr(ort, "preload_dlls", lambda: None)
     load = ort.InferenceSession
     monkeypatch.setattr(
-        ort, "InferenceSession", lambda path, options, providers: load(path, options, ["CPUExecutionProvider"])
+        ort,
+        "InferenceSession",
+        lambda path, options, providers, **flags: load(path, options, ["CPUExecutionProvider"], **flags),
     )
     with pytest.raises(DeviceError, match="could not use its CUDAExecutionProvider and offers CPUExecutionProvider"):
         open_session(artifact, device="cuda")

@@ -161,7 +161,9 @@ def test_a_provider_that_falls_back_annotates_nothing(
     monkeypatch.setattr(ort, "get_available_providers", lambda: providers)
     monkeypatch.setattr(ort, "preload_dlls", lambda: None)
     monkeypatch.setattr(
-        ort, "InferenceSession", lambda path, options, providers: load(path, options, ["CPUExecutionProvider"])
+        ort,
+        "InferenceSession",
+        lambda path, options, providers, **flags: load(path, options, ["CPUExecutionProvider"], **flags),
     )
     write_inputs(tmp_path / "in", 1)
     with pytest.raises(DeviceError, match="could not use its CUDAExecutionProvider"):

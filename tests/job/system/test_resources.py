@@ -193,3 +193,19 @@ def test_a_driver_that_does_not_start_counts_no_gpu() -> None:
 def test_cuda_visible_devices_decides(monkeypatch: pytest.MonkeyPatch, chosen: str, names: tuple[str, ...]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     assert visible_gpus(lambda name: Driver(8)) == names
+
+
+@pytest.mark.parametrize(
+    ("chosen", "devices", "names"),
+    [
+        pytest.param("0,1,2,3", 1, ("0",), id="names of the node in a pod with one GPU"),
+        pytest.param("0,1", 2, ("0", "1"), id="all of them exist"),
+        pytest.param("MIG-a,MIG-b", 1, ("MIG-a", "MIG-b"), id="a process sees one MIG instance"),
+        pytest.param("0,1", 0, ("0", "1"), id="a driver that does not respond"),
+    ],
+)
+def test_the_driver_counts_the_names_of_cuda_visible_devices(
+    monkeypatch: pytest.MonkeyPatch, chosen: str, devices: int, names: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert visible_gpus(lambda name: Driver(devices)) == names

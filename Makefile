@@ -13,7 +13,7 @@ PYTEST = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 FAST_TESTS := tests/job tests/k8s tests/chart tests/protocol tests/test_docs.py tests/test_public_surface.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-cluster soak-cluster check fix bench soak demo-model lock image clean
+.PHONY: help demo test test-fast test-cluster soak-cluster check fix bench bench-cost soak demo-model lock image clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ fix: $(TEST)/$(STAMP)test ## Apply what the linters can fix
 
 bench: $(DEV)/$(STAMP)dev ## Print speed and memory figures
 	$(DEV)/bin/python -m pytest tests/bench -m "" -s -q
+
+bench-cost: $(DEV)/$(STAMP)dev ## Count FLOP, traffic and launches on a GPU, and predict its speed, without one
+	$(DEV)/bin/python -m tests.gpu
 
 test-cluster: $(TEST)/$(STAMP)test ## Run the tests of a real cluster: KUBECONFIG's, or the kit's of .ci/test-cluster
 	.ci/test-cluster

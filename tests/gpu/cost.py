@@ -1,0 +1,237 @@
+"""Static cost of the graphs on a GPU: FLOP, memory traffic and kernel launches of every node, and a prediction.
+
+`python -m tests.gpu.cost [MODEL_DIR]` prints them. Without MODEL_DIR it takes the graphs of the official model at full
+size in fp16, which need no weights. ONNX Runtime's released GPU build optimises and runs the graphs on CUDA libraries
+that compute nothing (`tests.gpu.stubs`), so kernels and launches are counted, not modelled. Traffic is what the kernels
+must read and write if no cache helps between two of them: shapes and types of inputs and outputs.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.gpu.cards import LAUNCH_S, SHARE_OF_BANDWIDTH, SHARE_OF_PEAK, Card
+from tests.gpu.stubs import StubGpu
+
+# Graphs that run for every image, in this order; the last one runs once a row of an image and a prompt.
+GRAPHS = ("image_encoder", "grounding", "mask_head")
+_BYTES = {"float": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "uint8": 1, "int8": 1, "bool": 1}
+_PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "Conv", "ConvTranspose", "FusedConv", "Attention", "MultiHeadAttention")
+# These read no more than they write.
+_READ_AS_WRITTEN = ("Gather", "GatherND", "Slice", "Expand", "NonZero")
+_HALF = ("float16", "bfloat16")
+
+Tensor = tuple[str, list[int]]
+
+
+@dataclass(frozen=True)
+class NodeCost:
+    """One executed node of one call.
+
+    Attributes:
+        operator: Type of the node in the optimised graph.
+        stage: Module of the model that it comes from; empty where the graph does not tell.
+        provider: Of ONNX Runtime.
+        flop: Of products, 2 a multiply-add; 0 for all other nodes.
+        traffic: Bytes read and written.
+        kernels: Names of the kernels (copies and fills included) that it launched.
+        half: Whether a product takes 16-bit operands.
+        outputs: Element types and shapes.
+    """
+
+    operator: str
+    stage: str
+    provider: str
+    flop: float
+    traffic: float
+    kernels: tuple[str, ...]
+    half: bool
+    outputs: tuple[Tensor, ...]
+
+    def seconds(self, card: Card) -> float:
+        """Predicted time on a card: the longer of arithmetic and traffic, and the launches."""
+        peak = card.half_flops if self.half else card.single_flops
+        arithmetic, moving = self.flop / (SHARE_OF_PEAK * peak), self.traffic / (SHARE_OF_BANDWIDTH * card.bandwidth)
+        return max(arithmetic, moving) + len(self.kernels) * LAUNCH_S
+
+
+@dataclass(frozen=True)
+class GraphCost:
+    """One graph, as often as it runs for one batch.
+
+    Attributes:
+        name: Of the graph.
+        calls: For one batch.
+        nodes: In the order of execution.
+        written: Nodes of the artifact's file before optimisation, by operator.
+        arena: Peak bytes of device memory that ONNX Runtime took, weights included, cuDNN's workspace not.
+    """
+
+    name: str
+    calls: int
+    nodes: tuple[NodeCost, ...]
+    written: dict[str, int]
+    arena: int
+
+    @property
+    def launches(self) -> int:
+        """Kernels, copies and fills, a batch."""
+        return self.calls * sum(len(x.kernels) for x in self.nodes)
+
+    @property
+    def flop(self) -> float:
+        """Of products, a batch."""
+        return self.calls * sum(x.flop for x in self.nodes)
+
+    @property
+    def traffic(self) -> float:
+        """Bytes, a batch."""
+        return self.calls * sum(x.traffic for x in self.nodes)
+
+    @property
+    def product_traffic(self) -> float:
+        """Bytes that products read and write, a batch."""
+        return self.calls * sum(x.traffic for x in self.nodes if x.flop)
+
+    def seconds(self, card: Card) -> float:
+        """Predicted time, a batch."""
+        return self.calls * sum(x.seconds(card) for x in self.nodes)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of one batch.
+
+    Attributes:
+        batch: Images.
+        prompts: An image.
+        selected: Masks above the threshold.
+        rows: Pairs of an image and a prompt with such a mask.
+    """
+
+    batch: int = 4
+    prompts: int = 3
+    selected: int = 28
+    rows: int = 12
+
+
+def cost_of(gpu: StubGpu, model: Path, sizes: Sizes, *, sm: int = 80) -> tuple[GraphCost, ...]:
+    """Count what one batch takes of each graph in a model's folder."""
+    present = [model / f"{name}.onnx" for name in GRAPHS if (model / f"{name}.onnx").exists()]
+    with tempfile.TemporaryDirectory() as scratch:
+        return tuple(_graph_cost(gpu, path, Path(scratch), sizes, sm) for path in present)
+
+
+def _graph_cost(gpu: StubGpu, path: Path, scratch: Path, sizes: Sizes, sm: int) -> GraphCost:
+    import onnx
+
+    is_a_row = path.stem == GRAPHS[-1]
+    selected = math.ceil(sizes.selected / sizes.rows) if is_a_row else sizes.selected
+    dimensions = {"batch": sizes.batch, "prompts": sizes.prompts, "selected": selected}
+    request = {"model": str(path.resolve()), "folder": str(scratch), "sizes": dimensions}
+    found = gpu.run(request, sm=sm)
+    written: dict[str, int] = {}
+    for node in onnx.load(str(path), load_external_data=False).graph.node:
+        written[node.op_type] = written.get(node.op_type, 0) + 1
+    graph = onnx.load(found["optimised"], load_external_data=False).graph
+    nodes = _Counter(graph, found).nodes()
+    return GraphCost(path.stem, sizes.rows if is_a_row else 1, nodes, written, found["peak_bytes"])
+
+
+@dataclass
+class _Counter:
+    """Joins what the profile says of the executed nodes with the optimised graph."""
+
+    graph: Any
+    found: dict[str, Any]
+    shapes: dict[str, Tensor] = field(default_factory=dict)
+
+    def nodes(self) -> tuple[NodeCost, ...]:
+        executed = self.found["nodes"]
+        weights = {x.name: list(x.dims) for x in self.graph.initializer}
+        for event in executed:
+            if event["index"] >= 0:
+                self.shapes.update(zip(self.graph.node[event["index"]].output, event["outputs"], strict=False))
+        kernels = self._kernels([x["us"] for x in executed])
+        costs, stage = [], ""
+        for event, launched in zip(executed, kernels, strict=True):
+            node = self.graph.node[event["index"]] if event["index"] >= 0 else None
+            stage = _stage(node) or stage
+            operator = node.op_type if node is not None else event["operator"]
+            inputs: list[Tensor] = event["inputs"]
+            if node is not None and operator != event["operator"]:  # exchanged: its own inputs were not read
+                kind = event["outputs"][0][0]
+                inputs = [self.shapes.get(x, (kind, weights.get(x, []))) for x in node.input if x]
+            costs.append(_node_cost(operator, stage, event, inputs, launched))
+        return tuple(costs)
+
+    def _kernels(self, starts: list[float]) -> list[tuple[str, ...]]:
+        """Kernels by node. Copies of inputs come before the first node, and count with it."""
+        launched: list[list[str]] = [[] for _ in starts]
+        for launch in self.found["launches"]:
+            launched[max(bisect.bisect_right(starts, launch["us"]) - 1, 0)].append(launch["kernel"])
+        return [tuple(x) for x in launched]
+
+
+def _stage(node: Any) -> str:
+    return node.name.partition("/")[0] if node is not None and "/" in node.name else ""
+
+
+def _node_cost(
+    operator: str, stage: str, event: dict[str, Any], inputs: list[Tensor], kernels: tuple[str, ...]
+) -> NodeCost:
+    outputs: list[Tensor] = event["outputs"]
+    on_gpu = event["provider"].startswith("CUDA")
+    traffic = float(sum(map(_size, inputs)) + sum(map(_size, outputs)))
+    if operator in _READ_AS_WRITTEN:
+        traffic = min(traffic, 2.0 * sum(map(_size, outputs)))
+    if not kernels or not on_gpu or operator.startswith("Memcpy"):
+        traffic = 0  # a view, shape arithmetic, or a copy across the bus
+    if "Attention" in operator:
+        traffic += _attention_internals(inputs, kernels)
+    return NodeCost(
+        operator=operator,
+        stage=stage,
+        provider=event["provider"],
+        flop=_flop(operator, inputs, outputs[0]) if outputs else 0,
+        traffic=traffic,
+        kernels=kernels,
+        half=bool(inputs) and inputs[0][0] in _HALF,
+        outputs=tuple(outputs),
+    )
+
+
+def _size(tensor: Tensor) -> int:
+    return _BYTES[tensor[0]] * math.prod(tensor[1]) if tensor[0] else 0
+
+
+def _flop(operator: str, inputs: list[Tensor], output: Tensor) -> float:
+    if operator not in _PRODUCTS:
+        return 0
+    (_, left), (_, right), *_ = inputs
+    if "Attention" in operator:  # queries (B, heads, N, D) by keys (B, heads, M, D) or (B, M, heads * D), then values
+        return 4.0 * math.prod(left) * right[-2]
+    if operator == "ConvTranspose":
+        return 2.0 * math.prod(left) * math.prod(right[1:])
+    if "Conv" in operator:
+        return 2.0 * math.prod(output[1]) * math.prod(right[1:])
+    # (…, M, K) by (…, K, N), either one possibly transposed: the squared sum length is M K x K N / (M N).
+    rows, columns = output[1][-2] if len(output[1]) > 1 else 1, output[1][-1]
+    right_matrix = right[-2] * right[-1] if len(right) > 1 else right[-1]
+    return 2.0 * math.prod(output[1]) * (right_matrix // columns) if rows else 0
+
+
+def _attention_internals(inputs: list[Tensor], kernels: tuple[str, ...]) -> float:
+    """Bytes that the kernels of one Attention node move between themselves."""
+    (kind, query), (_, key), *_ = inputs
+    transposes = sum("Transpose" in x for x in kernels)
+    moved = 2.0 * transposes * _size((kind, query))
+    if any("UnfusedSoftmax" in x for x in kernels):  # written, read, written and read as logits and probabilities
+        heads = query[1] if len(query) == 4 else 1
+        moved += 4.0 * _BYTES[kind] * query[0] * heads * query[-2] * key[-2]
+    return moved

@@ -1,0 +1,88 @@
+"""The cost model: FLOP and traffic by operator, and the official model at full size."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.gpu.cards import CARDS
+from tests.gpu.cost import GraphCost, NodeCost, Sizes, _flop, _node_cost, cost_of
+from tests.gpu.report import as_json, card_rows, group_rows, summary_rows, table
+
+if TYPE_CHECKING:
+    from tests.gpu.stubs import StubGpu
+
+HALF = "float16"
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs", "output", "expected"),
+    [
+        ("MatMul", [[2, 5, 7], [7, 11]], [2, 5, 11], 2 * 2 * 5 * 7 * 11),
+        ("MatMul", [[2, 3, 5, 7], [2, 3, 7, 11]], [2, 3, 5, 11], 2 * 6 * 5 * 7 * 11),
+        ("FusedMatMul", [[7, 5], [11, 7]], [5, 11], 2 * 5 * 7 * 11),
+        ("Gemm", [[5, 7], [7, 11], [11]], [5, 11], 2 * 5 * 7 * 11),
+        ("Conv", [[2, 3, 8, 8], [16, 3, 5, 5]], [2, 16, 4, 4], 2 * 2 * 16 * 16 * 3 * 25),
+        ("ConvTranspose", [[2, 3, 8, 8], [3, 16, 2, 2]], [2, 16, 16, 16], 2 * 2 * 3 * 64 * 16 * 4),
+        ("Attention", [[2, 4, 10, 8], [2, 4, 33, 8], [2, 4, 33, 8]], [2, 4, 10, 8], 4 * 2 * 4 * 10 * 8 * 33),
+        ("Add", [[5], [5]], [5], 0),
+    ],
+)
+def test_flop_of_an_operator(operator: str, inputs: list[list[int]], output: list[int], expected: int) -> None:
+    assert _flop(operator, [(HALF, x) for x in inputs], (HALF, output)) == expected
+
+
+def _event(provider: str = "CUDAExecutionProvider", **tensors: Any) -> dict[str, Any]:
+    return {"provider": provider, "outputs": [(HALF, [4, 8])], **tensors}
+
+
+@pytest.mark.parametrize(
+    ("operator", "event", "inputs", "kernels", "traffic"),
+    [
+        ("Add", _event(), [(HALF, [4, 8]), (HALF, [8])], ("add",), 2 * (32 + 8 + 32)),
+        ("Reshape", _event(), [(HALF, [32]), ("int64", [2])], (), 0),
+        ("Gather", _event(), [(HALF, [4000, 8]), ("int64", [4])], ("gather",), 2 * 64),
+        ("Add", _event("CPUExecutionProvider"), [("int64", [1]), ("int64", [1])], (), 0),
+        ("Cast", _event(outputs=[("float", [4, 8])]), [(HALF, [4, 8])], ("cast",), 32 * 6),
+    ],
+    ids=["two operands", "view", "reads what it writes", "shape arithmetic", "types of two sizes"],
+)
+def test_traffic_of_a_node(operator: str, event: Any, inputs: Any, kernels: tuple[str, ...], traffic: int) -> None:
+    assert _node_cost(operator, "", event, inputs, kernels).traffic == traffic
+
+
+def test_unfused_attention_moves_its_logits_four_times() -> None:
+    tensors: Any = [(HALF, [2, 8, 100, 32]), (HALF, [2, 8, 33, 32]), (HALF, [2, 8, 33, 32])]
+    event = _event(outputs=[(HALF, [2, 8, 100, 32])])
+    fused = _node_cost("Attention", "", event, tensors, ("flash_fwd_kernel",))
+    unfused = _node_cost("Attention", "", event, tensors, ("gemm", "UnfusedSoftmax", "gemm"))
+    assert unfused.traffic - fused.traffic == 4 * 2 * (2 * 8 * 100 * 33)
+
+
+def test_prediction_is_the_longer_of_arithmetic_and_traffic_and_the_launches() -> None:
+    (card,) = (x for x in CARDS if x.name == "A100")
+    product = NodeCost("MatMul", "", "CUDA", 0.45 * 312e12, 1.0, ("gemm",), half=True, outputs=())
+    moved = NodeCost("Add", "", "CUDA", 0, 0.8 * 2.039e12, ("a", "b"), half=True, outputs=())
+    cost = GraphCost("grounding", 3, (product, moved), {}, 0)
+    assert cost.seconds(card) == pytest.approx(3 * (1 + 1 + 3 * 2e-6))
+    assert cost.launches == 9
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_full_size_fp16_graphs(gpu: StubGpu) -> None:
+    """FLOP follow from the architecture; traffic and launches from how the graphs are written."""
+    from tests.gpu.full_size import full_size_graphs
+
+    sizes = Sizes()
+    costs = cost_of(gpu, full_size_graphs("fp16"), sizes)
+    for cost in costs:
+        sys.stdout.write(f"\n{cost.name}\n{table(group_rows(cost, sizes, 'operator'))}\n")
+    sys.stdout.write(f"\n{table(summary_rows(costs, sizes))}\n\n{table(card_rows(costs, sizes))}\n")
+    encoder = costs[0]
+    assert encoder.flop / sizes.batch == pytest.approx(5.61e12, rel=0.01)
+    assert sum(x.flop for x in costs) / sizes.batch == pytest.approx(6.81e12, rel=0.01)
+    assert sum(x.traffic for x in costs) / sizes.batch < 80e9
+    assert as_json(costs, sizes)["graphs"]["image_encoder"]["launches"] == encoder.launches

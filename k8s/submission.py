@@ -215,7 +215,7 @@ def make_plan(release: Release, options: StorageOptions, num_indexes: int) -> No
         with ended_by_signals(), Heartbeat(run, request.options):
             if read_plan(run) is None:
                 plan = plan_now(run, request.source, request.options, request.input_list)
-                logger.info("Run %s: %d inputs in %d shards", run.name, plan.inputs_planned, len(plan.shards))
+                logger.info("Run %s: %d inputs in %d shards", run.name, plan.inputs_planned, plan.shards_planned)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from job.model.artifact import FileEntry, GraphSpec, Manifest, ParityFigures, TensorSpec, Tolerance
-from job.plan.plan import Plan, PlannedInput, PlannedShard
+from job.plan.plan import Plan, PlannedInput, PlannedShard, PlanPart
 from job.run.heartbeat import Beat
 from job.run.journal import ResultRow
 from job.run.spec import RunEnd, RunSpec
@@ -86,7 +86,7 @@ NAMED_AS_FOLDERS = {"export/demo_model/scenes", "export/demo_model/training"}
 
 STORED: dict[str, tuple[type[msgspec.Struct], ...]] = {
     "docs/reference/run-folder.md": (
-        RunSpec, Plan, PlannedShard, PlannedInput, ResultRow, Marker, FailedInput, Beat, RunEnd,
+        RunSpec, Plan, PlanPart, PlannedShard, PlannedInput, ResultRow, Marker, FailedInput, Beat, RunEnd,
     ),
     "docs/reference/artifact-manifest.md": (Manifest, FileEntry, GraphSpec, TensorSpec, ParityFigures, Tolerance),
 }  # fmt: skip

@@ -19,7 +19,7 @@ from job.cli.plan import plan
 from job.cli.progress import progress
 from job.cli.show import show
 from job.model.artifact import FileEntry, GraphSpec, Manifest, ParityFigures, TensorSpec, Tolerance
-from job.plan.plan import Plan, PlannedInput, PlannedShard
+from job.plan.plan import Plan, PlannedInput, PlannedShard, PlanPart
 from job.run.heartbeat import Beat
 from job.run.journal import ResultRow
 from job.run.spec import RunEnd, RunSpec
@@ -113,7 +113,8 @@ EXIT_CODES = {
 FIELDS: dict[type[msgspec.Struct], str] = {
     RunSpec: "input_url prompts confidence_threshold annotation_date image_mode override override_reviewed "
     "max_image_pixels limit model_id checkpoint_sha256 include exclude input_list_sha256 missing_json format_version",
-    Plan: "nonce shards inputs_listed inputs_done images_without_json other_options",
+    Plan: "nonce inputs_listed inputs_done images_without_json parts shards other_options",
+    PlanPart: "name shards inputs forced",
     PlannedShard: "name inputs forced",
     PlannedInput: "json image prior problem forced no_json",
     ResultRow: "json result reason scores dropped hidden seconds mask_sha256 worker artifact precision provider "

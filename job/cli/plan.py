@@ -46,7 +46,7 @@ def plan(**flags: Any) -> None:
         run.name,
         made.inputs_planned,
         made.inputs_listed,
-        len(made.shards),
+        made.shards_planned,
         " (planned before)" if found else "",
     )
     warn_if_empty(request.source, made)

@@ -5,22 +5,19 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain, islice
 
 import msgspec
 
 from job.plan.input_list import InputList
-from job.plan.plan import Plan, PlannedInput, PlannedShard, read_plan
+from job.plan.plan import Plan, read_plan
 from job.plan.selection import Selection
+from job.plan.sharding import Sizing, write_shards
 from job.plan.takeover import supersede_older
 from job.run.heartbeat import heartbeats
 from job.run.history import options_that_differ
 from job.run.options import WorkerOptions
 from job.run.run import Run, check_not_over
 from job.storage.store import Store, StoredObject
-from job.system.threads import iter_in_threads
 
 logger = logging.getLogger(__name__)
 
@@ -102,31 +99,6 @@ def _is_of_planner(beat: StoredObject) -> bool:
     return worker_key.endswith(_PLANNER_SUFFIX)
 
 
-SHARDS_PER_INDEX = 8
-LARGEST_SHARD = 1000
-_WRITING_THREADS = 8
-LARGEST_HELD_PLAN = 1_000_000
-"""Plans up to this many keys are held in memory, so that their number determines the size of shards."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizing:
-    """The size of shards.
-
-    Attributes:
-        num_indexes: Processes that share the shards; each gets at least eight if there are enough inputs.
-        shard_size: Inputs in a shard, or None for the default.
-    """
-
-    num_indexes: int = 1
-    shard_size: int | None = None
-
-    def size_for(self, count: int) -> int:
-        """Inputs in a shard of a plan with `count` inputs."""
-        chosen = min(LARGEST_SHARD, count // (SHARDS_PER_INDEX * self.num_indexes))
-        return self.shard_size or max(1, chosen)
-
-
 def make_plan(run: Run, selection: Selection, sizing: Sizing) -> Plan:
     """List input and output, and write the plan unless another planner has.
 
@@ -142,10 +114,10 @@ def make_plan(run: Run, selection: Selection, sizing: Sizing) -> Plan:
         RunConflictError: The run was superseded during planning.
     """
     nonce = secrets.token_hex(4)
-    shards = tuple(_write_shards(run, nonce, selection.inputs(), sizing))
+    parts = tuple(write_shards(run, nonce, selection.lines(), sizing))
     plan = Plan(
         nonce=nonce,
-        shards=shards,
+        parts=parts,
         inputs_listed=selection.inputs_listed,
         inputs_done=selection.inputs_done,
         images_without_json=selection.counts.images_without_json,
@@ -155,29 +127,3 @@ def make_plan(run: Run, selection: Selection, sizing: Sizing) -> Plan:
     check_not_over(run)
     run.store.create(run.key("plan.json"), msgspec.json.encode(plan))
     return read_plan(run) or plan
-
-
-def _write_shards(run: Run, nonce: str, inputs: Iterator[PlannedInput], sizing: Sizing) -> Iterator[PlannedShard]:
-    """Write the shards; held inputs are encoded lines, which take a third of the memory of objects."""
-    encode = msgspec.json.Encoder().encode
-    lines = (encode(planned) for planned in inputs)
-    held = list(islice(lines, LARGEST_HELD_PLAN))
-    size = sizing.size_for(len(held))
-
-    def write(numbered: tuple[int, list[bytes]]) -> PlannedShard:
-        number, batch = numbered
-        forced = sum(b'"forced":true' in line for line in batch)
-        shard = PlannedShard(name=f"{number:06d}", inputs=len(batch), forced=forced)
-        run.store.put(run.key(f"plan-{nonce}", f"{shard.name}.jsonl"), b"\n".join(batch) + b"\n")
-        return shard
-
-    stream = chain(_drained(held), lines)
-    batches = enumerate(iter(lambda: list(islice(stream, size)), []))
-    return iter_in_threads(write, batches, threads=_WRITING_THREADS)
-
-
-def _drained(held: list[bytes]) -> Iterator[bytes]:
-    """Yield each line once and free its memory."""
-    held.reverse()
-    while held:
-        yield held.pop()

@@ -7,6 +7,8 @@ from contextlib import closing, nullcontext
 from fnmatch import fnmatchcase
 from heapq import merge
 
+import msgspec
+
 from job.plan.input_list import InputList
 from job.plan.output_names import OutputNames, open_output_names
 from job.plan.pairing import ListedInput, PairingCounts, pair_listings
@@ -80,6 +82,11 @@ class Selection:
                     left = None if left is None else left - 1
                     yield planned
         self._log_counts(unseen)
+
+    def lines(self) -> Iterator[bytes]:
+        """`inputs`, each encoded as a line of its shard."""
+        encode = msgspec.json.Encoder().encode
+        return (encode(planned) for planned in self.inputs())
 
     def _log_counts(self, unseen: set[str]) -> None:
         if self.machine_files:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from job.errors import RunConflictError
-from job.plan.plan import Plan, PlannedInput, PlannedShard, read_plan, read_shard
+from job.plan.plan import (
+    Plan,
+    PlannedInput,
+    PlannedShard,
+    marked_shard,
+    parts_with_markers,
+    read_part,
+    read_plan,
+    read_shard,
+)
 from job.run.heartbeat import heartbeats, read_beat
 from job.run.history import runs_before, superseded_by, unfinished_runs
 from job.run.journal import ShardHistory, read_history
@@ -133,10 +142,16 @@ def interrupted_work(older_runs: Iterable[Run], on_progress: OnProgress = lambda
     return frozenset(must_redo)
 
 
-def _shards_at_risk(run: Run, plan: Plan) -> list[PlannedShard]:
+def _shards_at_risk(run: Run, plan: Plan) -> Iterator[PlannedShard]:
+    """Shards without a marker that were started or must be redone; reads the parts that may hold one."""
     started = set(run.store.list_dirs(run.key("journal")))
-    marked = {found.key.rpartition("/")[2].removesuffix(".json") for found in run.store.list(run.key("done"))}
-    return [shard for shard in plan.shards if shard.name not in marked and (shard.forced or shard.name in started)]
+    for part, markers in parts_with_markers(run, plan):
+        if len(markers) == part.shards:
+            continue
+        marked = {marked_shard(marker) for marker in markers}
+        for shard in read_part(run, plan, part):
+            if shard.name not in marked and (shard.forced or shard.name in started):
+                yield shard
 
 
 @dataclass(frozen=True)

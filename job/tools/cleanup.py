@@ -43,9 +43,11 @@ def find_leftovers(store: Store) -> Iterator[Leftover]:
         for folder in store.list_dirs(run.key()):
             if folder == "workers" or folder.startswith("plan-"):
                 what = "heartbeats" if folder == "workers" else "shards of the plan"
-                found = list(store.list(run.key(folder)))
-                size = sum(item.size for item in found)
-                yield Leftover(f"{what} of run {run.name}", [item.key for item in found], size, [run.key(folder)])
+                keys, size = list[str](), 0
+                for item in store.list(run.key(folder)):  # a plan may have millions of shards
+                    keys.append(item.key)
+                    size += item.size
+                yield Leftover(f"{what} of run {run.name}", keys, size, [run.key(folder)])
     stale = [item for item in store.list(f"{PRIVATE_FOLDER}/tmp") if time.time() - item.modified_s > STALE_S]
     if stale:
         folders = sorted({item.key.rpartition("/")[0] for item in stale} - {f"{PRIVATE_FOLDER}/tmp"}, reverse=True)

@@ -10,12 +10,12 @@ from typing import Literal
 import msgspec
 
 from job.errors import ObjectError, StorageError
-from job.plan.plan import Plan, read_plan
+from job.plan.plan import Plan, PlanPart, marked_shard, parts_with_markers, read_part, read_plan
 from job.run.heartbeat import Beat, heartbeats, read_beat
 from job.run.run import Run, find_named, newest_run
 from job.run.spec import RunEnd
 from job.storage.store import Store, StoredObject
-from job.system.threads import map_in_threads
+from job.system.threads import iter_in_threads, map_in_threads
 
 ALIVE_S = 90.0
 """A worker writes a heartbeat every 30 s; one without a heartbeat for this long counts as silent."""
@@ -161,13 +161,19 @@ class _Marked:
 
 
 def _read_marked(run: Run, plan: Plan, now_s: float) -> _Marked:
-    sizes = {shard.name: shard.inputs for shard in plan.shards}
-    inputs = lately = 0
-    for found in run.store.list(run.key("done")):
-        size = sizes.get(found.key.rpartition("/")[2].removesuffix(".json"), 0)
-        inputs += size
-        lately += size if now_s - found.modified_s <= ALIVE_S else 0
-    return _Marked(inputs, lately)
+    """Reads the parts that are not complete, or have been completed in the last 90 s."""
+
+    def count(found: tuple[PlanPart, list[StoredObject]]) -> _Marked:
+        part, markers = found
+        late = {marked_shard(marker) for marker in markers if now_s - marker.modified_s <= ALIVE_S}
+        if not late and len(markers) in {0, part.shards}:
+            return _Marked(part.inputs if markers else 0)
+        marked = {marked_shard(marker) for marker in markers}
+        sizes = {shard.name: shard.inputs for shard in read_part(run, plan, part) if shard.name in marked}
+        return _Marked(sum(sizes.values()), sum(sizes.get(name, 0) for name in late))
+
+    counts = list(iter_in_threads(count, parts_with_markers(run, plan)))
+    return _Marked(sum(one.inputs for one in counts), sum(one.lately for one in counts))
 
 
 def _is_complete(end: RunEnd | None) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
+from pathlib import Path
+
+import msgspec
 
 from job.errors import TooManyFailedError
 from job.plan.plan import Plan
-from job.run.journal import ANNOTATED, FAILED, REVIEWED, encode_lines
+from job.run.journal import ANNOTATED, FAILED, REVIEWED
 from job.run.options import WorkerOptions
 from job.run.run import Run
 from job.run.spec import Outcome, RunEnd
 from job.system.threads import iter_in_threads
-from job.worker.shards import FailedInput, are_all_marked, read_marker
+from job.worker.shards import are_all_marked, read_marker
 
 
 def end_if_complete(run: Run, plan: Plan, options: WorkerOptions) -> RunEnd | None:
@@ -41,12 +45,15 @@ def end_if_complete(run: Run, plan: Plan, options: WorkerOptions) -> RunEnd | No
 def _sum_up(run: Run, plan: Plan, options: WorkerOptions) -> RunEnd:
     """Read the markers and write the failure table; the caller writes `end.json`."""
     totals: Counter[str] = Counter()
-    failures: list[FailedInput] = []
-    for marker in iter_in_threads(lambda shard: read_marker(run, shard.name), plan.shards):
-        options.watchdog.touch()
-        totals.update(marker.totals)
-        failures.extend(marker.failures)
-    run.store.put(run.key("failures.jsonl"), encode_lines(failures))
+    encode = msgspec.json.Encoder().encode_lines
+    with tempfile.TemporaryDirectory(prefix="sam3-failures-") as folder:  # the failures may not fit in memory
+        table = Path(folder) / "failures.jsonl"
+        with table.open("wb") as rows:
+            for marker in iter_in_threads(lambda name: read_marker(run, name), plan.shard_names()):
+                options.watchdog.touch()
+                totals.update(marker.totals)
+                rows.write(encode(marker.failures))
+        run.store.put_file(run.key("failures.jsonl"), table)
     is_too_many = totals[FAILED] > options.max_failed_fraction * plan.inputs_listed
     outcome: Outcome = "too_many_failed" if is_too_many else "succeeded"
     return RunEnd(

@@ -12,7 +12,7 @@ from job.model.artifact import Artifact
 from job.model.cache import RemoteModel
 from job.model.loader import check_gpu, check_session
 from job.plan.input_list import InputList
-from job.plan.plan import Plan, PlannedShard, read_plan, read_shard
+from job.plan.plan import Plan, PlannedShard, iter_shards, read_plan, read_shard
 from job.plan.planner import obtain_plan
 from job.plan.selection import Selection
 from job.plan.takeover import refuse_if_others_work
@@ -98,11 +98,14 @@ def annotate(request: AnnotateRequest, tally: Tally) -> RunEnd | None:
         if plan is None:
             return _nothing_to_do(request, run.end(), tally)
         tally.without_json, tally.takes_images = plan.images_without_json, run.spec.missing_json == "create"
-        left = _count_completed(run, plan, options, tally)
+        own = assigned_shards(run, plan, options)
+        left = _count_completed(run, plan, own, options, tally)
         _log_work(request.source, plan, tally)
         if left:
             try:
-                _work(run, plan, left, request, _Reporter(tally, heartbeat, request.observer))
+                reporter = _Reporter(tally, heartbeat, request.observer)
+                reporter.total = sum(shard.inputs for shard in own)
+                _work(run, plan, left, request, reporter)
             except RunOverError as exc:
                 logger.info("%s", exc)
         end = end_if_complete(run, plan, options)
@@ -145,7 +148,7 @@ def list_planned(request: AnnotateRequest) -> Iterator[str]:
         fresh = Selection(target, request.source, input_list=request.input_list)
         yield from (planned.json for planned in fresh.inputs())
         return
-    for shard in plan.shards:
+    for shard in iter_shards(run, plan):
         done = read_history(run, shard.name).results
         yield from (planned.json for planned in read_shard(run, plan, shard) if planned.json not in done)
 
@@ -158,6 +161,7 @@ class _Reporter:
         self.heartbeat = heartbeat
         self.observer = observer
         self.progress: Progress | None = None
+        self.total = 0
 
     def add(self, shard: PlannedShard, row: ResultRow) -> None:
         """Count a result of this process."""
@@ -217,10 +221,11 @@ def warn_if_empty(source: Store, plan: Plan) -> None:
         logger.warning("No images were found either: check the folder or prefix, --include and --exclude")
 
 
-def _count_completed(run: Run, plan: Plan, options: WorkerOptions, tally: Tally) -> Sequence[PlannedShard]:
+def _count_completed(
+    run: Run, plan: Plan, own: Sequence[PlannedShard], options: WorkerOptions, tally: Tally
+) -> Sequence[PlannedShard]:
     """Count the complete shards of this process; returns the others."""
     tally.is_begun, tally.skipped = True, plan.inputs_done
-    own = assigned_shards(plan, options)
     marked = completed_shards_in(run, own)
     for marker in iter_in_threads(lambda name: read_marker(run, name), sorted(marked)):
         options.watchdog.touch()
@@ -248,14 +253,13 @@ def _log_work(source: Store, plan: Plan, tally: Tally) -> None:
 
 def _work(run: Run, plan: Plan, left: Sequence[PlannedShard], request: AnnotateRequest, reporter: _Reporter) -> None:
     options = request.options
-    total = sum(shard.inputs for shard in assigned_shards(plan, options))
     reporter.heartbeat.beat.activity = "loading"
     check_gpu(options.device, options.runtime)  # before a model is fetched, which may take minutes
     if request.remote_model is not None:
         request.remote_model.fetch(options.watchdog.touch)
     if options.workers > 1:
         reporter.heartbeat.beat.activity = "working"
-        with Progress(reporter.tally, total) as reporter.progress:
+        with Progress(reporter.tally, reporter.total) as reporter.progress:
             work_in_processes(_task(run, request), run, left, reporter.add_counts, request.observer)
         return
     begun_s = options.clock.monotonic_s()
@@ -264,7 +268,7 @@ def _work(run: Run, plan: Plan, left: Sequence[PlannedShard], request: AnnotateR
     request.observer.model_checked(worker.self_check)
     request.observer.worker_ready(worker.load)
     reporter.heartbeat.beat.activity = "working"
-    with Progress(reporter.tally, total) as reporter.progress, stopped_by_signals(worker.stop):
+    with Progress(reporter.tally, reporter.total) as reporter.progress, stopped_by_signals(worker.stop):
         worker.work(open_shards(run, plan, left, options, reporter), reporter)
 
 

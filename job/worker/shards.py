@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from job.plan.plan import Plan, PlannedInput, PlannedShard, read_shard
+from job.plan.plan import Plan, PlannedInput, PlannedShard, marked_shard, read_shard, shards_of_block
 from job.run.decoding import decoding
 from job.run.journal import FAILED, ResultRow, ShardHistory, ShardJournal, keep_better, read_history
 from job.run.options import WorkerOptions
@@ -135,15 +135,16 @@ class OpenShard:
         )
 
 
-def assigned_shards(plan: Plan, options: WorkerOptions) -> Sequence[PlannedShard]:
+def assigned_shards(run: Run, plan: Plan, options: WorkerOptions) -> Sequence[PlannedShard]:
     """The contiguous block of shards that an index owns, in the order of processing.
 
-    Blocks differ by at most one shard. `order="backward"` mirrors the order: index 0 owns the last block.
+    Blocks have equal numbers of inputs, but for a shard. `order="backward"` mirrors the order: index 0 owns the last
+    block.
     """
-    count, index, num_indexes = len(plan.shards), options.index, options.num_indexes
+    index = options.index
     if options.order == "backward":
-        index = num_indexes - 1 - index
-    block = plan.shards[count * index // num_indexes : count * (index + 1) // num_indexes]
+        index = options.num_indexes - 1 - index
+    block = shards_of_block(run, plan, index, options.num_indexes)
     return block[::-1] if options.order == "backward" else block
 
 
@@ -174,19 +175,21 @@ def open_shards(
         yield open_shard
 
 
-def marked_shards(run: Run, after: str = "") -> Iterator[str]:
-    """Names of the complete shards after shard `after`, ascending; one listing."""
-    for found in run.store.list(run.key("done"), after=_marker_key(run, after) if after else ""):
-        yield found.key.rpartition("/")[2].removesuffix(".json")
+def marked_shards(run: Run, first: str = "") -> Iterator[str]:
+    """Names of the complete shards from shard `first` on, ascending; one listing."""
+    before_first = run.key("done", first) if first else ""  # a name without its suffix sorts before it
+    for found in run.store.list(run.key("done"), after=before_first):
+        yield marked_shard(found)
 
 
 def completed_shards_in(run: Run, shards: Sequence[PlannedShard]) -> set[str]:
     """Names of the complete shards among neighbouring ones; lists only their range."""
     if not shards:
         return set()
-    first, last = min(shard.name for shard in shards), max(shard.name for shard in shards)
-    marked = takewhile(lambda name: name <= last, marked_shards(run, after=_name_before(first)))
-    return set(marked)
+    names = {shard.name for shard in shards}
+    last = max(names)
+    marked = takewhile(lambda name: name <= last, marked_shards(run, min(names)))
+    return {name for name in marked if name in names}
 
 
 def is_marked(run: Run, shard: PlannedShard) -> bool:
@@ -197,7 +200,7 @@ def is_marked(run: Run, shard: PlannedShard) -> bool:
 def are_all_marked(run: Run, plan: Plan) -> bool:
     """Whether every shard of the plan is complete; stops at the first gap."""
     marked = marked_shards(run)
-    return all(next(marked, None) == shard.name for shard in plan.shards)
+    return all(next(marked, None) == name for name in plan.shard_names())
 
 
 def write_marker(run: Run, open_shard: OpenShard, process_id: str) -> None:
@@ -217,11 +220,6 @@ def read_marker(run: Run, shard_name: str) -> Marker:
 
 def _marker_key(run: Run, shard_name: str) -> str:
     return run.key("done", f"{shard_name}.json")
-
-
-def _name_before(shard_name: str) -> str:
-    number = int(shard_name)
-    return f"{number - 1:06d}" if number else ""
 
 
 def _open(run: Run, plan: Plan, shard: PlannedShard, options: WorkerOptions) -> OpenShard:

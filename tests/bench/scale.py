@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from job.plan.planner import Sizing, make_plan
+from job.plan.planner import make_plan
 from job.plan.selection import Selection
+from job.plan.sharding import Sizing
 from job.run.run import open_run
 from job.storage.listing import LAST_CHARACTER, DirListing, Page
 from job.storage.local.store import LocalStore

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from job.plan.planner import LARGEST_HELD_PLAN
+from job.plan.sharding import LARGEST_HELD_PLAN
 
 
 def scale(what: str, count: int, folder: Path) -> dict[str, float]:

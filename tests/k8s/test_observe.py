@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from job.errors import ConfigurationError, UsageError
-from job.plan.planner import Sizing, make_plan
+from job.plan.planner import make_plan
 from job.plan.selection import Selection
+from job.plan.sharding import Sizing
 from job.run.run import Run, open_run
 from job.run.spec import RunEnd
 from job.storage.local.store import LocalStore

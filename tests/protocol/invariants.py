@@ -8,7 +8,7 @@ from functools import cached_property
 
 import msgspec
 
-from job.plan.plan import Plan
+from job.plan.plan import Plan, PlannedInput, PlannedShard
 from job.run.journal import FAILED, ResultRow, Row
 from job.run.spec import RunEnd
 from job.worker.shards import Marker
@@ -51,6 +51,14 @@ class FinalState:
     def plan(self, run: str) -> Plan | None:
         raw = self.object(run, "plan.json")
         return None if raw is None else msgspec.json.decode(raw, type=Plan)
+
+    def shards(self, run: str) -> list[PlannedShard]:
+        """The shards that the parts of the plan list; none without a plan."""
+        plan, found = self.plan(run), list[PlannedShard]()
+        for part in () if plan is None else plan.parts:
+            raw = self.object(run, f"plan-{plan.nonce}/{part.file}") if plan else None
+            found += msgspec.json.Decoder(PlannedShard).decode_lines(raw or b"")
+        return found
 
     def event(self, what: str, key: str) -> Event | None:
         """The first event of a kind on a key."""
@@ -98,8 +106,8 @@ def violations(outcome: Outcome) -> list[str]:
     """Messages of all violated invariants."""
     state = FinalState(outcome)
     invariants = (
-        _no_unexpected_errors, _created_once, _superseded_by_younger, _ended, _counted, _few_late_puts, _one_live_run,
-        _nothing_lost, _whole_pairs, _done_once,
+        _no_unexpected_errors, _created_once, _planned_whole, _superseded_by_younger, _ended, _counted, _few_late_puts,
+        _one_live_run, _nothing_lost, _whole_pairs, _done_once,
     )  # fmt: skip
     return [
         f"{invariant.__name__.strip('_')}: {violation}" for invariant in invariants for violation in invariant(state)
@@ -120,6 +128,31 @@ def _created_once(state: FinalState) -> Iterator[str]:
             if event.what == "put" or event.key in seen:
                 yield f"{event.key} written by {event.what} at {event.time_s}"
             seen.add(event.key)
+
+
+def _planned_whole(state: FinalState) -> Iterator[str]:
+    """A plan lists its shards by parts that were stored before it, and no file of it changes afterwards."""
+    for run in state.runs:
+        plan = state.plan(run)
+        if plan is None:
+            continue
+        names = [shard.name for shard in state.shards(run)]
+        if names != list(plan.shard_names()) or len(set(names)) < len(names):
+            yield f"{run} has the shards {names} in its parts, its plan names {list(plan.shard_names())}"
+        for part in plan.parts:
+            shards = [shard for shard in state.shards(run) if shard.name in set(part.shard_names())]
+            if (len(shards), sum(shard.inputs for shard in shards)) != (part.shards, part.inputs):
+                yield f"{run} plans {part}, but its list has {shards}"
+        for shard in state.shards(run):
+            raw = state.object(run, f"plan-{plan.nonce}/{shard.name}.jsonl")
+            inputs = msgspec.json.Decoder(PlannedInput).decode_lines(raw or b"")
+            if len(inputs) != shard.inputs:
+                yield f"shard {run}/{shard.name} has {len(inputs)} of {shard.inputs} inputs"
+        created = state.event("create", f"{RUNS}{run}/plan.json")
+        for event in state.events:
+            is_of_plan = event.key.startswith(f"{RUNS}{run}/plan-{plan.nonce}/") and event.what == "put"
+            if is_of_plan and created is not None and event.time_s > created.time_s and not event.is_ghost:
+                yield f"{event.key} written at {event.time_s}, after plan.json at {created.time_s}"
 
 
 def _superseded_by_younger(state: FinalState) -> Iterator[str]:
@@ -152,7 +185,7 @@ def _counted(state: FinalState) -> Iterator[str]:
         if plan is None or end is None or end.outcome == "superseded":
             continue
         sums: dict[str, int] = {}
-        for shard in plan.shards:
+        for shard in state.shards(run):
             raw = state.object(run, f"done/{shard.name}.json")
             totals = {} if raw is None else msgspec.json.decode(raw, type=Marker).totals
             if sum(totals.values()) != shard.inputs:

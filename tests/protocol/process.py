@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, Literal, TypeVar
@@ -30,6 +31,7 @@ from job.pipeline.memory import ResidentBudget
 from job.pipeline.stages import Annotator, AnnotatorIO
 from job.plan.lookup import look_up
 from job.plan.plan import PlannedInput
+from job.plan.sharding import Sizing
 from job.run.end_watch import EndWatch
 from job.run.heartbeat import Heartbeat
 from job.run.journal import ANNOTATED, SKIPPED, ResultRow
@@ -43,6 +45,7 @@ from job.worker.worker import Provenance, Worker
 from tests.protocol.world import Actor, World, WorldStore
 
 CAPACITY = 2
+PART_SHARDS = 2
 IMAGE_S = 8.0
 _T = TypeVar("_T")
 
@@ -271,6 +274,7 @@ def simulated(world: World) -> Iterator[None]:
         patch.setattr(job.run.run, "time", SimpleNamespace(time=lambda: world.now_s))
         secrets = SimpleNamespace(token_hex=lambda size: f"{next(nonces):0{2 * size}x}")
         patch.setattr(job.plan.planner, "secrets", secrets)
+        patch.setattr(job.plan.planner, "Sizing", partial(Sizing, part_shards=PART_SHARDS))
         patch.setattr(job.system.threads, "ThreadPoolExecutor", _InlineExecutor)
         patch.setattr(job.worker.runner, "check_session", lambda *arguments: None)
         patch.setattr(job.worker.runner, "check_memory", lambda *arguments: None)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,10 @@ import job.plan.planner
 import job.plan.takeover
 import job.run.end_watch
 import job.worker.shards
+from job.plan.plan import PlanPart
+from job.plan.sharding import write_shards
 from job.run.journal import ShardHistory
+from job.run.run import Run
 from tests.protocol.campaign import Scenario
 from tests.protocol.explorer import FaultAt, Outcome
 from tests.protocol.invariants import FinalState
@@ -166,6 +170,13 @@ def test_same_seed_gives_the_same_trace() -> None:
     assert stories[0] == stories[1]
 
 
+def _without_last_part(run: Run, *arguments: Any) -> Iterator[PlanPart]:
+    """Deletes the list of the last part before the plan is written."""
+    parts = list(write_shards(run, *arguments))
+    run.store.delete(run.key(f"plan-{arguments[0]}", parts[-1].file))
+    yield from parts
+
+
 PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "no wait for the last puts": (
         lambda patch: patch.setattr(job.plan.takeover, "QUIET_AFTER_END_S", 0.0),
@@ -182,6 +193,10 @@ PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "interrupted overrides are forgotten": (
         lambda patch: patch.setattr(job.plan.takeover, "interrupted_work", lambda runs: frozenset()),
         "a chain of three runs",
+    ),
+    "a part of the plan is missing": (
+        lambda patch: patch.setattr(job.plan.planner, "write_shards", _without_last_part),
+        "one process",
     ),
     "both planners win": (
         lambda patch: patch.setattr(job.plan.planner, "read_plan", lambda run: None),
@@ -219,7 +234,7 @@ def test_run_waits_for_the_last_puts_of_a_run_that_has_just_ended() -> None:
         Launch(run_name="b", threshold=0.5, override=True, at_s=36),
     )
     scenario = Scenario(launches=launches, inputs=4, done="0123")
-    scenario.check([FaultAt("a/cpu", "^list .*journal/000000", Verdict(Kind.STOP, 15.0))])
+    scenario.check([FaultAt("a/cpu", "^list .*journal/0000000000", Verdict(Kind.STOP, 15.0))])
 
 
 def test_run_waits_for_a_worker_that_restarts_before_its_run_is_superseded() -> None:

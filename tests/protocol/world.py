@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from pathlib import Path
 from typing import TypeVar
 
 from job.errors import AnnotateError, InterruptedRunError, ObjectMissingError, StorageError
@@ -297,6 +298,9 @@ class WorldStore:
 
     def put(self, key: str, data: bytes, guard: Guard | None = None) -> None:
         self._write("put", key, data, guard)
+
+    def put_file(self, key: str, path: Path) -> None:
+        self._write("put", key, path.read_bytes(), None)
 
     def copy_from(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:
         self._write("put", key, fetched.data, guard)

@@ -10,8 +10,9 @@ from itertools import chain
 
 import pytest
 
-from job.plan.planner import Sizing, make_plan
+from job.plan.planner import make_plan
 from job.plan.selection import Selection
+from job.plan.sharding import Sizing
 from job.run.run import open_run
 from job.storage.store import PRIVATE_FOLDER
 from tests.fakes import spec_of

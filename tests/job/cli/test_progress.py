@@ -17,8 +17,10 @@ import pytest
 
 from job.cli.main import run as run_cli
 from job.errors import ObjectRefusedError, RunConflictError
-from job.plan.planner import Sizing, make_plan
+from job.plan.plan import shard_name
+from job.plan.planner import make_plan
 from job.plan.selection import Selection
+from job.plan.sharding import Sizing
 from job.run.heartbeat import Beat
 from job.run.run import Run, open_run
 from job.run.spec import RunEnd
@@ -109,7 +111,7 @@ def test_the_rate_is_that_of_completed_shards_until_a_worker_reports_one(
     beat(run, "local-00000", "x", activity="working")
     assert run_cli(["progress", run.store.url]) == 0
     assert "Rate           not known yet\n" in capsys.readouterr().out
-    run.store.put(run.key("done", "000000.json"), b"{}")
+    run.store.put(run.key("done", f"{shard_name(0)}.json"), b"{}")
     assert read_progress(run.store).images_per_s == pytest.approx(2 / ALIVE_S, rel=1e-3)
     assert run_cli(["progress", run.store.url]) == 0
     assert "Rate           0.022 images/s, " in capsys.readouterr().out

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from job.errors import RunConflictError
-from job.plan.plan import Plan, PlannedShard, read_plan, read_shard
+from job.plan.plan import Plan, PlannedShard, PlanPart, read_part, read_plan, read_shard
 from job.run.heartbeat import read_beat
 from job.run.journal import read_history
 from job.run.run import Run, read_end, read_spec
@@ -16,13 +16,15 @@ from job.storage.local.store import LocalStore
 from job.worker.shards import read_marker
 from tests.fakes import spec_of
 
-SHARD = PlannedShard(name="000000", inputs=1)
-PLAN = Plan(nonce="n", shards=(SHARD,), inputs_listed=1, inputs_done=0, images_without_json=0)
+SHARD = PlannedShard(name="0000000000", inputs=1)
+PART = PlanPart(name="0000000000", shards=1, inputs=1)
+PLAN = Plan(nonce="n", parts=(PART,), inputs_listed=1, inputs_done=0, images_without_json=0)
 READERS: dict[str, Callable[[Run], object]] = {
     "run.json": lambda run: read_spec(run.store, run.name),
     "end.json": lambda run: read_end(run.store, run.name),
     "plan.json": read_plan,
-    "plan-n/000000.jsonl": lambda run: read_shard(run, PLAN, SHARD),
+    "plan-n/0000000000.jsonl": lambda run: read_shard(run, PLAN, SHARD),
+    "plan-n/part-0000000000.jsonl": lambda run: read_part(run, PLAN, PART),
     "done/000000.json": lambda run: read_marker(run, "000000"),
     "journal/000000/a-0.jsonl": lambda run: read_history(run, "000000"),
     "workers/gpu-00000-a.json": lambda run: read_beat(run, run.key("workers", "gpu-00000-a.json")),

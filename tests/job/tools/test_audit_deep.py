@@ -22,6 +22,7 @@ from job.cli.main import run as run_cli
 from job.errors import StorageError
 from job.formats.mask_npz import to_npz
 from job.model.session import Grounding, TextFeatures
+from job.plan.plan import shard_name
 from job.run.journal import ShardJournal, read_history
 from job.run.options import WorkerOptions
 from job.run.run import find_named, newest_run
@@ -195,8 +196,8 @@ def test_the_mask_of_one_precision_with_the_json_of_another_is_foreign(
     Image.new("RGB", (40, 30), (3, 3, 3)).save(tmp_path / "darker" / "00002.jpg")
     annotate(request_of(tmp_path / "darker", tmp_path / "other", run_name="one"), Tally())
     second = find_named(LocalStore(tmp_path / "other", "x"), "one")
-    rows = [row for shard in range(7) for row in read_history(second, f"{shard:06d}").results.values()]
-    journal = ShardJournal(find_named(LocalStore(target, "x"), "one"), "000002", "cpu")
+    rows = [row for shard in range(7) for row in read_history(second, shard_name(shard)).results.values()]
+    journal = ShardJournal(find_named(LocalStore(target, "x"), "one"), shard_name(2), "cpu")
     journal.add(next(row for row in rows if row.json == "00002.json"))
     journal.write()
     shutil.copy(tmp_path / "other" / "00002.npz", target)

@@ -14,8 +14,9 @@ import pytest
 
 from job.cli.main import run as run_cli
 from job.plan.plan import read_plan
-from job.plan.planner import Sizing, make_plan
+from job.plan.planner import make_plan
 from job.plan.selection import Selection
+from job.plan.sharding import Sizing
 from job.plan.takeover import supersede_older
 from job.run.heartbeat import Beat
 from job.run.journal import ShardJournal
@@ -50,8 +51,8 @@ def begun(source: Path, target: Path, name: str, *, is_planned: bool = True, **c
     store = LocalStore(target, "x")
     run = open_run(store, spec_of(source, **changes), name=name, is_date_given=False, process_id="x")
     if is_planned:
-        for shard in make_plan(run, Selection(run, LocalStore(source, "x")), Sizing()).shards:
-            ShardJournal(run, shard.name, "killed").start()
+        for name in make_plan(run, Selection(run, LocalStore(source, "x")), Sizing()).shard_names():
+            ShardJournal(run, name, "killed").start()
     store.put(run.key("workers", "gpu-00000-killed.json"), msgspec.json.encode(Beat(attempt="killed")))
     store.close()
     return run
@@ -142,7 +143,7 @@ def test_without_a_terminal_clean_requires_yes(target: Path, capsys: pytest.Capt
     before = tree(target)
     assert run_cli(["clean", str(target)]) == 2
     said = capsys.readouterr()
-    assert "shards of the plan of run first: 5 objects" in said.out
+    assert "shards of the plan of run first: 6 objects" in said.out
     assert "give --yes" in said.err
     assert tree(target) == before
 

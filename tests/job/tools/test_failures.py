@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from job.plan.planner import Sizing, make_plan
+from job.plan.plan import shard_name
+from job.plan.planner import make_plan
 from job.plan.selection import Selection
+from job.plan.sharding import Sizing
 from job.run.journal import ResultRow, ShardJournal
 from job.run.options import WorkerOptions
 from job.run.run import Run, newest_run, open_run
@@ -47,7 +49,7 @@ def begun(source: Path, target: Path, name: str, *rows: ResultRow, **changes: ob
     run = open_run(store, spec_of(source, **changes), name=name, is_date_given=False, process_id="x")
     make_plan(run, Selection(run, LocalStore(source, "x")), Sizing(shard_size=100))
     for number, row in enumerate(rows):
-        journal = ShardJournal(run, "000000", f"attempt{number}")
+        journal = ShardJournal(run, shard_name(0), f"attempt{number}")
         journal.add(row)
         journal.write()
     return run

@@ -9,9 +9,10 @@ import pytest
 
 from job.cli.main import run as run_cli
 from job.errors import UsageError
-from job.plan.plan import read_plan
-from job.plan.planner import Sizing, make_plan
+from job.plan.plan import iter_shards, read_plan, shard_name
+from job.plan.planner import make_plan
 from job.plan.selection import Selection
+from job.plan.sharding import Sizing
 from job.run.heartbeat import Beat
 from job.run.run import Run, find_named, newest_run, open_run
 from job.storage.local.store import LocalStore
@@ -41,7 +42,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 def test_progress_of_a_run_under_way(tmp_path: Path) -> None:
     write_inputs(tmp_path / "in", 10)
     run = begun_run(tmp_path / "in", tmp_path / "out")
-    run.store.put(run.key("done", "000000.json"), b"{}")
+    run.store.put(run.key("done", f"{shard_name(0)}.json"), b"{}")
     beat(run, "gpu-00000", "a", activity="working", annotated=3, images_per_s=2.0)
     beat(run, "gpu-00000", "b", activity="working", annotated=1, images_per_s=0.5, last_error="no image")
     beat(run, "cpu-00001", "c", activity="left", annotated=1, failed=1)
@@ -64,7 +65,7 @@ def test_progress_needs_no_request_per_shard(tmp_path: Path, monkeypatch: pytest
     write_inputs(tmp_path / "in", 30)
     run = begun_run(tmp_path / "in", tmp_path / "out", shard_size=1)
     for shard in range(20):
-        run.store.put(run.key("done", f"{shard:06d}.json"), b"{}")
+        run.store.put(run.key("done", f"{shard_name(shard)}.json"), b"{}")
     read: list[str] = []
     original = LocalStore.read
 
@@ -114,7 +115,7 @@ def test_clean_removes_what_ended_runs_no_longer_need(
     assert "give --yes" in capsys.readouterr().err
     assert run_cli(["clean", str(target), "--yes"]) == 0
     said = capsys.readouterr().out
-    assert "shards of the plan of run ended: 5 objects" in said
+    assert "shards of the plan of run ended: 6 objects" in said
     assert "live" not in said
     ended = find_named(store, "ended")
     assert not list(store.list(ended.key("workers")))
@@ -162,9 +163,10 @@ def test_plan_is_written_once_and_annotate_processes_it(
     flags = ["--input_top_dir", str(scenes), "--out_top_dir", str(target), "--run", "night"]
     assert run_cli(["plan", *flags, "--num_indexes", "2", "--shard_size", "3", "--limit", "7"]) == 0
     assert capsys.readouterr().out == "night\n"
-    plan = read_plan(newest_run(LocalStore(target, "x")))
+    run = newest_run(LocalStore(target, "x"))
+    plan = read_plan(run)
     assert plan is not None
-    assert [shard.inputs for shard in plan.shards] == [3, 3, 1]
+    assert [shard.inputs for shard in iter_shards(run, plan)] == [3, 3, 1]
     again = [*flags, "--limit", "7"]
     assert run_cli(["plan", *again]) == 0
     for index, done in ((1, 4), (0, 7)):

@@ -14,8 +14,10 @@ import pytest
 
 import job.worker.runner
 from job.errors import HungImageError, InterruptedRunError, ModelError, RunConflictError, TooManyFailedError
-from job.plan.planner import Sizing, make_plan
+from job.plan.plan import shard_name
+from job.plan.planner import make_plan
 from job.plan.selection import Selection
+from job.plan.sharding import Sizing
 from job.plan.takeover import refuse_if_others_work, supersede_older
 from job.run.heartbeat import Beat
 from job.run.journal import ResultRow, ShardJournal
@@ -180,10 +182,10 @@ def killed_run(source: Path, target: Path, *, override: bool, intents: int) -> R
     run = open_run(store, spec_of(source, override=override), name="r", is_date_given=False, process_id="dead")
     plan = make_plan(run, Selection(run, LocalStore(source, "dead")), Sizing())
     for number in range(max(intents, KILLS_BEFORE_SERIAL)):
-        for shard in plan.shards:
-            journal = ShardJournal(run, shard.name, f"dead{number}")
+        for name in plan.shard_names():
+            journal = ShardJournal(run, name, f"dead{number}")
             journal.start()
-            if shard.name == "000001" and number < intents:
+            if name == shard_name(1) and number < intents:
                 journal.intend("00001.json")
     return run
 
@@ -207,7 +209,7 @@ def test_image_that_crashed_one_worker_is_retried(source: Path, target: Path) ->
 
 def test_input_with_a_row_is_not_repeated(source: Path, target: Path, session: FakeSession) -> None:
     run = killed_run(source, target, override=True, intents=0)
-    journal = ShardJournal(run, "000002", "earlier")
+    journal = ShardJournal(run, shard_name(2), "earlier")
     journal.add(ResultRow(json="00002.json", result="annotated"))
     journal.write()
     tally = Tally()
@@ -336,7 +338,7 @@ def test_image_that_hangs_counts_as_a_crash(source: Path, target: Path, use_sess
 def test_orderly_stop_during_an_image_is_not_a_crash(source: Path, target: Path) -> None:
     run = killed_run(source, target, override=False, intents=0)
     for number in range(2):
-        journal = ShardJournal(run, "000001", f"stopped{number}")
+        journal = ShardJournal(run, shard_name(1), f"stopped{number}")
         journal.start()
         journal.intend("00001.json")
         journal.leave()

@@ -14,7 +14,7 @@ import job.worker.factory
 import job.worker.runner
 from job.cli.main import run
 from job.errors import DeviceError, DeviceMemoryError, UnusableDeviceError
-from job.plan.plan import PlannedShard, read_plan
+from job.plan.plan import iter_shards, read_plan
 from job.run.options import WorkerOptions
 from job.run.run import open_run
 from job.storage.local.store import LocalStore
@@ -124,7 +124,7 @@ def test_worker_processes_are_not_restarted_on_a_node_that_cannot_run_the_model(
     monkeypatch.setattr(supervisor, "is_marked", lambda *arguments: False)
     addresses = (Address(str(source), {}), Address(str(target), {}))
     options = WorkerOptions(device="cpu", workers=2)
-    shards: list[PlannedShard] = list(plan.shards)
+    shards = list(iter_shards(opened, plan))
     with pytest.raises(UnusableDeviceError, match=f"worker [01]: {REASON}"):
         supervisor.work_in_processes(
             WorkerTask(addresses, tmp_path, None, "r", options), opened, shards, lambda counts: None, NullObserver()

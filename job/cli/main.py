@@ -31,6 +31,7 @@ _EXTRA_OF_MODULE = {
     "onnxscript": "export",
     "open_clip": "export",
     "prometheus_client": "metrics",
+    "pyarrow": "tables",
     "s3fs": "s3",
     "sam3": "export",
     "torch": "export",

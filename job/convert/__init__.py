@@ -1,0 +1,1 @@
+"""Converters: from instance tables to the formats of training and review programs."""

@@ -1,0 +1,210 @@
+"""The conversion of an output: read, select, split, encode, write; memory does not grow with the data set."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from job.convert.destination import Destination
+from job.convert.formats.base import Categories, Encoded, Format, FormatOptions, Task
+from job.convert.formats.registry import FORMATS, FormatName
+from job.convert.images import ImageMode, ImagePlacer
+from job.convert.labelled import LabelledImage
+from job.convert.selection import ConversionCounts, Reviewed, SelectionOptions, select_instances
+from job.convert.source import ImageSource, StoredImage
+from job.convert.splitting import Side, Split, SplitOptions
+from job.errors import InputError, ObjectError, UnreadableObjectError
+from job.formats import gva
+from job.storage.keys import printable
+from job.storage.store import Store
+from job.system.threads import iter_in_threads
+
+logger = logging.getLogger(__name__)
+
+_THREADS = 8
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertRequest:
+    """One conversion.
+
+    Attributes:
+        output: The output that is converted.
+        source: Its images.
+        image_places: Stores that may hold the image files, in order.
+        target: The destination.
+        format_name: The format.
+        selection: What is written.
+        split: How images are split; None for no split.
+        reviewed: Whether a person must have, or must not have, filled in `review`.
+        model_ids: Models whose annotation is converted.
+        image_mode: Whether images are copied or linked.
+        polygons: See `FormatOptions`.
+        results: See `FormatOptions`.
+        task: See `FormatOptions`.
+        image_url_prefix: See `FormatOptions`.
+    """
+
+    output: Store
+    source: ImageSource
+    image_places: tuple[Store, ...]
+    target: Store
+    format_name: FormatName
+    selection: SelectionOptions = field(default_factory=SelectionOptions)
+    split: SplitOptions | None = None
+    reviewed: Reviewed = "any"
+    model_ids: tuple[str, ...] = ()
+    image_mode: ImageMode = "none"
+    polygons: bool = False
+    results: bool = False
+    task: Task = "segment"
+    image_url_prefix: str | None = None
+
+
+def convert(request: ConvertRequest) -> ConversionCounts:
+    """Convert an output.
+
+    Raises:
+        UsageError: The destination is not empty, links are not possible, or a split has one side.
+    """
+    counts = ConversionCounts()
+    with Destination(request.target) as destination:
+        placer = ImagePlacer(request.image_mode, request.image_places, destination)
+        split = _split(request)
+        categories = Categories(request.selection.names(request.source.classes))
+        chosen = FORMATS[request.format_name](_format_options(request, destination, categories))
+        writer = _Writer(chosen, placer, destination)
+        selected = _selected(request, counts)
+        for image, encoded in _mapped(writer.write, _numbered(selected, split, categories), request):
+            if isinstance(encoded, Encoded):
+                chosen.add(encoded)
+                counts.add(image)
+            else:
+                counts.images_left_out[encoded] += 1
+        chosen.finish()
+    return counts
+
+
+def _format_options(request: ConvertRequest, destination: Destination, categories: Categories) -> FormatOptions:
+    sides: tuple[Side, ...] = ("",) if request.split is None else ("train", "val")
+    return FormatOptions(
+        destination=destination,
+        categories=categories,
+        sides=sides,
+        model_id=next(iter(request.model_ids), ""),
+        images_url=request.image_places[0].url,
+        places_images=request.image_mode != "none",
+        polygons=request.polygons,
+        results=request.results,
+        task=request.task,
+        image_url_prefix=request.image_url_prefix,
+    )
+
+
+def _split(request: ConvertRequest) -> Split | None:
+    """The split; groups are counted by reading the tables once more."""
+    options = request.split
+    if options is None:
+        return None
+    stored = (image.rows[0] for image in request.source.images() if request.selection.fits(image.key))
+    return Split(options, map(options.group_of, stored))
+
+
+def _selected(request: ConvertRequest, counts: ConversionCounts) -> Iterator[LabelledImage]:
+    for result in _mapped(_Selector(request).select, request.source.images(), request):
+        counts.instances_left_out.update(result.instances_left_out)
+        if result.image is None:
+            counts.images_left_out[result.reason] += 1
+        else:
+            yield result.image
+
+
+def _numbered(images: Iterator[LabelledImage], split: Split | None, categories: Categories) -> Iterator[LabelledImage]:
+    """Number images and instances, and put each image on its side."""
+    first = 1
+    for number, image in enumerate(images, start=1):
+        categories.register(image)
+        side = split.side_of(image.fields) if split is not None else ""
+        yield replace(image, number=number, first_instance=first, side=side)
+        first += len(image.instances)
+
+
+@dataclass(frozen=True)
+class _Selected:
+    """An image that is written, or the reason why it is not."""
+
+    image: LabelledImage | None
+    instances_left_out: Counter[str] = field(default_factory=Counter)
+    reason: str = ""
+
+
+class _Selector:
+    def __init__(self, request: ConvertRequest) -> None:
+        self._request = request
+
+    def select(self, stored: StoredImage) -> _Selected:
+        options = self._request.selection
+        if not options.fits(stored.key):
+            return _Selected(None, reason="include, exclude")
+        try:
+            if not self._fits_review(stored.key):
+                return _Selected(None, reason="reviewed")
+            image, left_out = self._labelled(stored)
+        except (InputError, ObjectError, UnreadableObjectError) as exc:
+            logger.warning("%s: it is left out: %s", printable(stored.key), exc)
+            return _Selected(None, reason="unreadable")
+        return _Selected(image, left_out)
+
+    def _fits_review(self, key: str) -> bool:
+        if self._request.reviewed == "any":
+            return True
+        document = gva.parse(self._request.output.read(key))
+        is_reviewed = any(gva.is_reviewed(document, model_id) for model_id in self._request.model_ids)
+        return is_reviewed == (self._request.reviewed == "only")
+
+    def _labelled(self, stored: StoredImage) -> tuple[LabelledImage, Counter[str]]:
+        first = stored.rows[0]
+        rows = [row for row in stored.rows if row.class_name is not None and row.candidate is None]
+        instances, left_out = select_instances(rows, stored.orientation, self._request.selection)
+        image = LabelledImage(
+            key=stored.key,
+            image=first.image,
+            size_hw=first.size_hw,
+            orientation=stored.orientation,
+            instances=instances,
+            fields=first,
+            is_visible_only=stored.is_visible_only,
+        )
+        return image, left_out
+
+
+class _Writer:
+    def __init__(self, chosen: Format, placer: ImagePlacer, destination: Destination) -> None:
+        self._format = chosen
+        self._placer = placer
+        self._destination = destination
+
+    def write(self, image: LabelledImage) -> tuple[LabelledImage, Encoded | str]:
+        """Write what belongs to one image; returns what is appended, or why the image is left out."""
+        try:
+            encoded = self._format.encode(image)
+            if not self._placer.place(image.image, self._format.image_key(image)):
+                return image, "no image file"
+            for key, data in encoded.files.items():
+                self._destination.put(key, data)
+        except (InputError, ObjectError) as exc:
+            logger.warning("%s: it is left out: %s", printable(image.key), exc)
+            return image, "unwritable"
+        return image, encoded
+
+
+def _mapped(function: Callable[[_T], _R], items: Iterator[_T], request: ConvertRequest) -> Iterator[_R]:
+    """Apply a function in order; in threads where it waits for a network."""
+    is_remote = any("://" in store.url for store in (request.output, request.target, *request.image_places))
+    return iter_in_threads(function, items, _THREADS) if is_remote else map(function, items)

@@ -1,0 +1,1 @@
+"""One module a format; `job.convert.formats.registry` lists them."""

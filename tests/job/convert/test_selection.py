@@ -1,0 +1,266 @@
+"""Filters, renames, visible parts, splits, links and refusals."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from job.convert.source import StoredImage
+from job.convert.splitting import Split, SplitOptions
+from job.errors import UsageError
+from job.formats.instance_table import InstanceRow, Rle
+from job.formats.rle import decode_rle
+from job.postprocess.instances import Instance
+from job.postprocess.masks import crop_mask
+from job.postprocess.painting import paint
+from tests.job.convert.synthetic import CONTENT, SyntheticSource, convert_set, masks_of
+
+
+def written(folder: Path) -> dict[str, list[tuple[str, float]]]:
+    """Classes and scores by image."""
+    document = json.loads((folder / "dest" / "instances.json").read_text())
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    found: dict[str, list[tuple[str, float]]] = {image["file_name"]: [] for image in document["images"]}
+    file_names = {image["id"]: image["file_name"] for image in document["images"]}
+    for annotation in document["annotations"]:
+        found[file_names[annotation["image_id"]]].append((names[annotation["category_id"]], annotation["score"]))
+    return found
+
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, list[str]], dict[str, int]]] = {
+    "a score": (
+        {"min_score": 0.5},
+        {"a/images/y": ["person"], "a/x": ["car"], "b/empty": [], "b/x": ["person"]},
+        {"min_score": 3},
+    ),
+    "a score of a class": (
+        {"min_score": 0.7, "min_scores": {"car": 0.4, "passenger": 0.0}},
+        {"a/images/y": [], "a/x": ["car", "car"], "b/empty": [], "b/x": ["person", "passenger"]},
+        {"min_score": 2},
+    ),
+    "classes": (
+        {"classes": ("person", "license_plate")},
+        {"a/images/y": ["person"], "a/x": ["license_plate"], "b/empty": [], "b/x": ["person"]},
+        {"classes": 3},
+    ),
+    "another name": (
+        {"rename": {"passenger": "person", "car": "vehicle"}},
+        {
+            "a/images/y": ["person"],
+            "a/x": ["vehicle", "vehicle", "license_plate"],
+            "b/empty": [],
+            "b/x": ["person", "person"],
+        },
+        {},
+    ),
+    "an area": (
+        {"min_area": 100},
+        {"a/images/y": ["person"], "a/x": ["car", "car"], "b/empty": [], "b/x": ["person"]},
+        {"min_area": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "classes", "left_out"), CASES.values(), ids=CASES)
+def test_what_is_left_out_is_counted(
+    tmp_path: Path, options: dict[str, Any], classes: dict[str, list[str]], left_out: dict[str, int]
+) -> None:
+    counts = convert_set(tmp_path, "coco", **options)
+    found = written(tmp_path)
+    assert {key: [name for name, _ in listed] for key, listed in found.items()} == {
+        f"{stem}.jpg": names for stem, names in classes.items()
+    }
+    assert counts.instances_left_out == left_out
+    assert counts.instances + sum(left_out.values()) == sum(map(len, CONTENT.values()))
+    assert counts.negatives == sum(not names for names in classes.values())
+
+
+def test_a_class_keeps_its_number_when_the_order_of_the_images_changes(tmp_path: Path) -> None:
+    source = SyntheticSource(classes=("car",))
+    source.rows = dict(reversed(source.rows.items()))
+    convert_set(tmp_path, "coco", source=source, classes=("passenger", "person"))
+    document = json.loads((tmp_path / "dest" / "instances.json").read_text())
+    assert [category["name"] for category in document["categories"]] == ["passenger", "person"]
+
+
+@pytest.mark.parametrize(
+    ("options", "keys", "left_out"),
+    [
+        ({"include": ("a/*",)}, ["a/images/y.jpg", "a/x.jpg"], 2),
+        ({"exclude": ("*/x.json",)}, ["a/images/y.jpg", "b/empty.jpg"], 2),
+        ({"include": ("*/x.json",), "exclude": ("b/*",)}, ["a/x.jpg"], 3),
+    ],
+)
+def test_globs_of_keys(tmp_path: Path, options: dict[str, Any], keys: list[str], left_out: int) -> None:
+    counts = convert_set(tmp_path, "coco", **options)
+    assert list(written(tmp_path)) == keys
+    assert counts.images_left_out == {"include, exclude": left_out}
+
+
+@pytest.mark.parametrize(("reviewed", "keys"), [("only", ["a/x.jpg"]), ("none", ["a/images/y.jpg", "b/x.jpg"])])
+def test_reviewed_images(tmp_path: Path, reviewed: str, keys: list[str]) -> None:
+    """The JSON of `b/empty` does not exist: it is left out with a warning."""
+    for stem in CONTENT:
+        path = tmp_path / "out" / f"{stem}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entry = {"annotator": {"model_id": "SAM3-demo"}, "review": {"by": "x"} if stem == "a/x" else None}
+        if stem != "b/empty":
+            path.write_text(json.dumps({"annotation": {"segmentation": [entry]}}))
+    counts = convert_set(tmp_path, "coco", reviewed=reviewed)
+    assert list(written(tmp_path)) == keys
+    assert counts.images_left_out == {"reviewed": 3 - len(keys), "unreadable": 1}
+
+
+def test_visible_masks_are_those_of_the_painted_mask(tmp_path: Path) -> None:
+    counts = convert_set(tmp_path, "coco", masks="visible")
+    document = json.loads((tmp_path / "dest" / "instances.json").read_text())
+    size_hw = masks_of("a/x")[0].shape
+    instances = []
+    for number, pixels in enumerate(masks_of("a/x")):
+        mask = crop_mask(pixels, (0, 0), (size_hw[0], size_hw[1]))
+        assert mask is not None
+        instances.append(Instance("car", 0.5, number, mask))
+    painted = paint(instances, (size_hw[0], size_hw[1]))
+    own = [annotation for annotation in document["annotations"] if annotation["image_id"] == 2]
+    for annotation, value in zip(own, painted.values, strict=True):
+        mask = decode_rle(annotation["segmentation"]["counts"], tuple(annotation["segmentation"]["size"]))
+        assert np.array_equal(mask, painted.mask == value)
+        assert annotation["area"] == (painted.mask == value).sum()
+    assert sum(annotation["area"] for annotation in own) < sum(mask.sum() for mask in masks_of("a/x"))
+    assert counts.instances_left_out == {}
+
+
+def test_an_instance_without_a_visible_pixel_is_left_out(tmp_path: Path) -> None:
+    source = SyntheticSource()
+    car, _, plate = source.rows["a/x"]
+    covered = msgspec.structs.replace(plate, value=254)
+    source.rows = {"a/x": (car, covered, plate)}
+    counts = convert_set(tmp_path, "coco", source=source, masks="visible")
+    assert (counts.instances, counts.instances_left_out) == (2, {"hidden": 1})
+
+
+def rows(groups: dict[str, int]) -> Iterator[InstanceRow]:
+    for camera, count in groups.items():
+        for number in range(count):
+            key = f"{camera}/{number:05d}"
+            yield InstanceRow(json=f"{key}.json", image=f"{key}.jpg", width=4, height=4, camera=camera)
+
+
+def sides(options: SplitOptions, groups: dict[str, int]) -> dict[str, set[str]]:
+    """Cameras by side."""
+    split = Split(options, (options.group_of(row) for row in rows(groups)))
+    found: dict[str, set[str]] = {"train": set(), "val": set()}
+    for row in rows(groups):
+        found[split.side_of(row)].add(row.camera or "")
+    return found
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.9])
+@pytest.mark.parametrize(
+    "groups", [{"a": 500, "b": 40, "c": 60, "d": 300, "e": 100}, {"a": 9, "b": 1}, {"a": 1, "b": 9}]
+)
+def test_a_camera_is_on_one_side_and_both_sides_have_one(share: float, groups: dict[str, int]) -> None:
+    found = sides(SplitOptions(share=share, by=("source.camera",)), groups)
+    assert not found["train"] & found["val"]
+    assert found["train"]
+    assert found["val"]
+
+
+def test_the_share_is_met_as_closely_as_many_cameras_allow() -> None:
+    groups = {f"camera{number}": 10 + number % 7 for number in range(100)}
+    found = sides(SplitOptions(share=0.9, by=("source.camera",)), groups)
+    share = sum(groups[name] for name in found["train"]) / sum(groups.values())
+    assert share == pytest.approx(0.9, abs=0.01)
+
+
+def test_the_order_of_the_images_does_not_change_the_split() -> None:
+    groups = {f"camera{number}": 10 + number for number in range(20)}
+    options = SplitOptions(share=0.8, by=("source.camera",))
+    assert sides(options, groups) == sides(options, dict(reversed(groups.items())))
+
+
+def test_images_by_themselves_are_split_by_their_keys_alone() -> None:
+    split = Split(SplitOptions(share=0.8))
+    found = Counter(split.side_of(row) for row in rows({"a": 5000}))
+    assert found["train"] / 5000 == pytest.approx(0.8, abs=0.02)
+
+
+def test_one_camera_cannot_be_split() -> None:
+    with pytest.raises(UsageError, match="all images have 'a', so one side would be empty"):
+        sides(SplitOptions(share=0.8, by=("source.camera",)), {"a": 10})
+
+
+def test_days_are_groups() -> None:
+    row = InstanceRow(json="a.json", image="a.jpg", width=4, height=4, timestamp_ms=1_700_000_000_000, garage="g")
+    assert SplitOptions(share=0.5, by=("source.garage", "day")).group_of(row) == "g/2023-11-14"
+
+
+@pytest.mark.parametrize(
+    ("format_name", "files"),
+    [
+        ("coco", ["images/a/x.jpg", "train.json", "val.json"]),
+        ("yolo", ["data.yaml", "images/val/b/x.jpg", "labels/train/a/x.txt", "labels/val/b/empty.txt"]),
+        ("cvat", ["images/a/x.jpg", "labels.json", "train.xml", "val.xml"]),
+        ("labelme", ["train/a/x.json", "train/a/x.jpg", "val/b/x.json"]),
+    ],
+)
+def test_sides_have_files_of_their_own(tmp_path: Path, format_name: str, files: list[str]) -> None:
+    split = SplitOptions(share=0.5, by=("source.camera",))
+    counts = convert_set(tmp_path, format_name, split=split, image_mode="copy")
+    assert counts.sides == {"train": 2, "val": 2}
+    assert [name for name in files if not (tmp_path / "dest" / name).is_file()] == []
+
+
+def test_ids_are_unique_across_the_sides(tmp_path: Path) -> None:
+    convert_set(tmp_path, "coco", split=SplitOptions(share=0.5, by=("source.camera",)))
+    documents = [json.loads((tmp_path / "dest" / f"{side}.json").read_text()) for side in ("train", "val")]
+    for kind in ("images", "annotations"):
+        ids = [item["id"] for document in documents for item in document[kind]]
+        assert sorted(ids) == list(range(1, len(ids) + 1))
+
+
+def test_a_destination_with_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "dest").mkdir()
+    (tmp_path / "dest" / "old.txt").touch()
+    with pytest.raises(UsageError, match=r"holds files already, such as old\.txt: give an empty folder"):
+        convert_set(tmp_path, "coco")
+
+
+def test_an_image_that_does_not_exist_is_left_out(tmp_path: Path) -> None:
+    source = SyntheticSource()
+    extra = InstanceRow(json="c/z.json", image="c/z.jpg", width=4, height=4)
+    source.rows["c/z"] = (extra,)
+    counts = convert_set(tmp_path, "yolo", source=source, image_mode="copy")
+    assert (counts.images, counts.images_left_out) == (4, {"no image file": 1})
+    assert not (tmp_path / "dest" / "labels/train/c/z.txt").exists()
+
+
+@pytest.mark.parametrize("counts", ["", "PP", "ab0", "\u00e4"])
+def test_a_damaged_mask_leaves_out_its_image(tmp_path: Path, counts: str) -> None:
+    source = SyntheticSource()
+    row = source.rows["a/x"][0]
+    assert row.rle is not None
+    source.rows["a/x"] = (msgspec.structs.replace(row, rle=Rle(row.rle.size, counts)),)
+    counts = convert_set(tmp_path, "yolo", source=source)
+    assert (counts.images, counts.images_left_out) == (3, {"unwritable": 1})
+
+
+def test_an_empty_output_gives_empty_documents(tmp_path: Path) -> None:
+    source = SyntheticSource(rows={})
+    for format_name in ("coco", "yolo", "cvat", "label-studio", "labelme"):
+        counts = convert_set(tmp_path / format_name, format_name, source=source)
+        assert counts.images == 0
+    assert written(tmp_path / "coco") == {}
+
+
+def test_stored_images_can_be_read_twice() -> None:
+    source = SyntheticSource()
+    assert list(source.images()) == list(source.images())
+    assert isinstance(next(source.images()), StoredImage)

@@ -62,7 +62,7 @@ class OnnxSession:
         self._artifact = artifact
         self._device = device
         self._provider = CUDA_PROVIDER if device == "cuda" else CPU_PROVIDER
-        self._options = _session_options(threads if device == "cpu" else 1)
+        self._options = session_options(threads if device == "cpu" else 1)
         self.check_installation(device)
         if artifact.manifest.precision == "int8":
             require_exact_integers(self._options)
@@ -156,7 +156,8 @@ def cuda_provider_installed() -> bool:
     return CUDA_PROVIDER in ort.get_available_providers()
 
 
-def _session_options(threads: int) -> Any:
+def session_options(threads: int) -> Any:
+    """Return the options of every session: sequential, deterministic, with so many threads of a CPU."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -19,9 +19,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from job.model.onnx_session import _CUDA_OPTIONS, _session_options
+from job.model.onnx_session import CUDA_OPTIONS, CUDA_PROVIDER, session_options
 
-CUDA = "CUDAExecutionProvider"
 # cuDNN's convolutions need engines, and the rows of NonZero depend on values: an Expand of the same output shape
 # takes the place of these nodes after the optimisation.
 NOT_RUNNABLE = ("Conv", "ConvTranspose", "FusedConv", "NonZero")
@@ -57,7 +56,7 @@ def main() -> None:
 
 def _session(path: str, *, saved_as: Path | None = None, profile: str = "") -> Any:
     """A session with the worker's options; saving and profiling change no kernel."""
-    options = _session_options(1)
+    options = session_options(1)
     options.log_severity_level = 2
     if saved_as:
         # The optimised weights go to a device that stores nothing.
@@ -72,8 +71,8 @@ def _session(path: str, *, saved_as: Path | None = None, profile: str = "") -> A
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.enable_profiling = True
         options.profile_file_prefix = profile
-    session = ort.InferenceSession(path, options, providers=[(CUDA, _CUDA_OPTIONS)])
-    if session.get_providers()[0] != CUDA:
+    session = ort.InferenceSession(path, options, providers=[(CUDA_PROVIDER, CUDA_OPTIONS)])
+    if session.get_providers()[0] != CUDA_PROVIDER:
         raise SystemExit("ONNX Runtime could not load its CUDA provider; the log above has its reason")
     return session
 

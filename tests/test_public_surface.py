@@ -18,6 +18,7 @@ from job.cli.doctor import doctor
 from job.cli.plan import plan
 from job.cli.progress import progress
 from job.cli.show import show
+from job.formats.instance_table import InstanceRow, Rle
 from job.model.artifact import FileEntry, GraphSpec, Manifest, ParityFigures, TensorSpec, Tolerance
 from job.plan.plan import Plan, PlannedInput, PlannedShard, PlanPart
 from job.run.heartbeat import Beat
@@ -41,7 +42,7 @@ FLAGS = {
         annotate,
         "--annotation_date --batch_size --checkpoint_digest --confidence_threshold --device --device_retry_s --dry_run "
         "--exclude --fail_if_empty --image_mode --image_timeout_s --include --index --input_list --input_list_column "
-        "--input_storage_options --input_top_dir --journal_interval_s --limit --log_format --log_level "
+        "--input_storage_options --input_top_dir --instances --journal_interval_s --limit --log_format --log_level "
         "--max_failed_fraction --max_image_pixels --memory_budget --metrics_port --missing_json --model --model_cache "
         "--model_digest --num_indexes --order --out_top_dir --output_storage_options --overlay_format --overlay_side "
         "--override_previous_annotations --override_reviewed --pool --prompts --run --runtime --self_check "
@@ -51,7 +52,7 @@ FLAGS = {
         plan,
         "--annotation_date --checkpoint_digest --confidence_threshold --exclude --fail_if_empty --image_mode --include "
         "--input_list "
-        "--input_list_column --input_storage_options --input_top_dir --limit --log_format --log_level "
+        "--input_list_column --input_storage_options --input_top_dir --instances --limit --log_format --log_level "
         "--max_image_pixels --missing_json --model --model_cache --model_digest --num_indexes --out_top_dir "
         "--output_storage_options --override_previous_annotations --override_reviewed --pool --prompts --run "
         "--shard_size --supersede",
@@ -112,13 +113,17 @@ EXIT_CODES = {
 
 FIELDS: dict[type[msgspec.Struct], str] = {
     RunSpec: "input_url prompts confidence_threshold annotation_date image_mode override override_reviewed "
-    "max_image_pixels limit model_id checkpoint_sha256 include exclude input_list_sha256 missing_json format_version",
+    "max_image_pixels limit model_id checkpoint_sha256 include exclude input_list_sha256 missing_json instances "
+    "format_version",
     Plan: "nonce inputs_listed inputs_done images_without_json parts shards other_options",
     PlanPart: "name shards inputs forced",
     PlannedShard: "name inputs forced",
     PlannedInput: "json image prior problem forced no_json",
     ResultRow: "json result reason scores dropped hidden seconds mask_sha256 worker artifact precision provider "
-    "self_check",
+    "self_check instances",
+    InstanceRow: "json image width height class prompt query score value box area visible_area rle parent camera "
+    "garage timestamp_ms candidate cut",
+    Rle: "size counts",
     Marker: "attempt totals instances dropped failures",
     FailedInput: "json reason",
     Finding: "kind key detail",
@@ -165,7 +170,7 @@ def test_exit_codes_of_a_cluster() -> None:
 
 @pytest.mark.parametrize(("kind", "fields"), FIELDS.items(), ids=lambda value: getattr(value, "__name__", ""))
 def test_fields(kind: type[msgspec.Struct], fields: str) -> None:
-    assert kind.__struct_fields__ == tuple(fields.split())
+    assert kind.__struct_encode_fields__ == tuple(fields.split())
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

@@ -163,6 +163,13 @@ selection_flags = _group(
         help="copy: copy images into the output.",
     ),
     click.option(
+        "--instances",
+        type=click.Choice(["table", "none"]),
+        default="table",
+        show_default=True,
+        help="table: store every instance with its whole mask in the run's folder.",
+    ),
+    click.option(
         "--max_image_pixels",
         type=click.IntRange(1),
         default=100_000_000,

@@ -129,6 +129,7 @@ def doctor_request(flags: dict[str, Any], folders: Folders) -> AnnotateRequest:
     defaults = {
         "annotation_date": None,
         "image_mode": "copy",
+        "instances": "none",
         "override_previous_annotations": True,
         "override_reviewed": True,
         "max_image_pixels": 100_000_000,
@@ -155,6 +156,7 @@ def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) ->
         confidence_threshold=flags["confidence_threshold"],
         annotation_date=date_text,
         image_mode=flags["image_mode"],
+        instances=flags["instances"],
         override=flags["override_previous_annotations"],
         override_reviewed=flags["override_reviewed"],
         max_image_pixels=flags["max_image_pixels"],

@@ -81,6 +81,32 @@ def declared_size_wh(document: Document) -> tuple[int, int] | None:
     return None if width is None or height is None else (width, height)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where and when an image was taken, as far as the metadata says; None for what is absent or of another type.
+
+    Attributes:
+        camera: `source.camera`.
+        garage: `source.garage`.
+        timestamp_ms: `image.timestamp_ms`, a signed 64-bit integer.
+    """
+
+    camera: str | None = None
+    garage: str | None = None
+    timestamp_ms: int | None = None
+
+
+def origin_of(document: Document) -> Origin:
+    """Read camera, garage and time; a lone surrogate in a name becomes its escape."""
+    timestamp_ms = lossless_json.as_int(_inner(document.fields, "image", "timestamp_ms"))
+    is_stored = timestamp_ms is not None and -(1 << 63) <= timestamp_ms < 1 << 63
+    return Origin(
+        camera=_text(_inner(document.fields, "source", "camera")),
+        garage=_text(_inner(document.fields, "source", "garage")),
+        timestamp_ms=timestamp_ms if is_stored else None,
+    )
+
+
 def is_reviewed(document: Document, model_id: str) -> bool:
     """Whether an entry of ours has a review."""
     return any(_is_ours(entry, model_id) and entry.get("review") is not None for entry in _segmentation(document))
@@ -230,6 +256,10 @@ def _labels_path(entry: Any) -> Any:
 def _annotator_of(entry: Any) -> str:
     names = (_inner(entry, "annotator", name) for name in ("model_id", "annotator_type"))
     return next((repr(name) for name in names if isinstance(name, str)), "another annotator")
+
+
+def _text(value: Any) -> str | None:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else None
 
 
 def _inner(entry: Any, outer: str, name: str) -> Any:

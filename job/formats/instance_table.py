@@ -13,10 +13,8 @@ from collections.abc import Iterable
 import msgspec
 
 from job.errors import InputError
+from job.run.instance_parts import pack_part
 
-_GZIP = 31
-"""zlib's code for its largest window and a gzip header; zlib writes no time there, so equal rows give equal bytes."""
-_LEVEL = 6
 BELOW_THRESHOLD, OVERLAP = "below_threshold", "overlap"
 
 
@@ -87,13 +85,6 @@ class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
 def encode_rows(rows: Iterable[InstanceRow]) -> bytes:
     """Rows as JSON Lines, not compressed."""
     return msgspec.json.Encoder().encode_lines(rows)
-
-
-def pack_part(lines: Iterable[bytes]) -> bytes:
-    """Compress blocks of lines to a part; equal lines give equal bytes."""
-    compressor = zlib.compressobj(_LEVEL, wbits=_GZIP)
-    packed = [compressor.compress(block) for block in lines]
-    return b"".join((*packed, compressor.flush()))
 
 
 def encode_part(rows: Iterable[InstanceRow]) -> bytes:

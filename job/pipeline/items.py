@@ -1,6 +1,6 @@
 """One image in the pipeline: each stage returns a new value with more fields.
 
-`PlannedInput` -> `LoadedItem` -> `DecodedItem` -> `InferredItem` -> `ProcessedItem` -> `EncodedItem` -> `ResultRow`
+`PlannedInput` -> `LoadedItem` -> `DecodedItem` -> `InferredItem` -> `ProcessedItem` -> `EncodedItem` -> `StoredItem`
 """
 
 from __future__ import annotations
@@ -69,10 +69,24 @@ class ProcessedItem:
 
 @dataclass(frozen=True)
 class EncodedItem:
-    """Result of the encode stage: the bytes of the outputs and their journal row."""
+    """Result of the encode stage: the bytes of the outputs, their journal row and their rows of the instance table."""
 
     loaded: LoadedItem
     npz: bytes
     json: bytes
     overlay: tuple[str, bytes] | None
     row: ResultRow
+    instance_lines: bytes = b""
+
+
+@dataclass(frozen=True)
+class StoredItem:
+    """Result of the write stage, or of the read stage for an input that needs no further one.
+
+    Attributes:
+        row: The journal row.
+        instance_lines: Rows of the instance table as JSON Lines; empty for none.
+    """
+
+    row: ResultRow
+    instance_lines: bytes = b""

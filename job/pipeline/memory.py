@@ -61,6 +61,9 @@ class ResidentBudget:
     """Admits images to the pipeline, by the size of the largest one so far.
 
     The size of an image is unknown until it is read, so each admission holds the size of the largest image before it.
+
+    Attributes:
+        limit_bytes: For all images together.
     """
 
     def __init__(self, limit_bytes: int, fixed_bytes: int) -> None:
@@ -73,10 +76,11 @@ class ResidentBudget:
         self._budget = ByteBudget(limit_bytes)
         self._fixed = fixed_bytes
         self._largest_file = 0
+        self.limit_bytes = limit_bytes
 
     @property
     def used(self) -> int:
-        """Bytes that images in flight hold."""
+        """Bytes that images in flight and buffered rows hold."""
         return self._budget.used
 
     def record_file(self, file_bytes: int) -> None:
@@ -88,6 +92,10 @@ class ResidentBudget:
         size = self._fixed + self._largest_file
         return size if self._budget.try_acquire(size) else None
 
+    def hold(self, size: int) -> None:
+        """Hold bytes that exist already, without waiting: rows that the journal has not stored."""
+        self._budget.release(-size)
+
     def release(self, size: int) -> None:
-        """Release the bytes of a finished image."""
+        """Release the bytes of a finished image, or of stored rows."""
         self._budget.release(size)

@@ -21,12 +21,14 @@ from job.errors import (
 )
 from job.formats import gva
 from job.formats.image_decode import Header, decode_for_model, read_header
+from job.formats.instance_rows import ImageFacts, rows_of
+from job.formats.instance_table import encode_rows
 from job.formats.jpeg_scan import check_scans
 from job.formats.mask_npz import to_npz
 from job.formats.overlay import OverlayEncoding, encode_overlay
 from job.model.session import Grounding, Session, TextFeatures
 from job.pipeline.executor import Finished
-from job.pipeline.items import DecodedItem, EncodedItem, InferredItem, LoadedItem, ProcessedItem
+from job.pipeline.items import DecodedItem, EncodedItem, InferredItem, LoadedItem, ProcessedItem, StoredItem
 from job.pipeline.memory import ByteBudget, ResidentBudget
 from job.plan.lookup import look_up, no_image_reason
 from job.plan.plan import PlannedInput
@@ -111,7 +113,7 @@ class Annotator:
         with _input_errors():
             found = look_up(planned, self._source, self._run)
         if found.is_done:
-            return Finished(ResultRow(json=planned.json, result=SKIPPED))
+            return Finished(StoredItem(ResultRow(json=planned.json, result=SKIPPED)))
         if found.image is None:
             with _input_errors():
                 raise InputError(no_image_reason(self._source, planned.json))
@@ -122,7 +124,7 @@ class Annotator:
             document = gva.new_document(found.image.rpartition("/")[2], size_hw)
         prior = self._read_prior(planned.json) if found.has_prior else None
         if prior is not None and not self._spec.override_reviewed and gva.is_reviewed(prior, self._spec.model_id):
-            return Finished(ResultRow(json=planned.json, result=REVIEWED))
+            return Finished(StoredItem(ResultRow(json=planned.json, result=REVIEWED)))
         self._budgets.resident.record_file(len(image.data))
         return LoadedItem(planned, found.image, image, document, prior)
 
@@ -160,8 +162,8 @@ class Annotator:
             )
         return ProcessedItem(inferred.loaded, annotation)
 
-    def encode(self, processed: ProcessedItem) -> EncodedItem | Finished:
-        """Encode NPZ and JSON, and make the journal row."""
+    def encode(self, processed: ProcessedItem) -> EncodedItem:
+        """Encode NPZ, JSON and the rows of the instance table, and make the journal row."""
         loaded, annotation = processed.loaded, processed.annotation
         entry = gva.segmentation_entry(
             annotation,
@@ -183,9 +185,9 @@ class Annotator:
         row = _row(loaded.planned.json, annotation)
         npz = to_npz(annotation.mask)
         self._budgets.transient.release(annotation.mask.size)
-        return EncodedItem(loaded, npz, gva.render(merged.document), overlay, row)
+        return EncodedItem(loaded, npz, gva.render(merged.document), overlay, row, self._lines(loaded, annotation))
 
-    def write(self, encoded: EncodedItem) -> ResultRow:
+    def write(self, encoded: EncodedItem) -> StoredItem:
         """Store image, NPZ and JSON, in this order: the JSON is the commit mark."""
         store, key, guard = self._run.store, encoded.loaded.planned.json, self._guard
         try:
@@ -197,7 +199,14 @@ class Annotator:
             store.put(key, encoded.json, guard)
         except UnstorableObjectError as exc:
             raise InputError(str(exc)) from exc
-        return encoded.row
+        return StoredItem(encoded.row, encoded.instance_lines)
+
+    def _lines(self, loaded: LoadedItem, annotation: Annotation) -> bytes:
+        """Rows of the instance table, if this run has one."""
+        if self._spec.instances == "none":
+            return b""
+        facts = ImageFacts(loaded.planned.json, loaded.image_key, gva.origin_of(loaded.document))
+        return encode_rows(rows_of(annotation, facts))
 
     def _draw_overlay(self, loaded: LoadedItem, annotation: Annotation) -> tuple[str, bytes] | None:
         """Key and bytes of the overlay, if this image gets one."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from job.run.decoding import decoding
+from job.run.instance_parts import pack_part, part_key
 from job.run.run import Run
 from job.storage.store import StoredObject
 
@@ -54,6 +55,7 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag=
         precision: Of the artifact.
         provider: Execution provider and its threads.
         self_check: Digest of the self-check that the worker passed; empty with `--self_check off`.
+        instances: Part of the instance table that has its rows (`<attempt>-<n>`), or empty.
     """
 
     json: str
@@ -69,6 +71,7 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag=
     precision: str = ""
     provider: str = ""
     self_check: str = ""
+    instances: str = ""
 
 
 Row = StartRow | LeaveRow | IntentRow | ResultRow
@@ -143,7 +146,13 @@ def keep_better(results: dict[str, ResultRow], row: ResultRow) -> None:
 
 
 class ShardJournal:
-    """Writes the parts of this process of a shard's journal; it buffers rows and writes them as one part."""
+    """Writes the parts of this process of a shard's journal and, before each, the part of the instance table.
+
+    It buffers rows and writes them as one part.
+
+    Attributes:
+        instance_bytes: Bytes of buffered rows of the instance table.
+    """
 
     def __init__(self, run: Run, shard: str, process_id: str) -> None:
         self._run = run
@@ -151,6 +160,8 @@ class ShardJournal:
         self._process_id = process_id
         self._parts = 0
         self._rows: list[Row] = []
+        self._instance_lines: dict[str, bytes] = {}
+        self.instance_bytes = 0
 
     def start(self) -> None:
         """Write the start row."""
@@ -162,9 +173,12 @@ class ShardJournal:
         self._rows.append(IntentRow(json=json, attempt=self._process_id))
         self.write()
 
-    def add(self, row: ResultRow) -> None:
-        """Buffer a result row; `write` stores it."""
+    def add(self, row: ResultRow, instance_lines: bytes = b"") -> None:
+        """Buffer a result row and the rows of its instances; `write` stores them."""
         self._rows.append(row)
+        if instance_lines:
+            self._instance_lines[row.json] = instance_lines
+            self.instance_bytes += len(instance_lines)
 
     def leave(self) -> None:
         """Write the buffered rows and the leave row."""
@@ -184,11 +198,18 @@ class ShardJournal:
         """Write the buffered rows as one part; do nothing without rows."""
         if not self._rows:
             return
-        key = self._run.key("journal", self._shard, f"{self._process_id}-{self._parts}.jsonl")
-        self._parts += 1  # before the put: it may be stored although its response is lost, and a part never changes
-        self._run.store.flush()
-        self._run.store.put(key, encode_lines(self._rows))
-        self._rows = []
+        part = f"{self._process_id}-{self._parts}"
+        self._parts += 1  # before the puts: one may be stored although its response is lost, and a part never changes
+        store, lines = self._run.store, self._instance_lines
+        if lines:
+            store.put(part_key(self._run, self._shard, part), pack_part(lines.values()))
+        store.flush()
+        rows = [
+            msgspec.structs.replace(row, instances=part) if isinstance(row, ResultRow) and row.json in lines else row
+            for row in self._rows
+        ]
+        store.put(self._run.key("journal", self._shard, f"{part}.jsonl"), encode_lines(rows))
+        self._rows, self._instance_lines, self.instance_bytes = [], {}, 0
 
 
 def encode_lines(rows: Iterable[msgspec.Struct]) -> bytes:

@@ -27,6 +27,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         exclude: Globs; JSON keys that match one of them are left out.
         input_list_sha256: Digest of the list of keys that replaces the listing, or empty.
         missing_json: `create`: an image without a JSON is an input too, and gets a minimal JSON.
+        instances: Whether the instance table is stored.
         limit: Maximum number of inputs to process, or None.
         model_id: Name of the model in annotations.
         checkpoint_sha256: Digest of the weights, whatever the precision of the artifact.
@@ -48,6 +49,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     exclude: tuple[str, ...] = ()
     input_list_sha256: str = ""
     missing_json: Literal["skip", "create"] = "skip"
+    instances: Literal["table", "none"] = "table"
     format_version: int = 1
 
     @property

@@ -103,11 +103,11 @@ class OpenShard:
         """Time of the newest intent row of an input, by the clock of the store."""
         return max(self.history.open_intents(planned.json))
 
-    def add(self, row: ResultRow) -> bool:
-        """Add a result of this process; returns whether it is the first of its input."""
+    def add(self, row: ResultRow, instance_lines: bytes = b"") -> bool:
+        """Add a result of this process and the rows of its instances; returns whether it is the first of its input."""
         is_first = row.json not in self.results
         keep_better(self.results, row)
-        self.journal.add(row)
+        self.journal.add(row, instance_lines)
         return is_first
 
     def read_others(self) -> list[ResultRow]:

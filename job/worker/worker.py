@@ -22,6 +22,7 @@ from job.errors import (
     UnreadableInputError,
 )
 from job.pipeline.executor import ThreadedPipeline, WorkItem
+from job.pipeline.items import StoredItem
 from job.pipeline.memory import ResidentBudget
 from job.pipeline.order import LAST_STAGES
 from job.pipeline.stages import ModelFailedInputError, RefusedInputError
@@ -47,6 +48,10 @@ take four readers about as long as an unreachable store is retried.
 """
 STOP_GRACE_S = 20.0
 """Time that a stopping worker gives to images that have passed the model."""
+MAX_ROW_BYTES = 16 << 20
+"""Rows of the instance table that wait for the journal; more than these, and the journal is written at once."""
+_ROW_SHARE = 0.125
+"""The same as a share of the resident bytes, which decides where the budget is small."""
 KILLER_REASON = "ended the worker twice"
 
 
@@ -91,6 +96,8 @@ class Worker:
         self._open: list[OpenShard] = []
         self._failures_in_a_row: dict[type[InputError], int] = {}
         self._journaled_s = options.clock.monotonic_s()
+        self._max_row_bytes = min(MAX_ROW_BYTES, int(resident.limit_bytes * _ROW_SHARE))
+        self._row_bytes = 0
         self.stop = threading.Event()
 
     @property
@@ -152,7 +159,10 @@ class Worker:
         self._check_stop()
         size = None
         while not self._pipeline.has_room or (size := self._resident.try_admit()) is None:
-            self._collect()
+            if self._row_bytes and not self._in_flight:  # only rows that wait for the journal hold memory
+                self._write_journals()
+            else:
+                self._collect()
         self._in_flight[planned.json] = _InFlight(shard, size)
         self._pipeline.submit(planned.json, planned)
 
@@ -181,19 +191,22 @@ class Worker:
             self._on_result(item)
         if self._options.clock.monotonic_s() - self._journaled_s >= self._options.journal_interval_s:
             self._journal_now()
+        elif self._row_bytes >= self._max_row_bytes:
+            self._write_journals()
 
     def _on_result(self, item: WorkItem) -> None:
         in_flight_item = self._in_flight.pop(item.key)
         self._resident.release(in_flight_item.resident_bytes)
         if isinstance(item.value, InputError):
-            row = ResultRow(json=item.key, result=FAILED, reason=str(item.value))
+            stored = StoredItem(ResultRow(json=item.key, result=FAILED, reason=str(item.value)))
         else:
-            row = item.value
+            stored = item.value
         self._count_failures(item.value)
         seconds = {name: round(spent, 4) for name, spent in item.seconds.items()}
-        self._record(in_flight_item.shard, msgspec.structs.replace(row, seconds=seconds))
+        row = msgspec.structs.replace(stored.row, seconds=seconds)
+        self._record(in_flight_item.shard, row, stored.instance_lines)
 
-    def _record(self, shard: OpenShard, row: ResultRow) -> None:
+    def _record(self, shard: OpenShard, row: ResultRow, instance_lines: bytes = b"") -> None:
         made_by = self._made_by
         row = msgspec.structs.replace(
             row,
@@ -207,8 +220,9 @@ class Worker:
             key = f"{self._run.spec.input_url}/{row.json}"
             logger.warning(row.reason if key in row.reason else f"{key}: {row.reason}")
         log_image(row)
-        if shard.add(row):
+        if shard.add(row, instance_lines):
             self._listener.add(shard.shard, row)
+        self._count_row_bytes()
         self._mark_if_complete(shard)
 
     def _count_failures(self, value: object) -> None:
@@ -242,10 +256,18 @@ class Worker:
         if not shard.is_marked:
             write_marker(self._run, shard, self._options.process_id)
             self._listener.marked(shard.shard)
+        self._count_row_bytes()
 
     def _write_journals(self) -> None:
         for shard in self._open:
             shard.journal.write()
+        self._count_row_bytes()
+
+    def _count_row_bytes(self) -> None:
+        """Hold the buffered rows of the instance table as resident bytes."""
+        buffered = sum(shard.journal.instance_bytes for shard in self._open)
+        self._resident.hold(buffered - self._row_bytes)
+        self._row_bytes = buffered
 
     def _journal_now(self) -> None:
         self._write_journals()
@@ -266,7 +288,7 @@ class Worker:
         """Finish the images that have passed the model, and journal them."""
         self._options.watchdog.touch()
         for item in self._pipeline.finish(LAST_STAGES, STOP_GRACE_S):
-            if isinstance(item.value, ResultRow):
+            if isinstance(item.value, StoredItem):
                 self._on_result(item)
         for shard in self._open:
             shard.journal.leave()

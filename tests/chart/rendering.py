@@ -47,7 +47,7 @@ EVERYTHING: Values = {
         "override": True,
         "overrideReviewed": True,
     },
-    "annotation": {"prompts": ["car", "fire engine"], "date": "2026-01-31", "imageMode": "none"},
+    "annotation": {"prompts": ["car", "fire engine"], "date": "2026-01-31", "imageMode": "none", "instances": "none"},
     "checkpointDigest": "c" * 64,
     "image": {"pullSecrets": [{"name": "registry"}]},
     "pools": {

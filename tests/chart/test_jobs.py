@@ -47,6 +47,7 @@ def test_arguments_of_both_pools_with_defaults() -> None:
         "--prompts=car,license plate,person",
         "--confidence_threshold=0.4",
         "--image_mode=copy",
+        "--instances=table",
         "--max_image_pixels=100000000",
     ]
     runtime = [

@@ -71,6 +71,7 @@ NEW_RUNS: dict[str, Any] = {
     "annotation.confidenceThreshold": 0.5,
     "annotation.date": "2026-01-31",
     "annotation.imageMode": "none",
+    "annotation.instances": "none",
     "annotation.maxImagePixels": 1000,
     "checkpointDigest": "c" * 64,
     "run.name": "spring",

@@ -120,6 +120,7 @@ WRONG: dict[str, Any] = {
     "annotation.confidenceThreshold": 1.5,
     "annotation.date": "tomorrow",
     "annotation.imageMode": "move",
+    "annotation.instances": "all",
     "worker.failIfEmpty": "yes",
     "worker.selfCheck": "sometimes",
     "worker.logLevel": "LOUD",

@@ -8,8 +8,9 @@ from functools import cached_property
 
 import msgspec
 
+from job.formats.instance_table import decode_part
 from job.plan.plan import Plan, PlannedInput, PlannedShard
-from job.run.journal import FAILED, ResultRow, Row
+from job.run.journal import ANNOTATED, FAILED, ResultRow, Row
 from job.run.spec import RunEnd
 from job.worker.shards import Marker
 from tests.protocol.explorer import Outcome
@@ -107,11 +108,42 @@ def violations(outcome: Outcome) -> list[str]:
     state = FinalState(outcome)
     invariants = (
         _no_unexpected_errors, _created_once, _planned_whole, _superseded_by_younger, _ended, _counted, _few_late_puts,
-        _one_live_run, _nothing_lost, _whole_pairs, _done_once,
+        _one_live_run, _nothing_lost, _whole_pairs, _done_once, _parts_written_once,
+        _tables_complete,
     )  # fmt: skip
     return [
         f"{invariant.__name__.strip('_')}: {violation}" for invariant in invariants for violation in invariant(state)
     ]
+
+
+def _parts_written_once(state: FinalState) -> Iterator[str]:
+    """Parts of the journal and of the instance table never change; a lost answer may repeat a put with its bytes."""
+    stored: dict[str, bytes] = {}
+    for event in state.events:
+        is_part = event.what == "put" and re.match(rf"{RUNS}[^/]+/(journal|instances)/", event.key)
+        if is_part and stored.setdefault(event.key, event.data) != event.data:
+            yield f"{event.key} has other bytes at {event.time_s}"
+
+
+def _tables_complete(state: FinalState) -> Iterator[str]:
+    """Rows of instances follow their objects and precede the journal row that names them, once for each image."""
+    at_s: dict[str, float] = {}
+    for event in state.events:
+        at_s.setdefault(event.key if event.key.startswith("out/_sam3/") else f"{event.key} {event.actor}", event.time_s)
+        if "/instances/" not in event.key:
+            continue
+        for row in decode_part(event.data):
+            if at_s.get(f"out/{row.json} {event.actor}", event.time_s + 1) > event.time_s:
+                yield f"{event.key} has rows of {row.json} before its objects"
+    for run in state.runs:
+        for event, row in state.rows(run):
+            if row.result != ANNOTATED:
+                continue
+            key = re.sub(r"/journal/([^/]+)/.*", rf"/instances/\1/{row.instances}.jsonl.gz", event.key)
+            part = state.world.objects.get(key, (b"", 0.0))[0]
+            found = [one.class_name for one in decode_part(part) if one.json == row.json] if part else []
+            if found != list(row.scores) or at_s[key] > event.time_s or f"/{row.instances}." not in event.key:
+                yield f"{event.key}: {row.json} has the rows {found} in {key}, expected are {list(row.scores)}"
 
 
 def _no_unexpected_errors(state: FinalState) -> Iterator[str]:

@@ -25,8 +25,9 @@ import job.run.run
 import job.system.threads
 import job.worker.runner
 from job.errors import InputError
+from job.formats.instance_table import InstanceRow, encode_rows
 from job.pipeline.executor import POLL_S, WorkItem
-from job.pipeline.items import EncodedItem, LoadedItem
+from job.pipeline.items import EncodedItem, LoadedItem, StoredItem
 from job.pipeline.memory import ResidentBudget
 from job.pipeline.stages import Annotator, AnnotatorIO
 from job.plan.lookup import look_up
@@ -207,17 +208,19 @@ class _SequentialPipeline:
     def close(self) -> None:
         pass
 
-    def _do(self, planned: PlannedInput) -> ResultRow:
+    def _do(self, planned: PlannedInput) -> StoredItem:
         found = look_up(planned, self._source, self._run)
         if found.is_done:
-            return ResultRow(json=planned.json, result=SKIPPED)
+            return StoredItem(ResultRow(json=planned.json, result=SKIPPED))
         if found.image is None or planned.json in self._clock.worker_id.launch.bad:
             raise InputError("bad")
         tag = tag_of(self._run.spec.confidence_threshold, self._clock.worker_id.pool.precision)
         npz = f"npz {planned.json} {tag}".encode()
         row = ResultRow(json=planned.json, result=ANNOTATED, scores={tag: [1.0]}, mask_sha256=mask_digest(npz))
         loaded = LoadedItem(planned, found.image, Fetched(b"image"), None, None)  # type: ignore[arg-type]
-        return self._annotator.write(EncodedItem(loaded, npz, f"json {planned.json} {tag}".encode(), None, row))
+        lines = encode_rows([InstanceRow(json=planned.json, image=found.image, width=1, height=1, class_name=tag)])
+        json = f"json {planned.json} {tag}".encode()
+        return self._annotator.write(EncodedItem(loaded, npz, json, None, row, lines))
 
 
 class _SteppedHeartbeat(Heartbeat):

@@ -12,10 +12,11 @@ import pytest
 import job.plan.planner
 import job.plan.takeover
 import job.run.end_watch
+import job.run.journal
 import job.worker.shards
 from job.plan.plan import PlanPart
 from job.plan.sharding import write_shards
-from job.run.journal import ShardHistory
+from job.run.journal import ShardHistory, ShardJournal
 from job.run.run import Run
 from tests.protocol.campaign import Scenario
 from tests.protocol.explorer import FaultAt, Outcome
@@ -177,6 +178,41 @@ def _without_last_part(run: Run, *arguments: Any) -> Iterator[PlanPart]:
     yield from parts
 
 
+class _TableLastStore:
+    """Stores a part of the instance table after the part of the journal that names it."""
+
+    def __init__(self, store: Any) -> None:
+        self._store, self._held = store, list[tuple[str, bytes]]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def put(self, key: str, data: bytes) -> None:
+        self._held.append((key, data))
+        if "/journal/" in key:
+            for held_key, held in reversed(self._held):
+                self._store.put(held_key, held)
+
+
+def _store_the_table_last(patch: pytest.MonkeyPatch) -> None:
+    write = ShardJournal.write
+
+    def write_reversed(journal: ShardJournal) -> None:
+        run = journal._run
+        journal._run = Run(_TableLastStore(run.store), run.name, run.spec)  # type: ignore[arg-type]
+        try:
+            write(journal)
+        finally:
+            journal._run = run
+
+    patch.setattr(ShardJournal, "write", write_reversed)
+
+
+def _store_one_part_again(patch: pytest.MonkeyPatch) -> None:
+    key = job.run.journal.part_key
+    patch.setattr(job.run.journal, "part_key", lambda run, shard, part: key(run, shard, part.partition("-")[0] + "-1"))
+
+
 PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "no wait for the last puts": (
         lambda patch: patch.setattr(job.plan.takeover, "QUIET_AFTER_END_S", 0.0),
@@ -202,6 +238,8 @@ PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
         lambda patch: patch.setattr(job.plan.planner, "read_plan", lambda run: None),
         "two pools meet",
     ),
+    "the table follows the journal": (_store_the_table_last, "one process"),
+    "one part of the table is stored again": (_store_one_part_again, "two pools meet"),
 }
 
 

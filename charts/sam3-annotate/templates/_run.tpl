@@ -33,6 +33,9 @@
 {{- if ne $selection.missingJson "skip" }}
 {{- $_ := set $pinned "missingJson" $selection.missingJson }}
 {{- end }}
+{{- if ne $annotation.instances "table" }}
+{{- $_ := set $pinned "instances" $annotation.instances }}
+{{- end }}
 {{- toJson $pinned }}
 {{- end }}
 
@@ -89,6 +92,7 @@
 - {{ include "sam3-annotate.arg" (list "prompts" (join "," $annotation.prompts)) }}
 - --confidence_threshold={{ float64 $annotation.confidenceThreshold }}
 - --image_mode={{ $annotation.imageMode }}
+- --instances={{ $annotation.instances }}
 - --max_image_pixels={{ int64 $annotation.maxImagePixels }}
 {{- with $annotation.date }}
 - --annotation_date={{ . }}

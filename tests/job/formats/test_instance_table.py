@@ -6,7 +6,8 @@ import json
 import pytest
 
 from job.errors import InputError
-from job.formats.instance_table import InstanceRow, Rle, decode_part, encode_part, encode_rows, pack_part
+from job.formats.instance_table import InstanceRow, Rle, decode_part, encode_part, encode_rows
+from job.run.instance_parts import pack_part
 
 CAR = InstanceRow(
     json="a/b.json",

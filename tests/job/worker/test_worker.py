@@ -1,16 +1,21 @@
-"""A worker whose store or shard fails."""
+"""A worker whose store or shard fails, and the rows of the instance table that it buffers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from job.errors import InterruptedRunError, ObjectMissingError, UnreadableObjectError
+from job.formats.instance_table import decode_part
 from job.run.options import WorkerOptions
 from job.storage.local.store import LocalStore
 from job.storage.store import Fetched
+from job.telemetry.observer import Load, NullObserver
 from job.telemetry.progress_bar import Tally
 from job.worker.runner import annotate
 from tests.fakes import request_of, write_inputs
@@ -48,3 +53,59 @@ def test_unreadable_files_fail_alone_when_others_are_served(tmp_path: Path, erro
 def test_worker_stops_when_a_hundred_files_in_a_row_are_unreadable(tmp_path: Path) -> None:
     with pytest.raises(InterruptedRunError, match=r"100 images in a row failed, the last with: .*Input/output error"):
         annotate_damaged(tmp_path, inputs=110, damaged=110, error=UnreadableObjectError)
+
+
+class LoadObserver(NullObserver):
+    """Keeps the load of the worker."""
+
+    def worker_ready(self, load: Callable[[], Load]) -> None:
+        self.load = load
+
+
+def annotate_with_rows(folder: Path, inputs: int, **changes: Any) -> tuple[Path, int]:
+    """Annotate plain pictures; returns the folder of the run, and the resident bytes that are held at the end."""
+    write_inputs(folder / "in", inputs)
+    observer = LoadObserver()
+    request = request_of(folder / "in", folder / "out", run_name="one", **changes)
+    annotate(replace(request, observer=observer), Tally())
+    return folder / "out/_sam3/runs/one", observer.load().resident_bytes
+
+
+def rows_by_part(run: Path) -> list[list[str]]:
+    """The keys of the rows of every part of the instance table."""
+    return [[row.json for row in decode_part(part.read_bytes())] for part in sorted(run.glob("instances/*/*"))]
+
+
+def test_every_image_has_its_rows_and_no_bytes_stay_held(tmp_path: Path) -> None:
+    run, held = annotate_with_rows(tmp_path, 12)
+    assert sorted(chain.from_iterable(rows_by_part(run))) == [f"{number:05d}.json" for number in range(12)]
+    assert len(rows_by_part(run)) == len(list((run / "done").iterdir())), "one part a shard, written at its end"
+    assert held == 0
+
+
+def test_many_rows_are_stored_before_the_interval_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("job.worker.worker.MAX_ROW_BYTES", 1)
+    options = WorkerOptions(device="cpu", shard_size=20)
+    run, held = annotate_with_rows(tmp_path, 20, options=options)
+    assert [len(keys) for keys in rows_by_part(run)] == [1] * 20
+    assert len(list((run / "journal/000000").iterdir())) == 21, "a start row, and the last row with the leave row"
+    assert held == 0
+
+
+@pytest.mark.timeout(30)
+def test_rows_never_keep_images_from_being_admitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The budget holds one image and no row besides it."""
+    monkeypatch.setattr("job.worker.worker._ROW_SHARE", 1.0)
+    monkeypatch.setattr("job.worker.factory._MASK_LOGITS_BYTES", 1000)
+    options = WorkerOptions(device="cpu", shard_size=20, memory_budget=9000)
+    run, held = annotate_with_rows(tmp_path, 20, options=options)
+    assert sum(map(len, rows_by_part(run))) == 20
+    assert held == 0
+
+
+def test_no_rows_are_stored_on_request(tmp_path: Path) -> None:
+    run, _ = annotate_with_rows(tmp_path, 3, instances="none")
+    assert not (run / "instances").exists()
+    stored = [row for part in run.glob("journal/*/*") for row in part.read_text().splitlines() if '"result"' in row]
+    assert len(stored) == 3
+    assert not any('"instances"' in row for row in stored)

@@ -1,0 +1,87 @@
+"""From an annotation to the rows of the instance table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from job.formats.gva import Origin
+from job.formats.instance_table import InstanceRow, Rle
+from job.formats.rle import encode_rle
+from job.postprocess.annotate import Annotation
+from job.postprocess.instances import Instance
+from job.postprocess.parents import find_parents
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What every row of an image repeats.
+
+    Attributes:
+        json: Key of the JSON of the input.
+        image: Key of the image.
+        origin: Camera, garage and time.
+    """
+
+    json: str
+    image: str
+    origin: Origin
+
+
+def rows_of(annotation: Annotation, facts: ImageFacts) -> list[InstanceRow]:
+    """The rows of one image: its instances in their order, then those beyond 255; one row if there is none."""
+    size_hw = annotation.size_hw
+    rows = [
+        _row(instance, facts, value=value, visible_area=visible, parent=parent)
+        for instance, value, visible, parent in zip(
+            annotation.instances, annotation.values, annotation.visible_areas, annotation.parents, strict=True
+        )
+    ]
+    rows.extend(_rows_beyond(annotation, facts))
+    return rows or [_negative(facts, size_hw)]
+
+
+def _rows_beyond(annotation: Annotation, facts: ImageFacts) -> Iterator[InstanceRow]:
+    parents = find_parents(annotation.beyond_255, annotation.instances, annotation.values)
+    for instance, parent in zip(annotation.beyond_255, parents, strict=True):
+        yield _row(instance, facts, value=None, visible_area=None, parent=parent)
+
+
+def _row(
+    instance: Instance, facts: ImageFacts, *, value: int | None, visible_area: int | None, parent: int | None
+) -> InstanceRow:
+    mask, origin = instance.mask, facts.origin
+    height, width = mask.size_hw
+    return InstanceRow(
+        json=facts.json,
+        image=facts.image,
+        width=width,
+        height=height,
+        class_name=instance.class_name,
+        prompt=instance.prompt,
+        query=instance.query,
+        score=instance.score,
+        value=value,
+        box=mask.box_xyxy,
+        area=mask.area,
+        visible_area=visible_area,
+        rle=Rle(mask.size_hw, encode_rle(mask, mask.size_hw)),
+        parent=parent,
+        camera=origin.camera,
+        garage=origin.garage,
+        timestamp_ms=origin.timestamp_ms,
+    )
+
+
+def _negative(facts: ImageFacts, size_hw: tuple[int, int]) -> InstanceRow:
+    height, width = size_hw
+    origin = facts.origin
+    return InstanceRow(
+        json=facts.json,
+        image=facts.image,
+        width=width,
+        height=height,
+        camera=origin.camera,
+        garage=origin.garage,
+        timestamp_ms=origin.timestamp_ms,
+    )

@@ -1,6 +1,7 @@
 # Three images: cpu, gpu (NVIDIA, driver >= 580), export (torch and sam3). `make image` builds one, and so does
 #   docker build --target cpu --tag sam3-annotate:cpu .
-ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
+# Python 3.11.16 of 2026-08-25, an index of amd64, arm64 and others (docker-library/repo-info, repos/python/remote).
+ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b
 
 # ---- build stages: nothing of them but /opt/venv, /opt/app and the SBOM reaches an image
 FROM ${PYTHON_IMAGE} AS build
@@ -86,7 +87,6 @@ ARG VERSION=dev
 ARG REVISION=unknown
 LABEL org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}"
 
-# The last is what a build without --target makes.
 FROM base AS cpu
 COPY --from=cpu-venv /opt/venv /opt/venv
 COPY --from=app /opt/app/ /opt/venv/
@@ -94,3 +94,13 @@ COPY --from=cpu-whole /src/sbom.cdx.json /usr/share/sbom/sam3-annotate.cdx.json
 ARG VERSION=dev
 ARG REVISION=unknown
 LABEL org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}"
+
+# ---- images with a model in /opt/model, so that no pod fetches one: --build-context model=FOLDER
+FROM gpu AS gpu-model
+COPY --from=model --chown=0:0 / /opt/model
+
+FROM cpu AS cpu-model
+COPY --from=model --chown=0:0 / /opt/model
+
+# The last is what a build without --target makes.
+FROM cpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,17 +18,16 @@ _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 class ByteSize(click.ParamType[int]):
-    """A number of bytes, with K, M or G for powers of 1024."""
+    """A number of bytes, with K, M or G, or Ki, Mi or Gi, for powers of 1024."""
 
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """`4G` to 4294967296."""
-        text = str(value).strip().lower().removesuffix("ib").removesuffix("b")
-        number, unit = (text[:-1], text[-1:]) if text[-1:] in "kmg" and text else (text, "")
-        if not number.isdigit() or int(number) == 0:
-            self.fail(f"{value!r} is not a number of bytes such as 500M or 4G", param, ctx)
-        return int(number) * _SIZE_UNITS[unit]
+        match = re.fullmatch(r"0*([1-9][0-9]*)\s*(?:([kmg])i?)?b?", str(value).strip().lower())
+        if match is None:
+            self.fail(f"{value!r} is not a number of bytes such as 500M, 4G or 4Gi", param, ctx)
+        return int(match[1]) * _SIZE_UNITS[match[2] or ""]
 
 
 class Location(click.ParamType[str]):

@@ -230,7 +230,7 @@ def test_notes_fit_the_values(values: Values, text: str, is_there: bool) -> None
         (merged(ON_S3, at("pools.gpu.parallelism", 9)), "9 pods at a time for 8 indexes"),
         (merged(ON_S3, at("kueue.queueName", "q"), at("pools.gpu.suspend", True)), "Kueue owns that field"),
         (merged(ON_S3, at("kueue.queueName", "q"), at("janitor.mode", "always")), "a janitor sets; leave it at auto"),
-        (merged(ON_VOLUMES, at("pools.gpu.model.uri", "s3://a/b")), "has a uri and a pvc"),
+        (merged(ON_VOLUMES, at("pools.gpu.model.uri", "s3://a/b")), "has more than one of uri, pvc"),
         (merged(ON_S3, at("selection.inputList.column", "key")), "has a column and no url"),
         (merged(ON_S3, at("s3.ca", {"configMap": "a", "secret": "b"})), "has a configMap and a secret"),
         (merged(ON_S3, at("cache", {"hostPath": "/c", "pvc": {"claimName": "c"}})), "cache: has a hostPath and a pvc"),

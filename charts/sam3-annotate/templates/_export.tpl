@@ -46,7 +46,7 @@ template:
       "image" (include "sam3-annotate.image" (list . $values.image "export"))
       "args" (include "sam3-annotate.exportArgs" .) "env" $env
       "resources" (include "sam3-annotate.poolResources" (list . $values.pool $values.resources) | fromJson)
-      "scheduling" (include "sam3-annotate.poolScheduling" (list . $values.pool) | fromJson)
+      "scheduling" (include "sam3-annotate.poolScheduling" (list . $values.pool "export") | fromJson)
       "claims" (include "sam3-annotate.claims" $claims | fromJson)
       "cache" (include "sam3-annotate.emptyCache" $values.cacheSizeLimit | fromJson)
       "serviceAccountName" (include "sam3-annotate.serviceAccountName" .)) | nindent 2 }}

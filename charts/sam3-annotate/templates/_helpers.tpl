@@ -4,20 +4,45 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* Without dots: a release name may hold dots, the name of an Indexed Job may not. */}}
+{{/* A name of at most `room` characters without dots: a release name may hold dots, the name of an Indexed Job may not.
+     If the name must change, it ends in a hash of what it was, so that two releases never share a name.
+     Takes (list name room isAmbiguous). */}}
+{{- define "sam3-annotate.fit" -}}
+{{- $name := index . 0 }}
+{{- $room := index . 1 | int }}
+{{- $plain := $name | replace "." "-" }}
+{{- if or (ne $plain $name) (gt (len $name) $room) (index . 2) }}
+{{- printf "%s-%s" ($plain | trunc (sub $room 9 | int) | trimSuffix "-") ($name | sha256sum | trunc 8) }}
+{{- else }}
+{{- $name }}
+{{- end }}
+{{- end }}
+
+{{/* Names of all objects begin with it. A release may be named like the chart, or like another release with the chart's
+     name behind it: only the latter is ambiguous. Takes (list root room). */}}
+{{- define "sam3-annotate.prefix" -}}
+{{- $root := index . 0 }}
+{{- $room := index . 1 }}
+{{- $name := default $root.Chart.Name $root.Values.nameOverride }}
+{{- $release := $root.Release.Name }}
+{{- if $root.Values.fullnameOverride }}
+{{- include "sam3-annotate.fit" (list $root.Values.fullnameOverride $room false) }}
+{{- else if contains $name $release }}
+{{- include "sam3-annotate.fit" (list $release $room (hasSuffix (printf "-%s" $name) $release)) }}
+{{- else }}
+{{- include "sam3-annotate.fit" (list (printf "%s-%s" $release $name) $room false) }}
+{{- end }}
+{{- end }}
+
 {{- define "sam3-annotate.fullname" -}}
-{{- $name := default .Chart.Name .Values.nameOverride }}
-{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
-{{- default $full .Values.fullnameOverride | replace "." "-" | trunc 63 | trimSuffix "-" }}
+{{- include "sam3-annotate.prefix" (list . 63) }}
 {{- end }}
 
 {{/* A name of at most 45 characters, so that Kubernetes does not cut it in pod names.
      Takes (list root middle end); only the release's part is cut. */}}
 {{- define "sam3-annotate.cutName" -}}
-{{- $root := index . 0 }}
 {{- $tail := printf "-%s" (join "-" (rest .)) }}
-{{- $room := sub 45 (len $tail) | int }}
-{{- printf "%s%s" (include "sam3-annotate.fullname" $root | trunc $room | trimSuffix "-") $tail }}
+{{- printf "%s%s" (include "sam3-annotate.prefix" (list (index . 0) (sub 45 (len $tail)))) $tail }}
 {{- end }}
 
 {{- define "sam3-annotate.selectorLabels" -}}
@@ -33,6 +58,18 @@ app.kubernetes.io/managed-by: {{ quote .Release.Service }}
 {{ include "sam3-annotate.selectorLabels" . }}
 {{- with .Values.commonLabels }}
 {{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The annotations of an object, if it has any; the former take precedence. Takes (list root mapping...). */}}
+{{- define "sam3-annotate.annotations" -}}
+{{- $all := dict }}
+{{- range append (rest .) (index . 0).Values.commonAnnotations }}
+{{- $all = merge $all . }}
+{{- end }}
+{{- with $all -}}
+annotations:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 

@@ -12,6 +12,9 @@ backoffLimitPerIndex: {{ int64 $root.Values.job.backoffLimitPerIndex }}
 # One failed index does not end the others.
 maxFailedIndexes: {{ sub $completions 1 }}
 podReplacementPolicy: Failed
+{{- with int64 $root.Values.job.activeDeadlineSeconds }}
+activeDeadlineSeconds: {{ . }}
+{{- end }}
 {{- with int64 $root.Values.job.ttlSecondsAfterFinished }}
 ttlSecondsAfterFinished: {{ . }}
 {{- end }}

@@ -30,6 +30,12 @@
     readOnly: true
     {{- end }}
 {{- end }}
+{{- with .modelImage }}
+- name: model
+  image:
+    reference: {{ quote .reference }}
+    pullPolicy: {{ quote .pullPolicy }}
+{{- end }}
 {{- range $side := list "input" "output" }}
 {{- with (index $.root.Values $side).existingSecret }}
 - name: {{ $side }}-options
@@ -69,6 +75,11 @@
   readOnly: true
   {{- end }}
 {{- end }}
+{{- if .modelImage }}
+- name: model
+  mountPath: /model
+  readOnly: true
+{{- end }}
 {{- range $side := list "input" "output" }}
 {{- if (index $.root.Values $side).existingSecret }}
 - name: {{ $side }}-options
@@ -101,6 +112,13 @@
 - name: AWS_CA_BUNDLE
   value: /secrets/s3-ca/{{ .root.Values.s3.ca.key }}
 {{- end }}
+{{- $proxy := .root.Values.proxy }}
+{{- range $name, $value := dict "HTTP_PROXY" $proxy.http "HTTPS_PROXY" $proxy.https "NO_PROXY" $proxy.noProxy }}
+{{- if $value }}
+- name: {{ $name }}
+  value: {{ quote $value }}
+{{- end }}
+{{- end }}
 {{- with .env }}
 {{ toYaml . }}
 {{- end }}
@@ -119,7 +137,8 @@
 {{- end }}
 {{- end }}
 
-{{/* Scheduling fields. Takes {nodeSelector affinity tolerations priorityClassName runtimeClassName}. */}}
+{{/* Scheduling fields. Takes {nodeSelector affinity tolerations priorityClassName}, and of a pool {runtimeClassName
+     schedulerName topologySpreadConstraints resourceClaims}. */}}
 {{- define "sam3-annotate.scheduling" -}}
 {{- with .nodeSelector }}
 nodeSelector:
@@ -139,15 +158,37 @@ priorityClassName: {{ quote . }}
 {{- with get . "runtimeClassName" }}
 runtimeClassName: {{ quote . }}
 {{- end }}
+{{- with get . "schedulerName" }}
+schedulerName: {{ quote . }}
+{{- end }}
+{{- with get . "topologySpreadConstraints" }}
+topologySpreadConstraints:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with get . "resourceClaims" }}
+resourceClaims:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* Scheduling of a pool, as JSON: gpu on nodes with accelerators, cpu on nodes without.
-     Takes (list root pool). */}}
+     Takes (list root pool component). */}}
 {{- define "sam3-annotate.poolScheduling" -}}
 {{- $root := index . 0 }}
 {{- $pool := index . 1 }}
 {{- $values := index $root.Values.pools $pool }}
-{{- $rules := pick $values "nodeSelector" "affinity" "tolerations" "priorityClassName" "runtimeClassName" }}
+{{- $rules := pick $values "nodeSelector" "affinity" "tolerations" "priorityClassName" "runtimeClassName"
+    "schedulerName" "resourceClaims" }}
+{{- if eq (index . 2) "worker" }}
+{{- $pods := merge (dict "app.kubernetes.io/component" "worker" "sam3-annotate/pool" $pool)
+    (include "sam3-annotate.selectorLabels" $root | fromYaml) }}
+{{- $spread := list }}
+{{- range $values.topologySpreadConstraints }}
+{{- $selector := dict "labelSelector" (dict "matchLabels" $pods) }}
+{{- $spread = append $spread (hasKey . "labelSelector" | ternary . (merge (omit . "labelSelector") $selector)) }}
+{{- end }}
+{{- $_ := set $rules "topologySpreadConstraints" $spread }}
+{{- end }}
 {{- if eq $pool "gpu" }}
 {{- $rules = merge (dict "tolerations" (concat $root.Values.gpu.tolerations $values.tolerations)) $rules }}
 {{- else if not $values.affinity }}
@@ -156,12 +197,16 @@ runtimeClassName: {{ quote . }}
 {{- toJson $rules }}
 {{- end }}
 
-{{/* Resources with one accelerator for the gpu pool, as JSON. Takes (list root pool resources). */}}
+{{/* Resources with the accelerators and device claims of the pool, as JSON. Takes (list root pool resources). */}}
 {{- define "sam3-annotate.poolResources" -}}
 {{- $root := index . 0 }}
 {{- $resources := deepCopy (index . 2) }}
-{{- if eq (index . 1) "gpu" }}
-{{- $limits := merge (dict $root.Values.gpu.resourceName 1) (default dict $resources.limits) }}
+{{- $values := index $root.Values.pools (index . 1) }}
+{{- with get $values.resources "claims" }}
+{{- $_ := set $resources "claims" . }}
+{{- end }}
+{{- if and (eq (index . 1) "gpu") (int64 $values.count) }}
+{{- $limits := merge (dict $root.Values.gpu.resourceName (int64 $values.count)) (default dict $resources.limits) }}
 {{- $_ := set $resources "limits" $limits }}
 {{- end }}
 {{- toJson $resources }}
@@ -185,8 +230,19 @@ runtimeClassName: {{ quote . }}
 {{- dict "source" (dict "emptyDir" (dict "sizeLimit" .)) | toJson }}
 {{- end }}
 
-{{/* Takes {root component name image args env resources scheduling claims cache serviceAccountName isProbed hasToken},
-     and the pool of a worker. */}}
+{{/* Containers beside the worker, as a list: init containers, and sidecars as native ones. Takes the chart's root. */}}
+{{- define "sam3-annotate.initContainers" -}}
+{{- $containers := .Values.initContainers }}
+{{- range .Values.sidecars }}
+{{- $containers = append $containers (merge (dict "restartPolicy" "Always") .) }}
+{{- end }}
+{{- with $containers }}
+{{- toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Takes {root component name image args env resources scheduling claims cache serviceAccountName isProbed hasToken
+     labels annotations modelImage hasCompanions}, and the pool of a worker. */}}
 {{- define "sam3-annotate.podTemplate" -}}
 {{- $root := .root -}}
 metadata:
@@ -197,10 +253,10 @@ metadata:
     sam3-annotate/pool: {{ quote .pool }}
     sam3-annotate/run: {{ include "sam3-annotate.runName" $root | quote }}
     {{- end }}
-    {{- with $root.Values.podLabels }}
+    {{- with merge (dict) (default dict .labels) $root.Values.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- with $root.Values.podAnnotations }}
+  {{- with merge (dict) (default dict .annotations) $root.Values.podAnnotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -214,10 +270,29 @@ spec:
   imagePullSecrets:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+  {{- with $root.Values.podSecurityContext }}
   securityContext:
-    {{- toYaml $root.Values.podSecurityContext | nindent 4 }}
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $root.Values.hostAliases }}
+  hostAliases:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $root.Values.dnsPolicy }}
+  dnsPolicy: {{ quote . }}
+  {{- end }}
+  {{- with $root.Values.dnsConfig }}
+  dnsConfig:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
   {{- with include "sam3-annotate.scheduling" .scheduling | trim }}
   {{- . | nindent 2 }}
+  {{- end }}
+  {{- if .hasCompanions }}
+  {{- with include "sam3-annotate.initContainers" $root }}
+  initContainers:
+    {{- . | nindent 4 }}
+  {{- end }}
   {{- end }}
   containers:
     - name: {{ quote .name }}
@@ -265,8 +340,14 @@ spec:
 {{- $claims := append $folders (list $values.model.pvc true) }}
 {{- $pod := dict
     "image" (include "sam3-annotate.image" (list $root $values.image .pool))
+    "env" (concat (default list .env) $values.env)
+    "labels" $values.podLabels
+    "annotations" $values.podAnnotations
+    "modelImage" (ternary $values.model.image dict (ne $values.model.image.reference ""))
+    "hasCompanions" true
+    "hasToken" $root.Values.serviceAccount.automountToken
     "resources" (include "sam3-annotate.poolResources" (list $root .pool $values.resources) | fromJson)
-    "scheduling" (include "sam3-annotate.poolScheduling" (list $root .pool) | fromJson)
+    "scheduling" (include "sam3-annotate.poolScheduling" (list $root .pool .component) | fromJson)
     "claims" (include "sam3-annotate.claims" $claims | fromJson)
     "cache" (include "sam3-annotate.poolCache" $root | fromJson)
     "serviceAccountName" (include "sam3-annotate.serviceAccountName" $root) }}

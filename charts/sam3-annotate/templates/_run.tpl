@@ -1,8 +1,10 @@
 {{/* Locations, the run's name, and arguments of the commands. */}}
 
-{{/* URL of a folder, or its path in a volume, mounted under the claim's name. Takes {url|uri, pvc}. */}}
+{{/* URL of a folder, or its path in a volume: under the claim's name, or in the model's image. Takes {url|uri, pvc}. */}}
 {{- define "sam3-annotate.location" -}}
-{{- if .pvc.claimName }}
+{{- if dig "image" "reference" "" . }}
+{{- printf "/model/%s" (trimAll "/" .image.path) | trimSuffix "/" }}
+{{- else if .pvc.claimName }}
 {{- printf "/volumes/%s/%s" .pvc.claimName (trimAll "/" .pvc.path) | trimSuffix "/" }}
 {{- else }}
 {{- default (get . "url") (get . "uri") | trimSuffix "/" }}
@@ -137,6 +139,9 @@
 {{ include "sam3-annotate.modelArgs" . }}
 {{- if eq $pool "gpu" }}
 - --device_retry_s={{ int64 $values.deviceRetrySeconds }}
+{{- if gt (int64 $values.count) 1 }}
+- --workers={{ int64 $values.count }}
+{{- end }}
 {{- end }}
 {{- with int64 $values.batchSize }}
 - --batch_size={{ . }}

@@ -6,7 +6,7 @@ from typing import Any
 
 import helm_python
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.chart.rendering import EXPORT, ON_S3, ON_VOLUMES, Manifest, Values, at, container, flag, merged, render
@@ -212,7 +212,8 @@ def similar_names(draw: st.DrawFn) -> list[str]:
     return sorted(names | {name.replace(".", "-") for name in names})
 
 
-@settings(max_examples=8, deadline=None)
+# Without shrinking, which takes minutes: the example is as small as it gets.
+@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(names=similar_names())
 @pytest.mark.parametrize("values", [ON_S3, ON_VOLUMES], ids=["s3", "volumes"])
 def test_no_two_releases_have_an_object_in_common(values: Values, names: list[str]) -> None:

@@ -5,14 +5,15 @@
 {{- end }}
 
 {{/* A name of at most `room` characters without dots: a release name may hold dots, the name of an Indexed Job may not.
-     If the name must change, it ends in a hash of what it was, so that two releases never share a name.
-     Takes (list name room isAmbiguous). */}}
+     If the name must change, it ends in a hash of its identity, so that two releases never share a name.
+     Takes (list name room identity), the identity being the name or, if the name is ambiguous, another text. */}}
 {{- define "sam3-annotate.fit" -}}
 {{- $name := index . 0 }}
 {{- $room := index . 1 | int }}
 {{- $plain := $name | replace "." "-" }}
-{{- if or (ne $plain $name) (gt (len $name) $room) (index . 2) }}
-{{- printf "%s-%s" ($plain | trunc (sub $room 9 | int) | trimSuffix "-") ($name | sha256sum | trunc 8) }}
+{{- $identity := index . 2 }}
+{{- if or (ne $plain $identity) (gt (len $name) $room) }}
+{{- printf "%s-%s" ($plain | trunc (sub $room 9 | int) | trimSuffix "-") ($identity | sha256sum | trunc 8) }}
 {{- else }}
 {{- $name }}
 {{- end }}
@@ -26,11 +27,13 @@
 {{- $name := default $root.Chart.Name $root.Values.nameOverride }}
 {{- $release := $root.Release.Name }}
 {{- if $root.Values.fullnameOverride }}
-{{- include "sam3-annotate.fit" (list $root.Values.fullnameOverride $room false) }}
+{{- include "sam3-annotate.fit" (list $root.Values.fullnameOverride $room $root.Values.fullnameOverride) }}
 {{- else if contains $name $release }}
-{{- include "sam3-annotate.fit" (list $release $room (hasSuffix (printf "-%s" $name) $release)) }}
+{{- $isAmbiguous := hasSuffix (printf "-%s" $name) $release }}
+{{- include "sam3-annotate.fit" (list $release $room (ternary (printf "%s/" $release) $release $isAmbiguous)) }}
 {{- else }}
-{{- include "sam3-annotate.fit" (list (printf "%s-%s" $release $name) $room false) }}
+{{- $full := printf "%s-%s" $release $name }}
+{{- include "sam3-annotate.fit" (list $full $room $full) }}
 {{- end }}
 {{- end }}
 

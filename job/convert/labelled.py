@@ -18,6 +18,11 @@ _UPRIGHT = {6: 8, 8: 6}
 """Orientation whose way back to the stored raster is the way to the upright image; the others are their own."""
 
 
+def upright_mask(mask: CroppedMask, orientation: int) -> CroppedMask:
+    """A mask of the raster as stored, in the upright image; `orientation` is EXIF's, 1 to 8."""
+    return reorient(mask, _UPRIGHT.get(orientation, orientation))
+
+
 @dataclass(frozen=True)
 class LabelledInstance:
     """One instance that is written.
@@ -50,7 +55,7 @@ class LabelledInstance:
     @cached_property
     def upright(self) -> CroppedMask:
         """Its mask in the upright image."""
-        return reorient(self.mask, _UPRIGHT.get(self.orientation, self.orientation))
+        return upright_mask(self.mask, self.orientation)
 
     @property
     def box_xyxy(self) -> Box:

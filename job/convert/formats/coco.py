@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from job.convert.formats.base import Encoded, FormatOptions, JsonArrays, list_of, to_json
 from job.convert.labelled import LabelledImage, LabelledInstance
 from job.convert.outlines import outlines
+from job.postprocess.masks import Box
 
 _INFO = {"description": "Annotations of sam3-annotate", "version": "1.0"}
 
@@ -43,10 +45,7 @@ class Coco:
 
     def finish(self) -> None:
         """See `Format`."""
-        categories = [
-            {"id": number, "name": name, "supercategory": ""}
-            for number, name in enumerate(self._options.categories.names, start=1)
-        ]
+        categories = coco_categories(self._options.categories.names)
         for side in self._options.sides:
             name = side or "instances"
             parts = [
@@ -62,22 +61,44 @@ class Coco:
                 self._options.destination.put_parts(f"{side}_results.json" if side else "results.json", parts)
 
     def _annotation(self, instance: LabelledInstance, image: LabelledImage, number: int) -> dict[str, Any]:
-        x0, y0, x1, y1 = instance.box_xyxy
         return {
             "id": number,
             "image_id": image.number,
             "category_id": self._options.categories.index(instance.class_name) + 1,
-            "segmentation": self._segmentation(instance),
-            "area": instance.area,
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "iscrowd": 0,
-            "score": instance.score,
-        }
+        } | coco_shape(instance, self._segmentation(instance))
 
     def _segmentation(self, instance: LabelledInstance) -> Any:
         if self._options.polygons:
             return [part.ravel().tolist() for part in outlines(instance.mask)]
         return instance.rle
+
+
+class _Shape(Protocol):
+    @property
+    def box_xyxy(self) -> Box: ...
+
+    @property
+    def area(self) -> int: ...
+
+    @property
+    def score(self) -> float | None: ...
+
+
+def coco_categories(names: Iterable[str]) -> list[dict[str, Any]]:
+    """The categories of a document, numbered from 1."""
+    return [{"id": number, "name": name, "supercategory": ""} for number, name in enumerate(names, start=1)]
+
+
+def coco_shape(instance: _Shape, segmentation: object) -> dict[str, Any]:
+    """The fields of an annotation that do not depend on the document."""
+    x0, y0, x1, y1 = instance.box_xyxy
+    return {
+        "segmentation": segmentation,
+        "area": instance.area,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "iscrowd": 0,
+        "score": instance.score,
+    }
 
 
 def _result(annotation: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The Python API; `import sam3_annotate` hands its names on."""

@@ -1,0 +1,115 @@
+"""Stored annotations, read image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from job.api.annotation import Annotation, Instance
+from job.convert.source import ImageSource, StoredImage
+from job.errors import ConfigurationError, ObjectError, ObjectMissingError
+from job.formats.image_decode import decode_upright
+from job.storage.store import Store
+
+
+class Results:
+    """The annotated images of an output, ascending by key; each iteration reads the output again.
+
+    Memory does not grow with the output.
+    """
+
+    def __init__(self, source: ImageSource, image_places: Sequence[Store]) -> None:
+        """See `open_results`."""
+        self._source = source
+        self._places = tuple(image_places)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """All classes that the runs looked for, in order."""
+        return self._source.classes
+
+    def __iter__(self) -> Iterator[Annotation]:
+        """Read the images.
+
+        Raises:
+            StorageError: The storage is out of reach.
+        """
+        return map(self._annotation, self._source.images())
+
+    def instances(self) -> Iterator[tuple[Annotation, Instance]]:
+        """All instances, each with its image."""
+        for annotation in self:
+            for instance in annotation.instances:
+                yield annotation, instance
+
+    def to_pandas(self) -> Any:
+        """One row an instance as a `pandas.DataFrame`: image, class, score, box and area; without masks.
+
+        An image without instances has one row without a class. All rows are in memory at once.
+
+        Raises:
+            ConfigurationError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError as exc:
+            raise ConfigurationError("this needs pandas, which is not installed: pip install pandas") from exc
+        return pandas.DataFrame.from_records(list(self._records()), columns=list(_COLUMNS))
+
+    def _records(self) -> Iterator[tuple[Any, ...]]:
+        for stored in self._source.images():
+            for row in stored.rows:
+                if row.candidate is None:
+                    yield tuple(getattr(row, field) for field in _COLUMNS.values())
+
+    def _annotation(self, stored: StoredImage) -> Annotation:
+        first = stored.rows[0]
+        instances = tuple(
+            Instance(row.class_name, row.score, row.value, row.prompt, row.query, row.rle)
+            for row in stored.rows
+            if row.class_name is not None and row.rle is not None and row.candidate is None
+        )
+        return Annotation(
+            instances=instances,
+            size_hw=first.size_hw,
+            class_names=self.class_names,
+            key=stored.key,
+            image_key=first.image,
+            orientation=stored.orientation,
+            is_whole=not stored.is_visible_only,
+            load_image=lambda: decode_upright(self._read_image(first.image)),
+        )
+
+    def _read_image(self, key: str) -> bytes:
+        for store in self._places[:-1]:
+            try:
+                return store.read(key)
+            except ObjectMissingError:
+                continue
+        try:
+            return self._places[-1].read(key)
+        except ObjectError as exc:
+            raise ConfigurationError(
+                f"{key}: the image is neither in {' nor in '.join(store.url for store in self._places)}: "
+                "give the folder of the images to open_results"
+            ) from exc
+
+
+_COLUMNS = {
+    "json": "json",
+    "image": "image",
+    "width": "width",
+    "height": "height",
+    "class": "class_name",
+    "prompt": "prompt",
+    "score": "score",
+    "value": "value",
+    "parent": "parent",
+    "box": "box",
+    "area": "area",
+    "visible_area": "visible_area",
+    "camera": "camera",
+    "garage": "garage",
+    "timestamp_ms": "timestamp_ms",
+}
+"""Columns of `to_pandas` and the fields of a row that they hold."""

@@ -83,10 +83,20 @@ def decode_upright(data: bytes) -> Image.Image:
         InputError: The file is truncated or damaged.
     """
     with _mapped_errors(data), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        orientation = read_orientation(image)  # before the pixels, like `read_header`
-        image.load()
-        upright = turn_upright(_to_8_bits(image), orientation)
-        return upright if upright.mode == "RGB" else upright.convert("RGB")
+        return upright_image(image)
+
+
+def upright_image(image: Image.Image) -> Image.Image:
+    """Turn an open image upright by its orientation and convert it to RGB.
+
+    Raises:
+        InputError: It has floating-point samples.
+        OSError: Its file is truncated or damaged.
+    """
+    orientation = read_orientation(image)  # before the pixels, like `read_header`
+    image.load()
+    upright = turn_upright(_to_8_bits(image), orientation)
+    return upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
 def decode_for_model(data: bytes, side: int) -> NDArray[np.uint8]:

@@ -1,0 +1,160 @@
+"""The model on single images, in this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from job.api.annotation import Annotation, Instance
+from job.errors import InputError, ModelError, UsageError
+from job.formats.image_decode import decode_upright, read_header, upright_image
+from job.formats.image_resize import resize_to_square
+from job.model.artifact import Artifact, open_artifact
+from job.model.cache import default_cache, local_path, open_remote_model, remote_url
+from job.model.loader import default_device, open_session
+from job.model.prompts import text_features_for
+from job.model.session import Device, Grounding
+from job.postprocess.annotate import annotate_grounding
+from job.postprocess.instances import considered_classes
+from job.postprocess.orientation import read_orientation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    AnyImage = Image.Image | NDArray[np.uint8] | str | os.PathLike[str]
+
+DEFAULT_CLASSES = ("car", "license plate", "person")
+DEFAULT_THRESHOLD = 0.4
+
+
+class Annotator:
+    """A loaded model. Several threads may share one; it annotates one image at a time.
+
+    Attributes:
+        class_names: All classes that it looks for, in order.
+        device: `cuda` or `cpu`.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        classes: Sequence[str] | None = None,
+        device: Device | None = None,
+        *,
+        threshold: float = DEFAULT_THRESHOLD,
+        threads: int | None = None,
+    ) -> None:
+        """Load a model.
+
+        Args:
+            model: Folder or URL of an exported model; None for the embedded demo model.
+            classes: Prompts in order; None for car, license plate and person.
+            device: `cuda` or `cpu`; None for cuda if there is one. It never falls back to the CPU.
+            threshold: Instances with a higher score are kept, 0 to 1.
+            threads: CPU threads; None for all that this process may use.
+
+        Raises:
+            ArtifactError: The model is missing or damaged.
+            ConfigurationError: onnxruntime is not installed, or cannot use the device.
+            DeviceError: The device does not respond.
+        """
+        artifact = _open_model(model)
+        self._prompts = tuple(DEFAULT_CLASSES if classes is None else classes)
+        self.class_names = considered_classes(self._prompts)
+        self.device: Device = device or default_device().device
+        self._threshold = threshold
+        self._session = open_session(artifact, device=self.device, batch_size=1, threads=threads)
+        self._text = text_features_for(artifact, self._session, self._prompts)
+        self._lock = threading.Lock()
+
+    def annotate(self, image: AnyImage) -> Annotation:
+        """Annotate an image, by the rules of `sam3-annotate annotate`.
+
+        Args:
+            image: A path; a Pillow image, whose EXIF orientation counts; or an array, uint8 (H, W, 3) RGB or (H, W)
+                grey.
+
+        Returns:
+            Instances with whole masks in the raster as stored: the raster of the file, of the Pillow image before
+            its EXIF orientation is applied, or of the array.
+
+        Raises:
+            InputError: The image cannot be decoded.
+            UsageError: It is of another type or shape.
+            DeviceError: The device failed.
+        """
+        picture = _picture_of(image)
+        upright_size_hw = picture.upright.height, picture.upright.width
+        grounding = self._ground(resize_to_square(picture.upright, self._session.info.image_side))
+        found = annotate_grounding(grounding, self._prompts, upright_size_hw, picture.orientation)
+        return Annotation(
+            instances=tuple(
+                Instance(one.class_name, one.score, value, one.prompt, one.query, one.mask)
+                for one, value in [
+                    *zip(found.instances, found.values, strict=True),
+                    *((one, None) for one in found.beyond_255),
+                ]
+            ),
+            size_hw=found.size_hw,
+            class_names=self.class_names,
+            image_key=picture.name,
+            orientation=picture.orientation,
+            load_image=picture.upright.copy,
+        )
+
+    def _ground(self, pixels: NDArray[np.uint8]) -> Grounding:
+        with self._lock:
+            features = self._session.encode_images(pixels[None])
+            (found,) = self._session.ground(features, self._text, self._threshold)
+        if not (np.isfinite(found.scores).all() and np.isfinite(found.mask_logits).all()):
+            raise ModelError("the model returned numbers that are not finite: export it again, or use another device")
+        return found
+
+
+def _open_model(model: str | os.PathLike[str] | None) -> Artifact:
+    if model is None:
+        return open_artifact(Path(os.fspath(files("job") / "demo_artifact")))  # type: ignore[call-overload]
+    url = remote_url(os.fspath(model))
+    if url is None:
+        return open_artifact(local_path(os.fspath(model)))
+    remote = open_remote_model(url, None, default_cache(), None)
+    remote.fetch()
+    return remote.artifact
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """An upright RGB image, the orientation of what it was read from, and the name of its file."""
+
+    upright: Image.Image
+    orientation: int = 1
+    name: str = ""
+
+
+def _picture_of(image: AnyImage) -> _Picture:
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+            raise UsageError(f"the image is {image.dtype} {image.shape}: give uint8 (H, W, 3) in RGB order, or (H, W)")
+        return _Picture(Image.fromarray(image).convert("RGB"))
+    if isinstance(image, Image.Image):
+        try:
+            return _Picture(upright_image(image), read_orientation(image))
+        except OSError as exc:
+            raise InputError(f"the image cannot be decoded: {exc}") from exc
+    if not isinstance(image, str | os.PathLike):
+        raise UsageError(f"the image is a {type(image).__name__}: give a path, a Pillow image or a NumPy array")
+    path = Path(image)
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}. Give the path of an image file") from exc
+    return _Picture(decode_upright(data), read_header(data, sys.maxsize).orientation, path.name)

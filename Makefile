@@ -34,7 +34,7 @@ test-fast: $(TEST)/$(STAMP)test ## Run the unit, chart, cluster-side and protoco
 check: $(TEST)/$(STAMP)test ## Lint, types of job and k8s, import directions, locks, generated tables
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ruff format --check .
-	$(TEST)/bin/mypy -p job -p k8s
+	$(TEST)/bin/mypy -p job -p k8s -p sam3_annotate
 	$(TEST)/bin/lint-imports
 	$(TEST)/bin/python tests/house.py
 	$(TEST)/bin/python charts/values_table.py --check

@@ -121,8 +121,8 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     PlannedInput: "json image prior problem forced no_json",
     ResultRow: "json result reason scores dropped hidden seconds mask_sha256 worker artifact precision provider "
     "self_check instances",
-    InstanceRow: "json image width height class prompt query score value box area visible_area rle parent camera "
-    "garage timestamp_ms candidate cut",
+    InstanceRow: "json image width height orientation class prompt query score value box area visible_area rle parent "
+    "camera garage timestamp_ms candidate cut",
     Rle: "size counts",
     Marker: "attempt totals instances dropped failures",
     FailedInput: "json reason",

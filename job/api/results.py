@@ -75,7 +75,7 @@ class Results:
             class_names=self.class_names,
             key=stored.key,
             image_key=first.image,
-            orientation=stored.orientation,
+            orientation=first.orientation,
             is_whole=not stored.is_visible_only,
             load_image=lambda: decode_upright(self._read_image(first.image)),
         )

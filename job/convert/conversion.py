@@ -171,12 +171,12 @@ class _Selector:
     def _labelled(self, stored: StoredImage) -> tuple[LabelledImage, Counter[str]]:
         first = stored.rows[0]
         rows = [row for row in stored.rows if row.class_name is not None and row.candidate is None]
-        instances, left_out = select_instances(rows, stored.orientation, self._request.selection)
+        instances, left_out = select_instances(rows, first.orientation, self._request.selection)
         image = LabelledImage(
             key=stored.key,
             image=first.image,
             size_hw=first.size_hw,
-            orientation=stored.orientation,
+            orientation=first.orientation,
             instances=instances,
             fields=first,
             is_visible_only=stored.is_visible_only,

@@ -16,13 +16,11 @@ class StoredImage:
     Attributes:
         key: Key of its JSON.
         rows: Its rows, at least one; an image without instances has one row without a class.
-        orientation: EXIF orientation of the image, 1 to 8.
         is_visible_only: Whether there were no table rows, so that the masks are the visible parts.
     """
 
     key: str
     rows: tuple[InstanceRow, ...]
-    orientation: int = 1
     is_visible_only: bool = False
 
 

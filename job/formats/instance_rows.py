@@ -21,11 +21,13 @@ class ImageFacts:
         json: Key of the JSON of the input.
         image: Key of the image.
         origin: Camera, garage and time.
+        orientation: EXIF orientation of the raster as stored, 1 to 8.
     """
 
     json: str
     image: str
     origin: Origin
+    orientation: int
 
 
 def rows_of(annotation: Annotation, facts: ImageFacts) -> list[InstanceRow]:
@@ -57,6 +59,7 @@ def _row(
         image=facts.image,
         width=width,
         height=height,
+        orientation=facts.orientation,
         class_name=instance.class_name,
         prompt=instance.prompt,
         query=instance.query,
@@ -81,6 +84,7 @@ def _negative(facts: ImageFacts, size_hw: tuple[int, int]) -> InstanceRow:
         image=facts.image,
         width=width,
         height=height,
+        orientation=facts.orientation,
         camera=origin.camera,
         garage=origin.garage,
         timestamp_ms=origin.timestamp_ms,

@@ -38,6 +38,7 @@ class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
         image: Key of the image.
         width: Width of the raster as stored, in pixels.
         height: Height of the raster as stored, in pixels.
+        orientation: EXIF orientation of the raster as stored, 1 to 8.
         class_name: Class; `class` in the file.
         prompt: Prompt that found it.
         query: Query of the model that found it.
@@ -60,6 +61,7 @@ class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     width: int
     height: int
+    orientation: int = 1
     class_name: str | None = msgspec.field(default=None, name="class")
     prompt: str | None = None
     query: int | None = None

@@ -61,10 +61,11 @@ class InferredItem:
 
 @dataclass(frozen=True)
 class ProcessedItem:
-    """Result of the postprocess stage: instances in the stored raster."""
+    """Result of the postprocess stage: instances in the stored raster, and its EXIF orientation."""
 
     loaded: LoadedItem
     annotation: Annotation
+    orientation: int
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class Annotator:
                 inferred.header.upright_size_hw,
                 inferred.header.orientation,
             )
-        return ProcessedItem(inferred.loaded, annotation)
+        return ProcessedItem(inferred.loaded, annotation, inferred.header.orientation)
 
     def encode(self, processed: ProcessedItem) -> EncodedItem:
         """Encode NPZ, JSON and the rows of the instance table, and make the journal row."""
@@ -185,7 +185,7 @@ class Annotator:
         row = _row(loaded.planned.json, annotation)
         npz = to_npz(annotation.mask)
         self._budgets.transient.release(annotation.mask.size)
-        return EncodedItem(loaded, npz, gva.render(merged.document), overlay, row, self._lines(loaded, annotation))
+        return EncodedItem(loaded, npz, gva.render(merged.document), overlay, row, self._lines(processed))
 
     def write(self, encoded: EncodedItem) -> StoredItem:
         """Store image, NPZ and JSON, in this order: the JSON is the commit mark."""
@@ -201,12 +201,14 @@ class Annotator:
             raise InputError(str(exc)) from exc
         return StoredItem(encoded.row, encoded.instance_lines)
 
-    def _lines(self, loaded: LoadedItem, annotation: Annotation) -> bytes:
+    def _lines(self, processed: ProcessedItem) -> bytes:
         """Rows of the instance table, if this run has one."""
         if self._spec.instances == "none":
             return b""
-        facts = ImageFacts(loaded.planned.json, loaded.image_key, gva.origin_of(loaded.document))
-        return encode_rows(rows_of(annotation, facts))
+        loaded = processed.loaded
+        origin = gva.origin_of(loaded.document)
+        facts = ImageFacts(loaded.planned.json, loaded.image_key, origin, processed.orientation)
+        return encode_rows(rows_of(processed.annotation, facts))
 
     def _draw_overlay(self, loaded: LoadedItem, annotation: Annotation) -> tuple[str, bytes] | None:
         """Key and bytes of the overlay, if this image gets one."""

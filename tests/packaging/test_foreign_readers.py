@@ -1,4 +1,4 @@
-"""Every format is read by the program that uses it, in an environment of its own: tests/packaging/foreign_readers.py."""
+"""The program that uses a format reads it, in an environment of its own: tests/packaging/foreign_readers.py."""
 
 from __future__ import annotations
 

@@ -64,6 +64,7 @@ def rows_of(stem: str) -> tuple[InstanceRow, ...]:
         "image": f"{stem}.jpg",
         "width": width,
         "height": height,
+        "orientation": 6 if stem == ROTATED else 1,
         "camera": stem.partition("/")[0],
         "garage": "cen005",
         "timestamp_ms": 1_700_000_000_000,
@@ -113,7 +114,7 @@ class SyntheticSource:
 
     def images(self) -> Iterator[StoredImage]:
         for stem, rows in self.rows.items():
-            yield StoredImage(f"{stem}.json", rows, orientation=6 if stem == ROTATED else 1)
+            yield StoredImage(f"{stem}.json", rows)
 
 
 def convert_set(folder: Path, format_name: Any, **changes: Any) -> ConversionCounts:

@@ -14,6 +14,7 @@ CAR = InstanceRow(
     image="a/b.JPG",
     width=4,
     height=2,
+    orientation=6,
     class_name="car",
     prompt="car",
     query=17,
@@ -36,6 +37,7 @@ def test_a_row_has_every_field_under_its_name() -> None:
         "image": "a/b.JPG",
         "width": 4,
         "height": 2,
+        "orientation": 6,
         "class": "car",
         "prompt": "car",
         "query": 17,
@@ -56,7 +58,8 @@ def test_a_row_has_every_field_under_its_name() -> None:
 
 def test_an_image_without_instances_is_a_row_without_a_class() -> None:
     row = json.loads(encode_rows([NEGATIVE]))
-    assert {name for name, value in row.items() if value is not None} == {"json", "image", "width", "height", "cut"}
+    given = {name for name, value in row.items() if value is not None}
+    assert given == {"json", "image", "width", "height", "orientation", "cut"}
 
 
 def test_rows_survive_a_part() -> None:

@@ -13,7 +13,7 @@ PYTEST = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 FAST_TESTS := tests/job tests/k8s tests/chart tests/protocol tests/test_docs.py tests/test_public_surface.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-cluster soak-cluster check fix bench bench-cost soak demo-model lock image clean
+.PHONY: help demo test test-fast test-cluster soak-cluster check fix bench bench-gpu bench-cost soak demo-model lock image clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -44,11 +44,18 @@ fix: $(TEST)/$(STAMP)test ## Apply what the linters can fix
 	$(TEST)/bin/ruff check --fix .
 	$(TEST)/bin/ruff format .
 
-bench: $(DEV)/$(STAMP)dev ## Print speed and memory figures
+bench: $(DEV)/$(STAMP)dev ## Measure demo model and full size beside eager sam3 on this CPU, then print other figures
+	$(DEV)/bin/python -m export.bench --device cpu --out build/bench
 	$(DEV)/bin/python -m pytest tests/bench -m "" -s -q
 
 bench-cost: $(DEV)/$(STAMP)dev ## Count FLOP, traffic and launches on a GPU, and predict its speed, without one
 	$(DEV)/bin/python -m tests.gpu
+
+# On a machine with an NVIDIA GPU, in an environment with requirements/export.txt and, instead of its onnxruntime, the
+# onnxruntime-gpu of requirements/gpu.txt: that of the export image. It installs nothing and needs no network.
+GPU_PYTHON ?= python3
+bench-gpu: ## Measure the full-size model, random weights in fp16, on this machine's GPU: speed, memory, parity
+	$(GPU_PYTHON) -m export.bench --device cuda --out build/bench-gpu
 
 test-cluster: $(TEST)/$(STAMP)test ## Run the tests of a real cluster: KUBECONFIG's, or the kit's of .ci/test-cluster
 	.ci/test-cluster

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
 
 import click
 import msgspec
@@ -13,6 +16,7 @@ from export.cli import export, verify
 from job import errors
 from job.cli.annotate import annotate
 from job.cli.audit import audit
+from job.cli.bench import bench
 from job.cli.clean import clean
 from job.cli.doctor import doctor
 from job.cli.plan import plan
@@ -25,6 +29,7 @@ from job.run.heartbeat import Beat
 from job.run.journal import ResultRow
 from job.run.spec import RunEnd, RunSpec
 from job.tools.audit import Finding
+from job.tools.bench.figures import BatchFigures, BenchReport, Machine, OriginalFigures, Roofline, Setting
 from job.tools.progress import PoolProgress, RunProgress
 from job.worker.shards import FailedInput, Marker
 from k8s import cluster, helm
@@ -37,6 +42,7 @@ from k8s.sizing import PoolSize, Sizes
 from k8s.status import PodFailure, PoolStatus, ReleaseStatus
 from tests.fakes import DEMO_ARTIFACT
 
+ROOT = Path(__file__).parents[1]
 FLAGS = {
     "annotate": (
         annotate,
@@ -60,6 +66,11 @@ FLAGS = {
     "audit": (
         audit,
         "--deep --input_storage_options --input_top_dir --list --log_format --log_level --output_storage_options -o",
+    ),
+    "bench": (
+        bench,
+        "--batch_size --device --images --json --model --model_digest --original --picture_size --prompts --runtime "
+        "--threads",
     ),
     "progress": (progress, "--once --output_storage_options --run -o"),
     "clean": (clean, "--output_storage_options --yes"),
@@ -145,6 +156,12 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     GraphSpec: "file inputs outputs",
     ParityFigures: "comparison images instances unmatched score_max mask_iou_min mask_iou_mean mask_pixels_max "
     "tolerance passed provider machine queries query_error",
+    BenchReport: "date version machine setting batches largest_batch_error host_ms resident_bytes original roofline",
+    Machine: "processor instructions cpus memory_bytes gpu driver",
+    Setting: "model_id precision artifact runtime provider threads image_side prompts instances picture_wh",
+    BatchFigures: "batch_size in_flight load_s encoder_ms grounding_ms mask_output_ms images_per_s images device_bytes",
+    OriginalFigures: "library device threads encoder_ms grounding_ms",
+    Roofline: "card predicted_ms share",
     Tolerance: "score threshold_band mask_iou mask_pixels mask_iou_mean mask_outliers query_error",
 }
 
@@ -194,7 +211,10 @@ def test_help_loads_no_command() -> None:
     completed = python(code)
     own = ("commands", "main", "terminal", "termination_message")
     assert completed.stdout.splitlines()[-1] == str(["job.cli", *(f"job.cli.{name}" for name in own)])
-    assert all(name in completed.stdout for name in FLAGS)
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["sam3_annotate.commands"]
+    assert set(declared) == set(FLAGS)
+    installed = {command.name for command in entry_points(group="sam3_annotate.commands")}
+    assert all(name in completed.stdout for name in installed)  # those of the last `pip install`
 
 
 def test_a_command_whose_extra_is_not_installed_is_one_sentence() -> None:

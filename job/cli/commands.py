@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COMMAND_GROUP = "sam3_annotate.commands"
 DEFAULT_COMMAND = "annotate"
 _ANNOTATE, _INSPECT, _MODEL, _CLUSTER = SECTIONS = ("Annotate", "Inspect", "Model", "Cluster")
-_SECTION_OF_COMMAND = dict.fromkeys(("annotate", "plan", "doctor", "clean"), _ANNOTATE)
+_SECTION_OF_COMMAND = dict.fromkeys(("annotate", "plan", "doctor", "clean"), _ANNOTATE) | {"bench": _MODEL}
 _SECTION_OF_PACKAGE = {"export": _MODEL, "k8s": _CLUSTER}
 
 

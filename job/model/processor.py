@@ -7,6 +7,11 @@ import platform
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
+_FAST_EXTENSIONS = (
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16",
+    "asimddp", "i8mm", "bf16", "sve",
+)  # fmt: skip
+"""As the kernel names them; the last four are of Arm."""
 
 
 def processor_name() -> str:
@@ -18,6 +23,12 @@ def instruction_set() -> str:
     """Name the architecture and, by a digest, the instruction set extensions of the processor."""
     extensions = sorted((_field("flags") or _field("Features")).split())
     return f"{platform.machine()}-{hashlib.sha256(' '.join(extensions).encode()).hexdigest()[:16]}"
+
+
+def instruction_names() -> tuple[str, ...]:
+    """The extensions that decide the speed of matrix products, of those that the processor has; empty if unknown."""
+    extensions = set((_field("flags") or _field("Features")).split())
+    return tuple(name for name in _FAST_EXTENSIONS if name in extensions)
 
 
 def _field(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 from job.errors import DeviceError, UnusableDeviceError
 from job.formats.overlay import OverlayEncoding
@@ -41,6 +42,21 @@ _MASK_LOGITS_BYTES = 16 << 20
 _DEVICE_PAUSE_S = 10.0
 
 
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model on its device.
+
+    Attributes:
+        artifact: Its files.
+        session: Runs it.
+        check_digest: Digest of the self-check that it passed, or empty.
+    """
+
+    artifact: Artifact
+    session: Session
+    check_digest: str = ""
+
+
 def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOptions) -> Worker:
     """Load the model and start the pipeline's threads.
 
@@ -53,6 +69,20 @@ def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOpt
     in_flight = images_in_flight(artifact, options)
     session = open_device(artifact, options, len(run.spec.prompts))
     check_digest = check_answers(artifact, session, options)
+    return assemble_worker(run, source, LoadedModel(artifact, session, check_digest), options, in_flight)
+
+
+def assemble_worker(run: Run, source: Store, model: LoadedModel, options: WorkerOptions, in_flight: int) -> Worker:
+    """Start the pipeline's threads around a loaded model.
+
+    Args:
+        run: The run.
+        source: The input.
+        model: The model.
+        options: How this process works.
+        in_flight: Concurrent calls of the model.
+    """
+    artifact, session = model.artifact, model.session
     info, cpus = session.info, usable_cpus()
     annotator, budgets = build_annotator(
         AnnotatorIO(source, run, EndWatch(run, options.clock).check), session, artifact, options, in_flight
@@ -70,7 +100,7 @@ def build_worker(run: Run, source: Store, artifact: Artifact, options: WorkerOpt
         artifact=artifact.digest,
         precision=artifact.manifest.precision,
         provider=f"{info.provider}/{info.threads}",
-        self_check=check_digest,
+        self_check=model.check_digest,
     )
     return Worker(run, pipeline, budgets.resident, options, provenance)
 

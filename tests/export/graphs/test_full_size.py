@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from export.checkpoint import Original, build_official
+from export.bench.random_weights import random_original
+from export.checkpoint import Original
 from export.demo_model.scenes.scenes import draw_scene
 from export.exporter import write_files
 from export.parity.original import OriginalSide
-from export.sam3_runtime import quiet, require_sam3, running_on
+from export.sam3_runtime import quiet, running_on
 from job.formats.image_resize import resize_to_square
 from job.model.artifact import GraphFormat, Precision
 from job.model.loader import open_session, runtime_of
@@ -45,16 +45,7 @@ class Eager:
 
 @pytest.fixture(scope="module")
 def full_size() -> Original:
-    torch.manual_seed(0)
-    with quiet():
-        model = build_official().requires_grad_(False)
-    text = model.backbone.language_backbone.encoder
-    for uninitialised in (text.positional_embedding, text.text_projection):
-        nn.init.normal_(uninitialised, std=0.01)
-    for parameter in model.parameters():
-        if parameter.ndim > 1 and not parameter.any():
-            nn.init.normal_(parameter, std=0.02)
-    return Original(model, require_sam3(), "0" * 64, "SAM3", "SAM License")
+    return random_original()
 
 
 @pytest.fixture(scope="module")

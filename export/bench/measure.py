@@ -1,0 +1,181 @@
+"""Exports a model for the measurement, measures it beside the original, and compares the answers of both."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import click
+import msgspec
+
+from export.bench.cost import figures_at, roofline, run_cost_model
+from export.bench.original import measure_original
+from export.bench.random_weights import random_original
+from export.checkpoint import Original, load_original
+from export.exporter import write_files
+from export.parity.pictures import drawn_pictures
+from export.parity.verify import Verifier
+from job.errors import DeviceError
+from job.model.artifact import MANIFEST_NAME, ParityFigures, encode_manifest, open_artifact
+from job.model.comparison import describe
+from job.model.loader import check_gpu, check_runtime, gpu_answers, open_session
+from job.run.options import WorkerOptions
+from job.telemetry.logs import set_up_logging
+from job.tools.bench.bench import GPU_BATCHES, BenchRequest, run_bench
+from job.tools.bench.figures import BenchReport, encode_report
+from job.tools.bench.table import render
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from job.model.artifact import Artifact, Precision
+    from job.model.session import Device
+    from job.tools.bench.figures import OriginalFigures
+
+Size = Literal["demo", "full"]
+PARITY_PICTURES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureRequest:
+    """Parameters of a measurement.
+
+    Attributes:
+        out: Folder of the results.
+        device: Device of model and original.
+        size: `demo` or `full` (random weights).
+        precision: Of the exported model.
+        threads: CPU threads, None for all.
+        images: Images of each measurement of images/s, None for about 15 s.
+        picture_wh: Width and height of the pictures, in pixels.
+        batch_sizes: On a GPU.
+    """
+
+    out: Path
+    device: Device
+    size: Size
+    precision: Precision
+    threads: int | None = None
+    images: int | None = None
+    picture_wh: tuple[int, int] = (1920, 1080)
+    batch_sizes: tuple[int, ...] = GPU_BATCHES
+
+    @property
+    def name(self) -> str:
+        """Stem of the result files."""
+        return f"{self.size}-{self.precision}-{self.device}"
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Content of `NAME.parity.json`: how the answers on the device agree with those of the original."""
+
+    figures: tuple[ParityFigures, ...]
+
+
+def require_device(device: Device) -> None:
+    """Check that the device can be measured, before minutes are spent on an export.
+
+    Raises:
+        ConfigurationError: The installation does not support it.
+        DeviceError: No GPU responds.
+    """
+    check_runtime(device, "onnx")
+    check_gpu(device, "onnx")
+    if device == "cuda" and not gpu_answers():
+        raise DeviceError("--device cuda: no NVIDIA GPU answers, see `nvidia-smi`; `make bench` measures the processor")
+
+
+def measure(request: MeasureRequest) -> BenchReport:
+    """Export, measure, compare, and write `NAME.json`, `NAME.parity.json` and `NAME.md` into the folder.
+
+    Raises:
+        ConfigurationError: The installation or the memory limit does not allow this model.
+        DeviceError: The device failed.
+    """
+    require_device(request.device)
+    began_s = time.monotonic()
+    original = load_original("demo") if request.size == "demo" else random_original()
+    artifact = _export(original, request)
+    _log(began_s, "exported")
+    bench = BenchRequest(
+        artifact=artifact,
+        options=WorkerOptions(device=request.device, threads=request.threads),
+        prompts=artifact.manifest.prompts,
+        picture_wh=request.picture_wh,
+        batch_sizes=request.batch_sizes if request.device == "cuda" else (1,),
+        images=request.images,
+    )
+    report = _run_in_own_process(bench)
+    _log(began_s, "measured")
+    parity = _compare(original, artifact, request)
+    _log(began_s, "compared")
+    report = _with_prediction(msgspec.structs.replace(report, original=_eager(original, bench)), bench)
+    _log(began_s, "measured the original")
+    _write(request, report, parity)
+    return report
+
+
+def _export(original: Original, request: MeasureRequest) -> Artifact:
+    folder = request.out / f"model-{request.name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    draft = write_files(original, folder, "onnx", request.precision)
+    (folder / MANIFEST_NAME).write_bytes(encode_manifest(draft.manifest))
+    return open_artifact(folder)
+
+
+def _run_in_own_process(bench: BenchRequest) -> BenchReport:
+    """Measure without torch and the original in the same memory."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=set_up_logging, initargs=("INFO", "text")) as process:
+        return process.submit(run_bench, bench).result()
+
+
+def _compare(original: Original, artifact: Artifact, request: MeasureRequest) -> Parity:
+    session = open_session(artifact, device=request.device, batch_size=1, threads=request.threads)
+    verifier = Verifier(original, _device_of_torch(request.device))
+    figures = verifier.compare(artifact, session, drawn_pictures(PARITY_PICTURES))
+    for each in figures:
+        click.echo(describe(each))
+    return Parity(figures=figures)
+
+
+def _eager(original: Original, bench: BenchRequest) -> OriginalFigures | None:
+    if _device_of_torch(bench.options.device) != bench.options.device:
+        click.echo("Eager sam3 is not measured: this installation of torch has no CUDA")
+        return None
+    return measure_original(original, bench)
+
+
+def _device_of_torch(device: Device) -> Device:
+    """The device of the original: a CPU where torch has no CUDA."""
+    import torch
+
+    return device if device == "cpu" or torch.cuda.is_available() else "cpu"
+
+
+def _with_prediction(report: BenchReport, bench: BenchRequest) -> BenchReport:
+    if not report.machine.gpu:
+        return report
+    figures = figures_at(report)
+    costs = run_cost_model(bench.artifact.folder, figures.batch_size, len(bench.prompts))
+    if isinstance(costs, str):
+        click.echo(f"No prediction: {costs}")
+        return report
+    return msgspec.structs.replace(report, roofline=roofline(costs, report.machine.gpu, figures))
+
+
+def _write(request: MeasureRequest, report: BenchReport, parity: Parity) -> None:
+    text = render(report)
+    click.echo(text)
+    (request.out / f"{request.name}.json").write_bytes(encode_report(report))
+    (request.out / f"{request.name}.parity.json").write_bytes(msgspec.json.format(msgspec.json.encode(parity)))
+    (request.out / f"{request.name}.md").write_text(text, encoding="utf-8")
+
+
+def _log(began_s: float, what: str) -> None:
+    click.echo(f"[{time.monotonic() - began_s:.0f} s] {what}")

@@ -1,0 +1,1 @@
+"""Measures a model and the host path on this machine."""

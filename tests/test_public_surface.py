@@ -16,9 +16,9 @@ from export.cli import export, verify
 from job import errors
 from job.cli.annotate import annotate
 from job.cli.audit import audit
-from job.cli.bench import bench
 from job.cli.clean import clean
 from job.cli.doctor import doctor
+from job.cli.model.bench import bench
 from job.cli.plan import plan
 from job.cli.progress import progress
 from job.cli.show import show

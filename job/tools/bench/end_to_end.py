@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from typing import TYPE_CHECKING
 
 from job.errors import WorkerError
+from job.plan.plan import iter_shards
 from job.plan.planner import obtain_plan
 from job.run.options import WorkerOptions
 from job.run.run import Run, RunTarget, open_run
@@ -84,16 +86,18 @@ def images_per_s(
     worker = assemble_worker(run, source, model, options, in_flight)
     listener = CountingListener()
     begun_s = time.perf_counter()
-    worker.work(open_shards(run, plan, plan.shards, options, listener), listener)
+    worker.work(open_shards(run, plan, iter_shards(run, plan), options, listener), listener)
     elapsed_s = time.perf_counter() - begun_s
     run.store.close()
     if listener.tally.annotated != plan.inputs_planned:
-        raise WorkerError(f"{listener.tally.failed} of {plan.inputs_planned} synthetic pictures failed: see the log")
+        annotated = listener.tally.annotated
+        raise WorkerError(f"{annotated} of {plan.inputs_planned} synthetic pictures were annotated: see the log")
     return plan.inputs_planned / elapsed_s
 
 
 def write_inputs(folder: Path, count: int, size_wh: tuple[int, int]) -> None:
-    """Write the pictures into `folder/in`."""
+    """Write the pictures into `folder/in`, in the place of those that are there."""
+    shutil.rmtree(folder / "in", ignore_errors=True)
     write_pictures(folder / "in", count, size_wh)
 
 

@@ -38,7 +38,8 @@ class _Timer:
 def host_stages(annotator: Annotator, inputs: Iterable[PlannedInput], image_side: int) -> dict[str, float]:
     """Median milliseconds of core time an image: fetch, decode, resize, postprocess, encode, rle, write.
 
-    `decode` is the stage without the resize, which is measured by itself. `rle` is COCO's run lengths of the instances.
+    The resize is a part of the stage `decode`, and COCO's run lengths (`rle`) of `encode`; each is measured by
+    itself and subtracted there.
 
     Args:
         annotator: Its session answers at once.
@@ -58,7 +59,8 @@ def host_stages(annotator: Annotator, inputs: Iterable[PlannedInput], image_side
             processed = timer.call(stage, function, processed)
         timer.call("rle", _encode_instances, annotation)
     medians = {stage: statistics.median(taken[_WARM_UP:]) for stage, taken in timer.ms.items()}
-    medians["decode"] = max(0.0, medians["decode"] - medians["resize"])
+    for stage, part in (("decode", "resize"), ("encode", "rle")):
+        medians[stage] = max(0.0, medians[stage] - medians[part])
     order = ("fetch", "decode", "resize", "postprocess", "rle", "encode", "write")
     return {stage: medians[stage] for stage in order}
 

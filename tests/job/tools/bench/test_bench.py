@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from job.cli import bench as command
+from job.cli.model import bench as command
 from job.errors import ConfigurationError, DeviceMemoryError, UsageError, WorkerError
 from job.model.loader import open_session
 from job.model.prompts import text_features_for
@@ -139,7 +139,7 @@ def test_a_picture_that_fails_is_an_error_and_no_figure(tmp_path: Path) -> None:
     write_pictures(tmp_path / "in", 2, SIZE_WH)
     (tmp_path / "in" / "00001.jpg").write_bytes(b"no picture")
     fake: Any = FakeSession()
-    with pytest.raises(WorkerError, match="1 of 2 synthetic pictures failed"):
+    with pytest.raises(WorkerError, match="1 of 2 synthetic pictures were annotated"):
         end_to_end.images_per_s(
             tmp_path, LoadedModel(demo_artifact(), fake), WorkerOptions(device="cpu"), PROMPTS, in_flight=1
         )

@@ -1,0 +1,1 @@
+"""Commands on a model alone: no run, no output."""

@@ -13,20 +13,38 @@ import math
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.gpu.cards import LAUNCH_S, SHARE_OF_BANDWIDTH, SHARE_OF_PEAK, Card
-from tests.gpu.stubs import StubGpu
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.gpu.stubs import StubGpu
 
 # Graphs that run for every image, in this order; the last one runs once a row of an image and a prompt.
 GRAPHS = ("image_encoder", "grounding", "mask_head")
 _BYTES = {"float": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "uint8": 1, "int8": 1, "bool": 1}
-_PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "Conv", "ConvTranspose", "FusedConv", "Attention", "MultiHeadAttention")
+PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "Conv", "ConvTranspose", "FusedConv", "Attention", "MultiHeadAttention")
 # These read no more than they write.
 _READ_AS_WRITTEN = ("Gather", "GatherND", "Slice", "Expand", "NonZero")
 _HALF = ("float16", "bfloat16")
 
 Tensor = tuple[str, list[int]]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor that a node reads or writes: its name in the optimised graph, element type and shape."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes; 0 for an input that is left out."""
+        return _BYTES[self.kind] * math.prod(self.shape) if self.kind else 0
 
 
 @dataclass(frozen=True)
@@ -40,8 +58,8 @@ class NodeCost:
         flop: Of products, 2 a multiply-add; 0 for all other nodes.
         traffic: Bytes read and written.
         kernels: Names of the kernels (copies and fills included) that it launched.
-        half: Whether a product takes 16-bit operands.
-        outputs: Element types and shapes.
+        inputs: Of the node, weights included.
+        outputs: Of the node.
     """
 
     operator: str
@@ -50,8 +68,13 @@ class NodeCost:
     flop: float
     traffic: float
     kernels: tuple[str, ...]
-    half: bool
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+    @property
+    def half(self) -> bool:
+        """Whether the first operand has 16 bits."""
+        return bool(self.inputs) and self.inputs[0].kind in _HALF
 
     def seconds(self, card: Card) -> float:
         """Predicted time on a card: the longer of arithmetic and traffic, and the launches."""
@@ -150,10 +173,11 @@ class _Counter:
     graph: Any
     found: dict[str, Any]
     shapes: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, list[int]] = field(default_factory=dict)
 
     def nodes(self) -> tuple[NodeCost, ...]:
         executed = self.found["nodes"]
-        weights = {x.name: list(x.dims) for x in self.graph.initializer}
+        self.weights = {x.name: list(x.dims) for x in self.graph.initializer}
         for event in executed:
             if event["index"] >= 0:
                 self.shapes.update(zip(self.graph.node[event["index"]].output, event["outputs"], strict=False))
@@ -162,13 +186,17 @@ class _Counter:
         for event, launched in zip(executed, kernels, strict=True):
             node = self.graph.node[event["index"]] if event["index"] >= 0 else None
             stage = _stage(node) or stage
-            operator = node.op_type if node is not None else event["operator"]
-            inputs: list[Tensor] = event["inputs"]
-            if node is not None and operator != event["operator"]:  # exchanged: its own inputs were not read
-                kind = event["outputs"][0][0]
-                inputs = [self.shapes.get(x, (kind, weights.get(x, []))) for x in node.input if x]
-            costs.append(_node_cost(operator, stage, event, inputs, launched))
+            costs.append(self._cost(event, node, stage, launched))
         return tuple(costs)
+
+    def _cost(self, event: dict[str, Any], node: Any, stage: str, kernels: tuple[str, ...]) -> NodeCost:
+        if node is None:
+            return node_cost(event["operator"], stage, event["provider"], kernels, _values((), event["inputs"]), ())
+        names, tensors = [x for x in node.input if x], [x for x in event["inputs"] if x[0]]
+        outputs = _values(node.output, event["outputs"])
+        if node.op_type != event["operator"]:  # exchanged: its own inputs were not read
+            tensors = [self.shapes.get(x, (outputs[0].kind, self.weights.get(x, []))) for x in names]
+        return node_cost(node.op_type, stage, event["provider"], kernels, _values(names, tensors), outputs)
 
     def _kernels(self, starts: list[float]) -> list[tuple[str, ...]]:
         """Kernels by node. Copies of inputs come before the first node, and count with it."""
@@ -182,56 +210,47 @@ def _stage(node: Any) -> str:
     return node.name.partition("/")[0] if node is not None and "/" in node.name else ""
 
 
-def _node_cost(
-    operator: str, stage: str, event: dict[str, Any], inputs: list[Tensor], kernels: tuple[str, ...]
+def _values(names: Sequence[str], tensors: Sequence[Tensor]) -> tuple[Value, ...]:
+    padded = (*names, *("" for _ in tensors[len(names) :]))
+    return tuple(Value(name, kind, tuple(shape)) for name, (kind, shape) in zip(padded, tensors, strict=False))
+
+
+def node_cost(
+    operator: str,
+    stage: str,
+    provider: str,
+    kernels: tuple[str, ...],
+    inputs: tuple[Value, ...],
+    outputs: tuple[Value, ...],
 ) -> NodeCost:
-    outputs: list[Tensor] = event["outputs"]
-    on_gpu = event["provider"].startswith("CUDA")
-    traffic = float(sum(map(_size, inputs)) + sum(map(_size, outputs)))
-    if operator in _READ_AS_WRITTEN:
-        traffic = min(traffic, 2.0 * sum(map(_size, outputs)))
-    if not kernels or not on_gpu or operator.startswith("Memcpy"):
+    """Count one node; see `NodeCost`."""
+    read, written = sum(x.size for x in inputs), sum(x.size for x in outputs)
+    traffic = float(min(read, written) + written if operator in _READ_AS_WRITTEN else read + written)
+    if not kernels or not provider.startswith("CUDA") or operator.startswith("Memcpy"):
         traffic = 0  # a view, shape arithmetic, or a copy across the bus
     if "Attention" in operator:
         traffic += _attention_internals(inputs, kernels)
-    return NodeCost(
-        operator=operator,
-        stage=stage,
-        provider=event["provider"],
-        flop=_flop(operator, inputs, outputs[0]) if outputs else 0,
-        traffic=traffic,
-        kernels=kernels,
-        half=bool(inputs) and inputs[0][0] in _HALF,
-        outputs=tuple(outputs),
-    )
+    flop = _flop(operator, [list(x.shape) for x in inputs], list(outputs[0].shape)) if operator in PRODUCTS else 0
+    return NodeCost(operator, stage, provider, flop, traffic, kernels, inputs, outputs)
 
 
-def _size(tensor: Tensor) -> int:
-    return _BYTES[tensor[0]] * math.prod(tensor[1]) if tensor[0] else 0
-
-
-def _flop(operator: str, inputs: list[Tensor], output: Tensor) -> float:
-    if operator not in _PRODUCTS:
-        return 0
-    (_, left), (_, right), *_ = inputs
+def _flop(operator: str, inputs: list[list[int]], output: list[int]) -> float:
+    left, right, *_ = inputs
     if "Attention" in operator:  # queries (B, heads, N, D) by keys (B, heads, M, D) or (B, M, heads * D), then values
         return 4.0 * math.prod(left) * right[-2]
     if operator == "ConvTranspose":
         return 2.0 * math.prod(left) * math.prod(right[1:])
     if "Conv" in operator:
-        return 2.0 * math.prod(output[1]) * math.prod(right[1:])
-    # (…, M, K) by (…, K, N), either one possibly transposed: the squared sum length is M K x K N / (M N).
-    rows, columns = output[1][-2] if len(output[1]) > 1 else 1, output[1][-1]
-    right_matrix = right[-2] * right[-1] if len(right) > 1 else right[-1]
-    return 2.0 * math.prod(output[1]) * (right_matrix // columns) if rows else 0
+        return 2.0 * math.prod(output) * math.prod(right[1:])
+    # (..., M, K) by (..., K, N), either one possibly transposed: a matrix of the right side has K x N elements.
+    return 2.0 * math.prod(output) * (math.prod(right[-2:]) // output[-1]) if math.prod(output) else 0
 
 
-def _attention_internals(inputs: list[Tensor], kernels: tuple[str, ...]) -> float:
+def _attention_internals(inputs: tuple[Value, ...], kernels: tuple[str, ...]) -> float:
     """Bytes that the kernels of one Attention node move between themselves."""
-    (kind, query), (_, key), *_ = inputs
-    transposes = sum("Transpose" in x for x in kernels)
-    moved = 2.0 * transposes * _size((kind, query))
+    query, key, *_ = inputs
+    moved = 2.0 * query.size * sum("Transpose" in x for x in kernels)
     if any("UnfusedSoftmax" in x for x in kernels):  # written, read, written and read as logits and probabilities
-        heads = query[1] if len(query) == 4 else 1
-        moved += 4.0 * _BYTES[kind] * query[0] * heads * query[-2] * key[-2]
+        heads = query.shape[1] if len(query.shape) == 4 else 1
+        moved += 4.0 * _BYTES[query.kind] * query.shape[0] * heads * query.shape[-2] * key.shape[-2]
     return moved

@@ -199,7 +199,6 @@ EXPORT int cudaGetDevice(int *device) {
     return 0;
 }
 EXPORT int cudaGetDeviceProperties(struct properties *found) {
-    int *fields = (int *)found;
     memset(found, 0, 1008);
     strcpy(found->name, "stub");
     found->memory = from_environment("STUB_MEMORY", 80000000000);
@@ -215,7 +214,6 @@ EXPORT int cudaGetDeviceProperties(struct properties *found) {
     found->major = from_environment("STUB_SM", 80) / 10;
     found->minor = from_environment("STUB_SM", 80) % 10;
     found->processors = processors();
-    (void)fields;
     return 0;
 }
 EXPORT int cudaDeviceGetAttribute(int *value, int attribute) {
@@ -287,21 +285,23 @@ static int some_handle(void **handle) {
 }
 #endif
 
-#ifdef LIBRARY_cublas
-#define PRODUCT(name)                                                                                                  \
+/* A call that launches one kernel. */
+#define LAUNCHES(name)                                                                                                 \
     EXPORT int name(void) { return stub_launch(#name); }
+
+#ifdef LIBRARY_cublas
 EXPORT int cublasCreate_v2(void **handle) { return some_handle(handle); }
 EXPORT const char *cublasGetStatusName(void) { return "CUBLAS_STATUS_SUCCESS"; }
 EXPORT const char *cublasGetStatusString(void) { return "success"; }
-PRODUCT(cublasGemmEx)
-PRODUCT(cublasGemmBatchedEx)
-PRODUCT(cublasGemmStridedBatchedEx)
-PRODUCT(cublasSgemm_v2)
-PRODUCT(cublasSgemmBatched)
-PRODUCT(cublasSgemmStridedBatched)
-PRODUCT(cublasSgeam)
-PRODUCT(cublasScopy_v2)
-PRODUCT(cublasSscal_v2)
+LAUNCHES(cublasGemmEx)
+LAUNCHES(cublasGemmBatchedEx)
+LAUNCHES(cublasGemmStridedBatchedEx)
+LAUNCHES(cublasSgemm_v2)
+LAUNCHES(cublasSgemmBatched)
+LAUNCHES(cublasSgemmStridedBatched)
+LAUNCHES(cublasSgeam)
+LAUNCHES(cublasScopy_v2)
+LAUNCHES(cublasSscal_v2)
 #endif
 
 #ifdef LIBRARY_cublasLt
@@ -317,8 +317,8 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(void *handle, void *description, void 
     *found = 1;
     return 0;
 }
-EXPORT int cublasLtMatmul(void) { return stub_launch("cublasLtMatmul"); }
-EXPORT int cublasLtMatrixTransform(void) { return stub_launch("cublasLtMatrixTransform"); }
+LAUNCHES(cublasLtMatmul)
+LAUNCHES(cublasLtMatrixTransform)
 #endif
 
 #ifdef LIBRARY_cudnn
@@ -338,5 +338,20 @@ EXPORT int cudnnGetReductionWorkspaceSize(void *handle, void *reduction, void *a
     *bytes = 0;
     return 0;
 }
-EXPORT int cudnnReduceTensor(void) { return stub_launch("cudnnReduceTensor"); }
+LAUNCHES(cudnnReduceTensor)
+LAUNCHES(cudnnBatchNormalizationForwardInference)
+LAUNCHES(cudnnBatchNormalizationForwardTraining)
+LAUNCHES(cudnnAddTensor)
+#endif
+
+#ifdef LIBRARY_cuda
+/* Attention kernels of TensorRT that the wheel contains are loaded as modules; a function is known by its name. */
+EXPORT int cuModuleLoadData(void **module) { return some_handle(module); }
+EXPORT int cuModuleGetFunction(const char **function, void *module, const char *name) {
+    (void)module;
+    *function = strdup(name);
+    return 0;
+}
+EXPORT int cuLaunchKernel(const char *function) { return stub_launch(function); }
+EXPORT int cuLaunchCooperativeKernel(const char *function) { return stub_launch(function); }
 #endif

@@ -27,18 +27,12 @@ if TYPE_CHECKING:
 _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 ZEROS = "zeros.bin"
 _LARGE = 1 << 16  # elements
-_FILLS = ("normal_", "uniform_", "erfinv_", "mul_", "add_", "clamp_", "zero_", "fill_", "trunc_normal_")
+_FILLS = ("normal_", "uniform_", "erfinv_", "mul_", "add_", "clamp_", "zero_", "fill_")
 
 
 def write_weightless(folder: Path, precision: Precision) -> None:
     """Write the graphs that run for every image into a folder."""
-    torch.manual_seed(0)
-    with quiet(), _large_tensors_stay_empty():
-        model = build_official().requires_grad_(False)
-    for parameter in model.parameters():
-        if parameter.numel() < _LARGE:
-            torch.nn.init.normal_(parameter, std=0.02)
-    largest = 0
+    model, largest = official_model(), 0
     for graph in graphs_of(model, precision):
         if graph.name == "text_encoder":  # runs once a prompt and run, not once an image
             continue
@@ -49,6 +43,17 @@ def write_weightless(folder: Path, precision: Precision) -> None:
         ir.save(exported, folder / f"{graph.name}.onnx")
     with (folder / ZEROS).open("wb") as stream:
         stream.truncate(largest)
+
+
+def official_model() -> Any:
+    """A `Sam3Image` whose large weights nobody wrote, so that they take no memory until they are converted."""
+    torch.manual_seed(0)
+    with quiet(), _large_tensors_stay_empty():
+        model = build_official().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.numel() < _LARGE:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return model
 
 
 def _name_by_module(model: ir.Model) -> None:
@@ -66,7 +71,7 @@ def _drop_weights(model: ir.Model, folder: Path) -> int:
         if tensor is not None and tensor.size >= _LARGE:
             largest = max(largest, tensor.nbytes)
             value.const_value = ir.ExternalTensor(
-                ZEROS, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=name, base_dir=folder
+                ZEROS, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name, base_dir=folder
             )
     return largest
 
@@ -76,7 +81,7 @@ class _EmptyLargeTensors(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Skip what fills a large tensor: memory that nobody writes takes no space."""
-        if getattr(func, "__name__", "") in _FILLS:
+        if getattr(func, "__module__", "") == "torch.nn.init" or getattr(func, "__name__", "") in _FILLS:
             filled = args[0] if args else (kwargs or {})["tensor"]
             if filled.numel() >= _LARGE:
                 return filled

@@ -22,7 +22,11 @@ CACHE = ROOT / "build" / "gpu-wheel"
 _LOCK = ROOT / "requirements" / "gpu.txt"
 _SOURCE = Path(__file__).with_name("cuda_stubs.c")
 # Resolved by name at run time, so the wheel's list of needed libraries does not contain them.
-_LOADED_BY_NAME = {"libcudnn.so.9": rb"cudnn", "libcufft.so.12": rb"cufft"}
+_LOADED_BY_NAME = {
+    "libcudnn.so.9": rb"cudnn[A-Z]",
+    "libcufft.so.12": rb"cufft[A-Z]",
+    "libcuda.so.1": rb"cu(?:Launch|Link|Module|Func|Get|Device)",
+}
 _DOWNLOAD_S = 600
 
 
@@ -131,7 +135,7 @@ def _compile(packages: Path) -> Path:
 
 def _compile_library(library: str, symbols: set[str], folder: Path) -> None:
     short = library.removeprefix("lib").split(".")[0]
-    defined = set(re.findall(r"^(?:EXPORT .*?|PRODUCT\()\*?(\w+)(?:\(|\))", _SOURCE.read_text(), re.MULTILINE))
+    defined = set(re.findall(r"^(?:EXPORT .*?|LAUNCHES\()\*?(\w+)(?:\(|\))", _SOURCE.read_text(), re.MULTILINE))
     source = folder / f"{short}.c"
     answers = "".join(f"EXPORT long {name}(void) {{ return 0; }}\n" for name in sorted(symbols - defined))
     source.write_text(f'#define LIBRARY_{short}\n#include "{_SOURCE}"\n{answers}')
@@ -153,6 +157,6 @@ def _needed_symbols(provider: Path) -> dict[str, set[str]]:
     needed["libcuda.so.1"].update(re.findall(r" U (cu[A-Z]\w+)$", imported.stdout, re.MULTILINE))
     content = provider.read_bytes()
     for library, prefix in _LOADED_BY_NAME.items():
-        found = re.findall(rb"(?<=\0)(" + prefix + rb"[A-Z]\w+)(?=\0)", content)
-        needed[library] = {x.decode() for x in found}
+        found = re.findall(rb"(?<=\0)(" + prefix + rb"\w+)(?=\0)", content)
+        needed.setdefault(library, set()).update(x.decode() for x in found)
     return needed

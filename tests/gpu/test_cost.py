@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.gpu.cards import CARDS
-from tests.gpu.cost import GraphCost, NodeCost, Sizes, _flop, _node_cost, cost_of
+from tests.gpu.cost import GraphCost, NodeCost, Sizes, Value, _flop, cost_of, node_cost
 from tests.gpu.report import as_json, card_rows, group_rows, summary_rows, table
 
 if TYPE_CHECKING:
     from tests.gpu.stubs import StubGpu
 
-HALF = "float16"
+HALF, CUDA = "float16", "CUDAExecutionProvider"
 
 
 @pytest.mark.parametrize(
@@ -27,44 +27,47 @@ HALF = "float16"
         ("Conv", [[2, 3, 8, 8], [16, 3, 5, 5]], [2, 16, 4, 4], 2 * 2 * 16 * 16 * 3 * 25),
         ("ConvTranspose", [[2, 3, 8, 8], [3, 16, 2, 2]], [2, 16, 16, 16], 2 * 2 * 3 * 64 * 16 * 4),
         ("Attention", [[2, 4, 10, 8], [2, 4, 33, 8], [2, 4, 33, 8]], [2, 4, 10, 8], 4 * 2 * 4 * 10 * 8 * 33),
-        ("Add", [[5], [5]], [5], 0),
     ],
 )
 def test_flop_of_an_operator(operator: str, inputs: list[list[int]], output: list[int], expected: int) -> None:
-    assert _flop(operator, [(HALF, x) for x in inputs], (HALF, output)) == expected
+    assert _flop(operator, inputs, output) == expected
 
 
-def _event(provider: str = "CUDAExecutionProvider", **tensors: Any) -> dict[str, Any]:
-    return {"provider": provider, "outputs": [(HALF, [4, 8])], **tensors}
+def _value(kind: str, *shape: int) -> Value:
+    return Value("", kind, shape)
 
 
 @pytest.mark.parametrize(
-    ("operator", "event", "inputs", "kernels", "traffic"),
+    ("operator", "inputs", "output", "kernels", "traffic"),
     [
-        ("Add", _event(), [(HALF, [4, 8]), (HALF, [8])], ("add",), 2 * (32 + 8 + 32)),
-        ("Reshape", _event(), [(HALF, [32]), ("int64", [2])], (), 0),
-        ("Gather", _event(), [(HALF, [4000, 8]), ("int64", [4])], ("gather",), 2 * 64),
-        ("Add", _event("CPUExecutionProvider"), [("int64", [1]), ("int64", [1])], (), 0),
-        ("Cast", _event(outputs=[("float", [4, 8])]), [(HALF, [4, 8])], ("cast",), 32 * 6),
+        ("Add", [_value(HALF, 4, 8), _value(HALF, 8)], _value(HALF, 4, 8), ("add",), 2 * (32 + 8 + 32)),
+        ("Reshape", [_value(HALF, 32), _value("int64", 2)], _value(HALF, 4, 8), (), 0),
+        ("Gather", [_value(HALF, 4000, 8), _value("int64", 4)], _value(HALF, 4, 8), ("gather",), 2 * 64),
+        ("Cast", [_value(HALF, 4, 8)], _value("float", 4, 8), ("cast",), 32 * 6),
+        ("MatMul", [_value(HALF, 4, 2), _value(HALF, 2, 8)], _value(HALF, 4, 8), ("gemm",), 2 * (8 + 16 + 32)),
     ],
-    ids=["two operands", "view", "reads what it writes", "shape arithmetic", "types of two sizes"],
+    ids=["two operands", "view", "reads what it writes", "types of two sizes", "product"],
 )
-def test_traffic_of_a_node(operator: str, event: Any, inputs: Any, kernels: tuple[str, ...], traffic: int) -> None:
-    assert _node_cost(operator, "", event, inputs, kernels).traffic == traffic
+def test_traffic_of_a_node(
+    operator: str, inputs: list[Value], output: Value, kernels: tuple[str, ...], traffic: int
+) -> None:
+    assert node_cost(operator, "", CUDA, kernels, tuple(inputs), (output,)).traffic == traffic
+    assert node_cost(operator, "", "CPUExecutionProvider", kernels, tuple(inputs), (output,)).traffic == 0
 
 
 def test_unfused_attention_moves_its_logits_four_times() -> None:
-    tensors: Any = [(HALF, [2, 8, 100, 32]), (HALF, [2, 8, 33, 32]), (HALF, [2, 8, 33, 32])]
-    event = _event(outputs=[(HALF, [2, 8, 100, 32])])
-    fused = _node_cost("Attention", "", event, tensors, ("flash_fwd_kernel",))
-    unfused = _node_cost("Attention", "", event, tensors, ("gemm", "UnfusedSoftmax", "gemm"))
+    query, key = _value(HALF, 2, 8, 100, 32), _value(HALF, 2, 8, 33, 32)
+    fused, unfused = (
+        node_cost("Attention", "", CUDA, kernels, (query, key, key), (query,))
+        for kernels in (("flash_fwd_kernel",), ("gemm", "UnfusedSoftmax", "gemm"))
+    )
     assert unfused.traffic - fused.traffic == 4 * 2 * (2 * 8 * 100 * 33)
 
 
 def test_prediction_is_the_longer_of_arithmetic_and_traffic_and_the_launches() -> None:
     (card,) = (x for x in CARDS if x.name == "A100")
-    product = NodeCost("MatMul", "", "CUDA", 0.45 * 312e12, 1.0, ("gemm",), half=True, outputs=())
-    moved = NodeCost("Add", "", "CUDA", 0, 0.8 * 2.039e12, ("a", "b"), half=True, outputs=())
+    product = NodeCost("MatMul", "", CUDA, 0.45 * 312e12, 1.0, ("gemm",), (_value(HALF, 1),), ())
+    moved = NodeCost("Add", "", CUDA, 0, 0.8 * 2.039e12, ("a", "b"), (_value(HALF, 1),), ())
     cost = GraphCost("grounding", 3, (product, moved), {}, 0)
     assert cost.seconds(card) == pytest.approx(3 * (1 + 1 + 3 * 2e-6))
     assert cost.launches == 9

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from job.errors import CredentialsRefusedError, ObjectError, StorageError, UsageError
+from job.errors import ObjectError, StorageError, UsageError
 from job.run.run import find_named
 from job.storage.store import Store
 from job.system.clock import SYSTEM_CLOCK, Clock
@@ -18,14 +18,27 @@ GRACE_S = 60.0
 """Running pods check for the end of the run every 30 s and exit by themselves."""
 
 
-def wait_for_end(store: Store, run_name: str, clock: Clock = SYSTEM_CLOCK) -> None:
-    """Wait until the run has ended; retries for as long as storage is unreachable.
+def wait_for_end(open_store: Callable[[], Store], run_name: str, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Wait until the run has ended; retries for as long as storage is unreachable or refuses the credentials.
+
+    Args:
+        open_store: Opens the output; called again until it succeeds.
+        run_name: Name of the run.
+        clock: For waiting.
 
     Raises:
-        CredentialsRefusedError: Storage has rejected the credentials since the start.
         RunConflictError: The run was written by an incompatible version.
     """
-    while not _has_ended(store, run_name):
+    store: Store | None = None
+    while True:
+        try:
+            if store is None:
+                store = open_store()
+                logger.info("Waiting for the end of run %s in %s", run_name, store.url)
+            if _has_ended(store, run_name):
+                return
+        except StorageError as exc:  # no credentials yet: a mounted Secret may come
+            logger.warning("%s; retrying", exc)
         clock.sleep(POLL_S)
 
 
@@ -34,8 +47,6 @@ def _has_ended(store: Store, run_name: str) -> bool:
         end = find_named(store, run_name).end()
     except UsageError:
         return False  # the run has not begun
-    except CredentialsRefusedError:
-        raise
     except (StorageError, ObjectError) as exc:
         logger.warning("%s; retrying", exc)
         return False

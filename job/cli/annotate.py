@@ -16,6 +16,7 @@ from job.cli.requests import annotate_request as request_of
 from job.errors import AnnotateError, NoInputsError, TooManyFailedError
 from job.model.gpu import unusable_device_is_configuration
 from job.storage.open import new_process_id
+from job.storage.patience import call_with_patience, index_failures
 from job.storage.store import refusals_are_configuration
 from job.system.watchdog import Watchdog
 from job.telemetry.logs import set_up_logging
@@ -45,29 +46,36 @@ def annotate(**flags: Any) -> None:
     is_indexed = flags["index"] is not None
     with (
         _observed(flags) as watch,
-        refusals_are_configuration(is_planner=not flags["index"]),
+        refusals_are_configuration(is_planner=not is_indexed),
         unusable_device_is_configuration(is_indexed=is_indexed),
     ):
-        process_id = new_process_id()
-        folders = open_folders(flags, process_id)
-        logger.info("Input directory: %s", flags["input_top_dir"])
-        logger.info("Output directory: %s", flags["out_top_dir"])
-        request = request_of(flags, folders, process_id, watch)
-        if flags["dry_run"]:
-            for key in list_planned(request):
-                click.echo(key)
-            return
-        tally = Tally()
-        try:
-            end = annotate_request(request, tally)
-        except AnnotateError as exc:
-            if tally.is_begun:
-                is_complete = isinstance(exc, TooManyFailedError | NoInputsError)
-                _log_summary(tally, COMPLETE if is_complete else STOPPED, folders, begun_s)
-            raise
-        finally:
-            folders.target.close()
-        _log_summary(tally, PART_COMPLETE if end is None else COMPLETE, folders, begun_s)
+        if not is_indexed:
+            _annotate(flags, watch, begun_s)
+        else:
+            call_with_patience(lambda: _annotate(flags, watch, begun_s), index_failures(), watch.watchdog.touch)
+
+
+def _annotate(flags: dict[str, Any], watch: Watch, begun_s: float) -> None:
+    process_id = new_process_id()
+    folders = open_folders(flags, process_id)
+    logger.info("Input directory: %s", flags["input_top_dir"])
+    logger.info("Output directory: %s", flags["out_top_dir"])
+    request = request_of(flags, folders, process_id, watch)
+    if flags["dry_run"]:
+        for key in list_planned(request):
+            click.echo(key)
+        return
+    tally = Tally()
+    try:
+        end = annotate_request(request, tally)
+    except AnnotateError as exc:
+        if tally.is_begun:
+            is_complete = isinstance(exc, TooManyFailedError | NoInputsError)
+            _log_summary(tally, COMPLETE if is_complete else STOPPED, folders, begun_s)
+        raise
+    finally:
+        folders.target.close()
+    _log_summary(tally, PART_COMPLETE if end is None else COMPLETE, folders, begun_s)
 
 
 def _log_summary(tally: Tally, headline: str, folders: Folders, begun_s: float) -> None:

@@ -20,7 +20,7 @@ from job.plan.input_list import InputList, open_input_list
 from job.postprocess.instances import PASSENGER, class_name_of
 from job.run.options import WorkerOptions
 from job.run.spec import RunSpec
-from job.storage.open import Address, new_process_id, read_storage_options
+from job.storage.open import Address, new_process_id
 from job.storage.store import Store
 from job.system.resources import visible_gpus
 from job.telemetry.observer import Watch
@@ -58,8 +58,8 @@ def open_folders(flags: dict[str, Any], process_id: str) -> Folders:
         UsageError: The input does not exist, or one lies inside the other.
     """
     addresses = (
-        Address(flags["input_top_dir"], read_storage_options(flags["input_storage_options"])),
-        Address(flags["out_top_dir"], read_storage_options(flags["output_storage_options"])),
+        Address.with_file(flags["input_top_dir"], flags["input_storage_options"]),
+        Address.with_file(flags["out_top_dir"], flags["output_storage_options"]),
     )
     return open_addresses(addresses, process_id)
 

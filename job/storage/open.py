@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +38,33 @@ class Address:
     Attributes:
         url: Path or URL.
         options: Storage options. They may contain secrets, so `repr` leaves them out.
+        options_file: File of these options, which is read again when the store refuses them; None if there is none.
     """
 
     url: str
     options: dict[str, Any] = field(default_factory=dict, repr=False)
+    options_file: str | None = None
+
+    @classmethod
+    def with_file(cls, url: str, options_file: str | None) -> Address:
+        """The address of a folder with storage options in a file; see `read_storage_options`."""
+        return cls(url, read_storage_options(options_file), options_file)
 
     def open(self, process_id: str) -> Store:
         """See `open_store`."""
-        return open_store(self.url, process_id, self.options)
+        return open_store(self.url, process_id, self.options, self.options_file)
 
 
-def open_store(url: str, process_id: str, options: Mapping[str, Any] | None = None) -> Store:
+def open_store(
+    url: str, process_id: str, options: Mapping[str, Any] | None = None, options_file: str | None = None
+) -> Store:
     """Open a folder by path or URL.
 
     Args:
         url: Path of a local folder, or a URL for which fsspec has a driver.
         process_id: Unique name of this process, and of its folder of temporary files.
         options: Storage options of the fsspec driver. Its environment variables supply the rest.
+        options_file: File with these options; S3 reads it again after a refusal.
 
     Raises:
         UsageError: There is no driver for the protocol, or the driver does not accept the options.
@@ -61,7 +72,7 @@ def open_store(url: str, process_id: str, options: Mapping[str, Any] | None = No
     url, protocol = normalize_url(url), protocol_of(url)
     if protocol in {"file", "local"}:
         return LocalStore(Path(strip_protocol(url)), process_id)
-    return ObjectStore(_open_driver(url, protocol, dict(options or {})), process_id)
+    return ObjectStore(_open_driver(url, protocol, dict(options or {}), options_file), process_id)
 
 
 def normalize_url(url: str) -> str:
@@ -96,13 +107,13 @@ def read_storage_options(path: str | None) -> dict[str, Any]:
     return options
 
 
-def _open_driver(url: str, protocol: str, options: dict[str, Any]) -> Driver:
+def _open_driver(url: str, protocol: str, options: dict[str, Any], options_file: str | None) -> Driver:
     """Import a driver only when it is needed: s3fs alone takes 0.5 s."""
     try:
         if protocol in {"s3", "s3a"}:
             from job.storage.s3 import S3Driver
 
-            return S3Driver(url, options)
+            return S3Driver(url, options, partial(read_storage_options, options_file) if options_file else None)
         if protocol in {"http", "https"}:
             from job.storage.http import HttpDriver
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 from job.errors import ConfigurationError, CredentialsRefusedError, ObjectMissingError, StorageError
 from job.storage.store import Guard
 from job.system.clock import SYSTEM_CLOCK, Clock
+from job.system.leaving import LEAVING
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,8 @@ _jitter = random.Random()  # not the shared generator: a caller may have seeded 
 RETRY_TIMEOUT_S = 300.0
 CREDENTIALS_TIMEOUT_S = 60.0
 """Longest retry while a store has refused every request, or every write, so far: then the credentials are wrong."""
+DOWN_TIMEOUT_S = 5.0
+"""Longest retry after a request to the same store has failed for good, until one succeeds: the process is leaving."""
 MAX_REJECTED_TRIES = 4
 """Tries of a request that the store rejects as invalid."""
 MIN_BACKOFF_S, MAX_BACKOFF_S = 0.1, 20.0
@@ -51,12 +54,14 @@ class Retry:
         clock: Measures and waits.
         has_been_served: Whether any request to this store has succeeded.
         has_written: Whether any write to this store has succeeded.
+        is_down: Whether a request has failed for good and none has succeeded since.
     """
 
     timeout_s: float = RETRY_TIMEOUT_S
     clock: Clock = SYSTEM_CLOCK
     has_been_served: bool = field(default=False, init=False)
     has_written: bool = field(default=False, init=False)
+    is_down: bool = field(default=False, init=False)
 
     def call(self, what: str, request: Callable[[], _T], guard: Guard | None = None, *, is_write: bool = False) -> _T:
         """Repeat a request until it succeeds.
@@ -87,22 +92,24 @@ class Retry:
                     raise self._rejection(f"{what}: {exc}", is_write=is_write) from exc
                 self._pause(what, exc, tries)
             except ObjectMissingError:
-                self.has_been_served = True
+                self.has_been_served, self.is_down = True, False
                 raise
             else:
-                self.has_been_served = True
+                self.has_been_served, self.is_down = True, False
                 self.has_written |= is_write and result is not False  # a driver returns False when it wrote nothing
                 return result
 
     def _raise_if_final(
         self, message: str, exc: TransientError, tries: int, spent_s: float, *, has_succeeded: bool
     ) -> None:
-        timeout_s = min(CREDENTIALS_TIMEOUT_S, self.timeout_s)
-        if isinstance(exc, RefusedError) and not has_succeeded and spent_s > timeout_s:
+        timeout_s = min(self.timeout_s, DOWN_TIMEOUT_S if self.is_down else self.timeout_s)
+        if isinstance(exc, RefusedError) and not has_succeeded and spent_s > min(CREDENTIALS_TIMEOUT_S, timeout_s):
+            self.is_down = True
             raise CredentialsRefusedError(
                 f"{message}. Refused for {spent_s:.0f} s: check the credentials and their permissions"
             ) from exc
-        if spent_s > self.timeout_s:
+        if spent_s > timeout_s or LEAVING.is_overdue:
+            self.is_down = True
             raise StorageError(
                 f"{message}. Tried {tries} times in {spent_s:.0f} s; rerun the same command to resume"
             ) from exc

@@ -8,7 +8,10 @@ the private names of s3fs that are used here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,28 +26,40 @@ from botocore.exceptions import (
 )
 from s3fs import S3FileSystem
 
-from job.errors import ConfigurationError, CredentialsRefusedError, ObjectMissingError, ObjectRefusedError, UsageError
+from job.errors import (
+    AnnotateError,
+    ConfigurationError,
+    CredentialsRefusedError,
+    ObjectMissingError,
+    ObjectRefusedError,
+    UsageError,
+)
 from job.storage.listing import LAST_CHARACTER, DirListing, Page
 from job.storage.retry import RefusedError, RejectedError
+from job.storage.s3_credentials import with_credentials
 from job.storage.s3_errors import BeyondEndError, ExistsError, NotImplementedByServerError, to_error
 from job.storage.store import PRIVATE_FOLDER, Fetched, StoredObject
+
+logger = logging.getLogger(__name__)
 
 CONNECTIONS = 64
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 30
 """Longest wait for a connection, and for the next bytes on it."""
 
+Options = Mapping[str, Any]
 _T = TypeVar("_T")
 
 
 class S3Driver:
     """See `job.storage.object_store.PagedDriver`."""
 
-    def __init__(self, url: str, options: dict[str, Any]) -> None:
+    def __init__(self, url: str, options: Options, reread: Callable[[], Options] | None = None) -> None:
         """Create a client; sends nothing to the store.
 
         Args:
             url: `s3://bucket/folder`.
             options: Keyword arguments of `s3fs.S3FileSystem`.
+            reread: Returns them as they are now; called after a refusal, for credentials that have been replaced.
 
         Raises:
             UsageError: The URL has no bucket or an invalid one, or a profile or setting does not exist.
@@ -56,6 +71,13 @@ class S3Driver:
         if not self._bucket:
             raise UsageError(f"{url}: no bucket; give s3://bucket/folder")
         self._prefix = f"{folder}/" if folder else ""
+        self._reread = reread or (lambda: options)
+        self._renewal = threading.Lock()
+        self._account = with_credentials(options)
+        self._fs = self._open(self._account)
+
+    def _open(self, account: Options) -> S3FileSystem:
+        options = dict(account)
         config = {
             "max_pool_connections": CONNECTIONS,
             "connect_timeout": CONNECT_TIMEOUT_S,
@@ -63,20 +85,28 @@ class S3Driver:
             **options.pop("config_kwargs", {}),
             "retries": {"mode": "standard", "total_max_attempts": 1},
         }
-        self._account = {**options, "config_kwargs": config}
-        self._fs = S3FileSystem(**self._account, use_listings_cache=False, skip_instance_cache=True)
-        self._fs.retries = 1
+        fs = S3FileSystem(**options, config_kwargs=config, use_listings_cache=False, skip_instance_cache=True)
+        fs.retries = 1
         try:
-            asyncio.run_coroutine_threadsafe(self._connect(), self._fs.loop).result()
+            asyncio.run_coroutine_threadsafe(self._connect(fs), fs.loop).result()
         except NoCredentialsError as exc:
             raise CredentialsRefusedError(
-                f"{url}: no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
+                f"{self.url}: no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
                 'or give storage options ({"anon": true} for a public bucket)'
             ) from exc
         except CredentialRetrievalError:
             pass  # a provider is out of reach: the first request asks it again, and is retried
         except BotoCoreError as exc:
-            raise UsageError(f"{url}: {exc}") from exc
+            raise UsageError(f"{self.url}: {exc}") from exc
+        return fs
+
+    def _renew(self) -> None:
+        """Take the options that are now in the files, if they have changed and are whole."""
+        with self._renewal, suppress(AnnotateError, TypeError, ValueError):
+            account = with_credentials(self._reread())
+            if account != self._account:
+                self._fs, self._account = self._open(account), account
+                logger.info("%s: the credentials have been replaced", self.url)
 
     @property
     def url(self) -> str:
@@ -214,9 +244,9 @@ class S3Driver:
         async with answer["Body"] as body:
             return await body.read(), answer["ETag"]
 
-    async def _connect(self) -> None:
+    async def _connect(self, fs: S3FileSystem) -> None:
         """Look for credentials once: a client that found none never asks again. Signing a URL needs no request."""
-        client = await self._fs.set_session()
+        client = await fs.set_session()
         await client.generate_presigned_url("head_bucket", Params={"Bucket": self._bucket})
 
     def _run(self, request: Coroutine[Any, Any, _T], key: str | None) -> _T:
@@ -224,12 +254,17 @@ class S3Driver:
         try:
             return asyncio.run_coroutine_threadsafe(request, self._fs.loop).result()
         except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as exc:
+            self._renew()
             raise RefusedError(str(exc)) from exc
         except (OSError, BotoCoreError, ClientError, HttpClientError) as exc:
-            raise to_error(exc, self._named(key), is_of_bucket=key is None) from exc
+            error = to_error(exc, self._named(key), is_of_bucket=key is None)
+            if isinstance(error, RefusedError):
+                self._renew()
+            raise error from exc
 
     def _refused(self, exc: ObjectRefusedError, key: str) -> RefusedError:
         """A refused write; `Retry` names the object, so the message does not."""
+        self._renew()
         return RefusedError(str(exc).removeprefix(f"{self._named(key)}: "))
 
     def _named(self, key: str | None) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from job.errors import InterruptedRunError
+from job.system.leaving import LEAVING
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -22,6 +23,8 @@ def ended_by_signals() -> Iterator[None]:
     """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGTERM:
+            LEAVING.begin()
         raise InterruptedRunError("interrupted with work left: rerun the same command to resume")
 
     with _handled(on_signal):
@@ -45,11 +48,16 @@ def ended_by_sigterm() -> Iterator[None]:
 
 @contextmanager
 def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Set an event at the first signal; a second Ctrl-C raises `KeyboardInterrupt`."""
+    """Set an event at the first signal; a second Ctrl-C raises `KeyboardInterrupt`.
+
+    SIGTERM starts the time that this process has to leave (`job.system.leaving`).
+    """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if number == signal.SIGTERM:
+            LEAVING.begin()
         stop.set()
 
     with _handled(on_signal):

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 MAX_RESTARTS = 20
 """Restarts of one worker; as many as an index of the chart's Jobs gets."""
 _POLL_S = 0.2
-_KILL_AFTER_S = 60.0
+_KILL_AFTER_S = 40.0
 _FATAL = {UsageError.exit_code: UsageError, ConfigurationError.exit_code: ConfigurationError}
 _UNUSABLE = UnusableDeviceError.__name__
 

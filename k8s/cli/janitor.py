@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from job.cli.flags import FILE, FOLDER, log_flags
-from job.storage.open import Address, new_process_id, read_storage_options
-from job.storage.store import refusals_are_configuration
+from job.storage.open import Address, new_process_id
 from job.telemetry.logs import set_up_logging
 from k8s.cluster import Cluster
 from k8s.janitor import suspend_unfinished, wait_for_end
@@ -30,11 +29,8 @@ def janitor(**flags: Any) -> None:
     The chart runs this command in a pod that may get and patch these Jobs only.
     """
     set_up_logging(flags["log_level"], flags["log_format"])
-    options = read_storage_options(flags["output_storage_options"])
-    with refusals_are_configuration(is_planner=True):
-        cluster = Cluster(flags["namespace"])
-        store = Address(flags["out_top_dir"], options).open(new_process_id())
-        logger.info("Waiting for the end of run %s in %s", flags["run_name"], store.url)
-        wait_for_end(store, flags["run_name"])
+    output = Address.with_file(flags["out_top_dir"], flags["output_storage_options"])
+    cluster = Cluster(flags["namespace"])
+    wait_for_end(lambda: output.open(new_process_id()), flags["run_name"])
     if not suspend_unfinished(cluster, flags["jobs"]):
         logger.info("No unfinished Job among %s", ", ".join(flags["jobs"]))

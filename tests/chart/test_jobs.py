@@ -171,7 +171,7 @@ def test_pods_get_the_number_of_indexes_of_their_pool(pool: str) -> None:
     release = render(merged(ON_S3, at(f"pools.{pool}.completions", 123)))
 
     for name, job in release.jobs.items():
-        env = {entry["name"]: entry["value"] for entry in container(job["spec"]["template"])["env"]}
+        env = {entry["name"]: entry.get("value") for entry in container(job["spec"]["template"])["env"]}
         assert env["SAM3_NUM_INDEXES"] == ("123" if name == pool else "8")
 
 
@@ -262,7 +262,7 @@ def test_scratch_space_is_bounded() -> None:
 
 def test_environment_of_s3() -> None:
     only = container(render(EVERYTHING).jobs["cpu"]["spec"]["template"])
-    env = {entry["name"]: entry["value"] for entry in only["env"]}
+    env = {entry["name"]: entry.get("value") for entry in only["env"]}
 
     assert env["AWS_ENDPOINT_URL_S3"] == "https://s3.example"
     assert env["AWS_DEFAULT_REGION"] == "eu-1"

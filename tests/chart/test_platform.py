@@ -169,6 +169,30 @@ def test_more_objects_are_mappings_or_templates() -> None:
     assert names == ["plain", "night-more"]
 
 
+def test_pods_read_the_keys_of_s3_as_files_that_follow_the_secret() -> None:
+    for pod in render(ON_S3).pods:
+        only, secret = container(pod), {"secretName": "s3-keys", "defaultMode": 0o440}
+        assert {"name": "s3-keys", "secret": secret} in pod["spec"]["volumes"]
+        assert {"name": "s3-keys", "mountPath": "/secrets/s3", "readOnly": True} in only["volumeMounts"]
+        assert {"name": "SAM3_S3_CREDENTIALS", "value": "/secrets/s3"} in only["env"]
+    without = render(merged(ON_S3, at("s3.existingSecret", ""))).jobs["cpu"]["spec"]["template"]
+    assert "SAM3_S3_CREDENTIALS" not in {one["name"] for one in container(without)["env"]}
+
+
+def test_a_worker_knows_how_many_pods_of_its_index_have_failed() -> None:
+    path = "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"
+    for job in render(ON_S3).jobs.values():
+        source = {"fieldRef": {"fieldPath": path}}
+        assert {"name": "SAM3_INDEX_FAILURES", "valueFrom": source} in container(job["spec"]["template"])["env"]
+
+
+def test_no_exit_code_ends_the_janitor_for_good() -> None:
+    spec = render(ON_S3).one("Job", "janitor")["spec"]
+
+    assert [rule["action"] for rule in spec["podFailurePolicy"]["rules"]] == ["Ignore"]
+    assert spec["backoffLimit"] >= 100_000
+
+
 REFUSED: dict[str, tuple[Values, str]] = {
     "claims without resourceClaims": (at("pools.gpu.resources", {"claims": [{"name": "gpu"}]}), "resourceClaims"),
     "another claim": (

@@ -20,7 +20,8 @@
 {{- if not $values.affinity }}
 {{- $rules = merge (dict "affinity" (include "sam3-annotate.cpuAffinity" . | fromYaml)) $rules }}
 {{- end -}}
-backoffLimit: 20
+# It waits for the end of the run whatever happens; the Job controller waits up to ten minutes between its pods.
+backoffLimit: 1000000
 {{- with int64 .Values.job.ttlSecondsAfterFinished }}
 ttlSecondsAfterFinished: {{ . }}
 {{- end }}
@@ -30,11 +31,6 @@ podFailurePolicy:
       onPodConditions:
         - type: DisruptionTarget
           status: "True"
-    - action: FailJob
-      onExitCodes:
-        containerName: janitor
-        operator: In
-        values: [2, 78]
 template:
   {{- include "sam3-annotate.podTemplate" (dict
       "root" . "component" "janitor" "name" "janitor" "hasToken" true

@@ -5,7 +5,10 @@
 {{- $root := index . 0 }}
 {{- $pool := index . 1 }}
 {{- $completions := int64 (index $root.Values.pools $pool).completions }}
-{{- $env := list (dict "name" "SAM3_NUM_INDEXES" "value" (toString $completions)) -}}
+{{- $failures := dict "fieldPath" "metadata.annotations['batch.kubernetes.io/job-index-failure-count']" }}
+{{- $env := list
+    (dict "name" "SAM3_NUM_INDEXES" "value" (toString $completions))
+    (dict "name" "SAM3_INDEX_FAILURES" "valueFrom" (dict "fieldRef" $failures)) -}}
 completionMode: Indexed
 completions: {{ $completions }}
 backoffLimitPerIndex: {{ int64 $root.Values.job.backoffLimitPerIndex }}

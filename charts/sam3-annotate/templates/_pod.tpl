@@ -44,6 +44,12 @@
     defaultMode: 0440
 {{- end }}
 {{- end }}
+{{- with .root.Values.s3.existingSecret }}
+- name: s3-keys
+  secret:
+    secretName: {{ quote . }}
+    defaultMode: 0440
+{{- end }}
 {{- with .root.Values.s3.ca.configMap }}
 - name: s3-ca
   configMap:
@@ -87,6 +93,11 @@
   readOnly: true
 {{- end }}
 {{- end }}
+{{- if .root.Values.s3.existingSecret }}
+- name: s3-keys
+  mountPath: /secrets/s3
+  readOnly: true
+{{- end }}
 {{- if or .root.Values.s3.ca.configMap .root.Values.s3.ca.secret }}
 - name: s3-ca
   mountPath: /secrets/s3-ca
@@ -100,6 +111,11 @@
 {{- define "sam3-annotate.env" -}}
 - name: SAM3_TERMINATION_LOG
   value: /dev/termination-log
+{{- if .root.Values.s3.existingSecret }}
+# The files follow a changed Secret, the variables of envFrom do not.
+- name: SAM3_S3_CREDENTIALS
+  value: /secrets/s3
+{{- end }}
 {{- with .root.Values.s3.endpoint }}
 - name: AWS_ENDPOINT_URL_S3
   value: {{ quote . }}

@@ -14,6 +14,7 @@ from job.errors import (
     StorageError,
 )
 from job.storage.retry import MAX_REJECTED_TRIES, RefusedError, RejectedError, Retry, TransientError
+from job.system.leaving import Leaving
 from tests.fakes import JumpingClock
 
 
@@ -61,6 +62,41 @@ def test_credentials_that_were_accepted_before_are_retried_for_300_s() -> None:
         retry.call("s3://b/k", failing(10_000, RefusedError("ExpiredToken")))
     assert not isinstance(caught.value, CredentialsRefusedError)
     assert clock.now_s > 300
+
+
+def test_a_store_that_is_down_does_not_keep_a_process_from_leaving() -> None:
+    clock = JumpingClock()
+    retry = Retry(clock=clock)
+    with pytest.raises(StorageError):
+        retry.call("s3://b/image", failing(10_000, TransientError("503")))
+    for last_write in ("journal", "heartbeat"):
+        before_s = clock.now_s
+        with pytest.raises(StorageError):
+            retry.call(f"s3://b/{last_write}", failing(10_000, TransientError("503")), is_write=True)
+        assert clock.now_s - before_s < 5 + 20
+
+
+def test_a_store_that_has_served_again_is_not_down() -> None:
+    clock = JumpingClock()
+    retry = Retry(clock=clock)
+    with pytest.raises(StorageError):
+        retry.call("s3://b/k", failing(10_000, TransientError("503")))
+    retry.call("s3://b/k", failing(0, TransientError("503")))
+    assert retry.call("s3://b/k", failing(12, TransientError("503"))) == "answer"
+
+
+def test_a_leaving_process_retries_nothing_after_35_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, leaving = JumpingClock(), Leaving()
+    monkeypatch.setattr("job.storage.retry.LEAVING", leaving)
+    monkeypatch.setattr("job.system.leaving.time.monotonic", lambda: clock.now_s)
+    leaving.begin()
+    try:
+        with pytest.raises(StorageError):
+            Retry(clock=clock).call("s3://b/k", failing(10_000, TransientError("503")))
+    finally:
+        leaving.end()
+    assert 35 < clock.now_s < 35 + 20 + 1
+    assert not leaving.is_overdue
 
 
 def test_the_guard_is_called_before_every_try() -> None:

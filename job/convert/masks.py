@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from job.errors import InputError
 from job.formats.instance_table import InstanceRow, Rle
-from job.formats.rle import decode_counts, encode_rle
+from job.formats.rle import decode_cropped, encode_rle
 from job.postprocess.masks import CroppedMask, crop_mask
 
 
@@ -20,23 +19,7 @@ def decode_mask(rle: Rle) -> CroppedMask:
     Raises:
         InputError: It is damaged, or empty.
     """
-    height, width = rle.size
-    runs = decode_counts(rle.counts)
-    ends = np.cumsum(runs)
-    if (runs < 0).any() or ends[-1] != height * width:
-        raise InputError(f"RLE: its runs do not fill a raster of {height} x {width} (height x width)")
-    filled = np.flatnonzero(runs[1::2]) * 2 + 1
-    if len(filled) == 0:
-        raise InputError("RLE: the mask of an instance is empty")
-    first, last = int(filled[0]), int(filled[-1])
-    x0, x1 = int(ends[first - 1]) // height, int(ends[last] - 1) // height + 1
-    inner = runs[first - 1 : last + 1].copy()
-    inner[0] = ends[first - 1] - x0 * height
-    columns = np.zeros((x1 - x0) * height, np.bool_)
-    columns[: int(inner.sum())] = np.repeat(np.arange(len(inner)) % 2 == 1, inner)
-    mask = crop_mask(columns.reshape(x1 - x0, height).T, (x0, 0), (height, width))
-    assert mask is not None, "it has a filled run"
-    return mask
+    return decode_cropped(rle.counts, rle.size)
 
 
 def encode_mask(mask: CroppedMask) -> Rle:

@@ -137,6 +137,30 @@ def labels_of(document: Document, model_id: str) -> Labels | None:
     return Labels(values, scores)
 
 
+def labels_at(document: Document, npz_name: str) -> dict[str, list[tuple[int, float]]] | None:
+    """Value and score of every instance by class, in the first entry of our format that points at a mask's file.
+
+    Args:
+        document: The output's JSON.
+        npz_name: Name of the mask's file.
+
+    Returns:
+        None if there is no such entry or it is invalid.
+    """
+    for entry in _segmentation(document):
+        if _labels_path(entry) == npz_name and _inner(entry, "labels", "annotation_format") == FORMAT:
+            properties, confidences = (_inner(entry, "labels", name) for name in ("properties", "confidences"))
+            try:
+                return {name: _scored(values, confidences[name]) for name, values in properties.items()}
+            except (AttributeError, KeyError, TypeError, ValueError):
+                return None
+    return None
+
+
+def _scored(values: list[Any], scores: list[Any]) -> list[tuple[int, float]]:
+    return [(int(value.text), float(score.text)) for value, score in zip(values, scores, strict=True)]
+
+
 def segmentation_entry(
     annotation: Annotation, *, npz_name: str, model_id: str, prompts: Sequence[str], annotation_date: str
 ) -> dict[str, Any]:

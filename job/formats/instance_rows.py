@@ -1,16 +1,22 @@
-"""From an annotation to the rows of the instance table."""
+"""From an annotation to the rows of the instance table, and from the rows to the painted mask."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from job.formats.gva import Origin
 from job.formats.instance_table import InstanceRow, Rle
-from job.formats.rle import encode_rle
+from job.formats.rle import decode_cropped, encode_rle
 from job.postprocess.annotate import Annotation
 from job.postprocess.instances import Instance
 from job.postprocess.parents import find_parents
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,28 @@ def rows_of(annotation: Annotation, facts: ImageFacts) -> list[InstanceRow]:
     ]
     rows.extend(_rows_beyond(annotation, facts))
     return rows or [_negative(facts, size_hw)]
+
+
+def paint_rows(rows: Sequence[InstanceRow], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Paint the masks of an image's rows as the mask of its NPZ: in ascending order of their values.
+
+    Args:
+        rows: All rows of the image; those without a value are not painted.
+        size_hw: Height and width of the raster as stored, in pixels.
+
+    Returns:
+        uint8 (H, W).
+
+    Raises:
+        InputError: A mask is damaged.
+    """
+    painted = np.zeros(size_hw, np.uint8)
+    valued = [(row.value, row.rle) for row in rows if row.value is not None and row.rle is not None]
+    for value, rle in sorted(valued, key=lambda pair: pair[0]):
+        mask = decode_cropped(rle.counts, size_hw)
+        x0, y0, x1, y1 = mask.box_xyxy
+        painted[y0:y1, x0:x1][mask.crop()] = value
+    return painted
 
 
 def _rows_beyond(annotation: Annotation, facts: ImageFacts) -> Iterator[InstanceRow]:

@@ -48,6 +48,26 @@ def to_npz(mask: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def read_mask(npz: bytes) -> NDArray[np.uint8]:
+    """Decode a mask.
+
+    Returns:
+        uint8 (H, W).
+
+    Raises:
+        InputError: It is damaged, or does not hold a uint8 array (H, W) named `mask`.
+    """
+    with (
+        _mapped_errors(),
+        zipfile.ZipFile(io.BytesIO(npz)) as archive,
+        archive.open(f"{MASK_NAME}.npy") as stream,
+    ):
+        size_hw = _read_size(stream)
+        pixels = np.frombuffer(stream.read(size_hw[0] * size_hw[1] + 1), np.uint8)
+    _check_count(len(pixels), size_hw)
+    return pixels.reshape(size_hw)
+
+
 _BLOCK_BYTES = 1 << 20
 
 
@@ -83,9 +103,13 @@ def mask_facts(npz: bytes) -> MaskFacts:
             digest.update(block)
             present |= np.bincount(np.frombuffer(block, np.uint8), minlength=256) > 0
             count += len(block)
+    _check_count(count, size_hw)
+    return MaskFacts(size_hw, frozenset(int(value) for value in present.nonzero()[0]), digest.hexdigest())
+
+
+def _check_count(count: int, size_hw: tuple[int, int]) -> None:
     if count != size_hw[0] * size_hw[1]:
         raise InputError(f"NPZ: its mask has {count} pixels, but its header declares {size_hw[0]} x {size_hw[1]}")
-    return MaskFacts(size_hw, frozenset(int(value) for value in present.nonzero()[0]), digest.hexdigest())
 
 
 def _read_size(stream: IO[bytes]) -> tuple[int, int]:

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from job.errors import InputError
+from job.postprocess.masks import CroppedMask, crop_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from job.postprocess.masks import CroppedMask
 
 _FIRST_CHARACTER = 48
 _MORE = 0x20
@@ -57,11 +56,36 @@ def decode_rle(counts: str, size_hw: tuple[int, int]) -> NDArray[np.bool_]:
         InputError: The counts are damaged, or do not fill the raster.
     """
     height, width = size_hw
-    runs = decode_counts(counts)
-    if (runs < 0).any() or int(runs.sum()) != height * width:
-        raise InputError(f"RLE: its runs do not fill a raster of {height} x {width} (height x width)")
+    runs = _runs_of(counts, size_hw)
     inside = np.arange(len(runs)) % 2 == 1
     return np.repeat(inside, runs).reshape(width, height).T
+
+
+def decode_cropped(counts: str, size_hw: tuple[int, int]) -> CroppedMask:
+    """Decode a mask that is not empty, and crop it; the work depends on the columns that it reaches.
+
+    Args:
+        counts: Compressed counts.
+        size_hw: Height and width of the raster, in pixels.
+
+    Raises:
+        InputError: The counts are damaged or do not fill the raster, or the mask is empty.
+    """
+    height = size_hw[0]
+    runs = _runs_of(counts, size_hw)
+    ends = np.cumsum(runs)
+    filled = np.flatnonzero(runs[1::2]) * 2 + 1
+    if len(filled) == 0:
+        raise InputError("RLE: the mask of an instance is empty")
+    first, last = int(filled[0]), int(filled[-1])
+    x0, x1 = int(ends[first - 1]) // height, int(ends[last] - 1) // height + 1
+    inner = runs[first - 1 : last + 1].copy()
+    inner[0] = ends[first - 1] - x0 * height
+    columns = np.zeros((x1 - x0) * height, np.bool_)
+    columns[: int(inner.sum())] = np.repeat(np.arange(len(inner)) % 2 == 1, inner)
+    mask = crop_mask(columns.reshape(x1 - x0, height).T, (x0, 0), size_hw)
+    assert mask is not None, "it has a filled run"
+    return mask
 
 
 def decode_counts(counts: str) -> NDArray[np.int64]:
@@ -86,6 +110,14 @@ def decode_counts(counts: str) -> NDArray[np.int64]:
     numbers[1::2] = np.cumsum(numbers[1::2])
     numbers[2::2] = np.cumsum(numbers[2::2])
     return numbers
+
+
+def _runs_of(counts: str, size_hw: tuple[int, int]) -> NDArray[np.int64]:
+    height, width = size_hw
+    runs = decode_counts(counts)
+    if (runs < 0).any() or int(runs.sum()) != height * width:
+        raise InputError(f"RLE: its runs do not fill a raster of {height} x {width} (height x width)")
+    return runs
 
 
 def _changes(mask: CroppedMask, height: int) -> NDArray[np.int64]:

@@ -23,6 +23,12 @@ def part_key(run: Run, shard: str, part: str) -> str:
     return run.key(INSTANCES_FOLDER, shard, part + PART_SUFFIX)
 
 
+def journal_key(run: Run, key: str) -> str:
+    """Key of the journal part that names a part of the instance table, by the key of the latter."""
+    shard_and_part = key.removeprefix(run.key(INSTANCES_FOLDER, "")).removesuffix(PART_SUFFIX)
+    return run.key("journal", f"{shard_and_part}.jsonl")
+
+
 def pack_part(lines: Iterable[bytes]) -> bytes:
     """Compress blocks of lines to a part; equal lines give equal bytes."""
     compressor = zlib.compressobj(_LEVEL, wbits=_GZIP)

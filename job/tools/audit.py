@@ -21,7 +21,7 @@ from job.tools.groups import ImageGroup, groups
 
 Kind = Literal[
     "failed", "missing", "torn", "empty", "orphaned", "image_differs",
-    "unreadable", "mask_size", "mask_values", "foreign",
+    "unreadable", "mask_size", "mask_values", "foreign", "instances",
 ]  # fmt: skip
 NOT_REDONE = {"failed", "orphaned"}
 
@@ -34,7 +34,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             some exist. `empty`: one has no bytes. `orphaned`: outputs without an input. `image_differs`: the copy
             differs from the original. Only with `deep`: `unreadable`, `mask_size` (not the image's), `mask_values`
             (not in `properties`), `foreign` (mask and scores are not those of one row of the newest run that
-            annotated it).
+            annotated it), `instances` (its rows in the instance table are missing, or not those of the mask).
         key: Key of the JSON; for an orphan its own key.
         detail: What was found and what is expected.
     """

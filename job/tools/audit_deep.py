@@ -6,20 +6,26 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from job.errors import InputError, ObjectError, UnreadableObjectError
+from job.errors import InputError, ObjectError, ObjectMissingError, UnreadableObjectError
 from job.formats import gva
 from job.formats.image_decode import read_header
+from job.formats.instance_reader import InstanceParts
 from job.formats.mask_npz import MaskFacts, mask_facts
-from job.run.history import runs_of
-from job.run.journal import ANNOTATED, ResultRow, read_history_rows
-from job.run.run import Run
+from job.pipeline.memory import ByteBudget
+from job.run.annotated_rows import AnnotatedRows, NewestRows
+from job.run.journal import ResultRow
 from job.run.spec import RunSpec
-from job.storage.keys import mask_key, ordered, printable
+from job.storage.keys import mask_key, printable
 from job.storage.store import Store
 from job.system.threads import iter_in_threads
 from job.tools.audit import AuditCounts, Finding, Judged, judge_listings
+from job.tools.audit_tables import table_problem
 
 _THREADS = 8
+_RASTER_BYTES = 256 << 20
+"""Rasters that are painted at the same time; a larger one is painted alone."""
+_BYTES_PER_PIXEL = 3
+"""The painted raster, and one mask with a copy."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,12 @@ class Evidence:
 
     Attributes:
         judged: Its findings from the listings.
-        rows: Its rows in the newest run that annotated it; empty when no run did.
+        recorded: Its rows in the newest run that annotated it; None when no run did.
         model_ids: Models whose annotation it should hold, the most likely first.
     """
 
     judged: Judged
-    rows: tuple[ResultRow, ...]
+    recorded: AnnotatedRows | None
     model_ids: tuple[str, ...]
 
 
@@ -64,54 +70,15 @@ def _judged(source: Store, target: Store, spec: RunSpec, deep: bool) -> Iterator
         yield from ((judged, judged.findings) for judged in listed)
         return
     reader = _PairReader(source, target, spec)
-    rows = _NewestRows(target)
-    evidence = (rows.evidence(judged) for judged in listed)
+    newest = NewestRows(target)
+    evidence = (_evidence(judged, newest) for judged in listed)
     yield from iter_in_threads(reader.check, evidence, _THREADS)
 
 
-class _NewestRows:
-    """Annotated rows by key, requested in ascending order; one shard of each run is in memory."""
-
-    def __init__(self, target: Store) -> None:
-        self._cursors = [_RunRows(run) for run in runs_of(target)]
-        self._model_ids = tuple(dict.fromkeys(cursor.model_id for cursor in self._cursors))
-
-    def evidence(self, judged: Judged) -> Evidence:
-        """Rows of an input in the newest run that annotated it."""
-        for cursor in self._cursors:
-            rows = cursor.of(judged.group.json_key)
-            if rows:
-                return Evidence(judged, rows, (cursor.model_id,))
-        return Evidence(judged, (), self._model_ids)
-
-
-class _RunRows:
-    """The annotated rows of one run, shard by shard; shards hold ascending ranges of keys."""
-
-    def __init__(self, run: Run) -> None:
-        self.model_id = run.spec.model_id
-        self._run = run
-        self._shards = iter(run.store.list_dirs(run.key("journal")))
-        self._rows: dict[str, list[ResultRow]] | None = {}
-        self._last = b""
-
-    def of(self, key: str) -> tuple[ResultRow, ...]:
-        while self._rows is not None and self._last < ordered(key):
-            self._load_next()
-        return tuple((self._rows or {}).get(key, ()))
-
-    def _load_next(self) -> None:
-        """Only annotated rows count: a failed row may spell its key differently (`printable`), out of order."""
-        shard = next(self._shards, None)
-        if shard is None:
-            self._rows = None
-            return
-        rows: dict[str, list[ResultRow]] = {}
-        for row in read_history_rows(self._run, shard):
-            if row.result == ANNOTATED:
-                rows.setdefault(row.json, []).append(row)
-        self._rows = rows
-        self._last = max(map(ordered, rows), default=self._last)
+def _evidence(judged: Judged, newest: NewestRows) -> Evidence:
+    recorded = newest.of(judged.group.json_key)
+    runs = newest.runs if recorded is None else (recorded.run,)
+    return Evidence(judged, recorded, tuple(dict.fromkeys(run.spec.model_id for run in runs)))
 
 
 class _PairReader:
@@ -119,6 +86,8 @@ class _PairReader:
         self._source = source
         self._target = target
         self._is_copied = spec.image_mode == "copy"
+        self._parts = InstanceParts()
+        self._rasters = ByteBudget(_RASTER_BYTES)
 
     def check(self, evidence: Evidence) -> tuple[Judged, tuple[Finding, ...]]:
         """Findings from the listings, or if there are none, from reading."""
@@ -147,8 +116,26 @@ class _PairReader:
         stray = mask.values - ours.labels.values - {0}
         if stray:
             return Finding(kind="mask_values", key=name, detail=f"values {sorted(stray)} are not in properties")
-        problem = _mismatch(mask_key(key).rpartition("/")[2], mask, ours, evidence.rows)
-        return Finding(kind="foreign", key=name, detail=problem) if problem else None
+        recorded = evidence.recorded
+        rows = () if recorded is None else recorded.rows
+        problem = _mismatch(mask_key(key).rpartition("/")[2], mask, ours, rows)
+        if problem or recorded is None:
+            return Finding(kind="foreign", key=name, detail=problem) if problem else None
+        problem = self._table_problem(recorded, mask, ours)
+        return Finding(kind="instances", key=name, detail=problem) if problem else None
+
+    def _table_problem(self, recorded: AnnotatedRows, mask: MaskFacts, ours: _OurEntry) -> str | None:
+        """Why the rows of the instance table are not those of the stored mask."""
+        result = next(row for row in recorded.rows if _is_of(row, mask, ours))
+        if not result.instances:
+            return None
+        try:
+            rows = self._parts.rows_of(recorded.run, recorded.shard, result)
+            height, width = mask.size_hw
+            with self._rasters.hold(_BYTES_PER_PIXEL * height * width):
+                return table_problem(rows, mask, result.scores)
+        except (InputError, ObjectMissingError) as exc:
+            return str(exc)
 
 
 @dataclass(frozen=True)
@@ -178,11 +165,15 @@ def _path_of(document: gva.Document, model_id: str) -> object:
     return None
 
 
+def _is_of(row: ResultRow, mask: MaskFacts, ours: _OurEntry) -> bool:
+    return (row.mask_sha256, row.scores) == (mask.sha256, ours.labels.confidences)
+
+
 def _mismatch(npz_name: str, mask: MaskFacts, ours: _OurEntry, rows: Sequence[ResultRow]) -> str | None:
     """Why mask and scores are not those of one row; a key without rows is judged by its files alone."""
     if ours.path != npz_name:
         return f"the JSON belongs to {ours.path}"
-    if not rows or any((row.mask_sha256, row.scores) == (mask.sha256, ours.labels.confidences) for row in rows):
+    if not rows or any(_is_of(row, mask, ours) for row in rows):
         return None
     which = "annotation" if any(row.mask_sha256 == mask.sha256 for row in rows) else "mask"
     workers = ", ".join(sorted({row.worker for row in rows}))

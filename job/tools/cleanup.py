@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from job.run.heartbeat import heartbeats, read_beat
 from job.run.history import runs_of
+from job.run.instance_parts import INSTANCES_FOLDER, journal_key
 from job.run.run import Run
 from job.run.spec import RunEnd
+from job.storage.keys import ordered
 from job.storage.local.store import remove_empty_dirs
-from job.storage.store import PRIVATE_FOLDER, Store
+from job.storage.store import PRIVATE_FOLDER, Store, StoredObject
 from job.system.threads import iter_in_threads, map_in_threads
 
 STALE_S = 24 * 3600.0
@@ -32,8 +34,9 @@ class Leftover:
 def find_leftovers(store: Store) -> Iterator[Leftover]:
     """Find shards and heartbeats of ended runs, and temporary files older than a day.
 
-    `run.json`, `plan.json`, journals, markers, failure tables and `end.json` stay: they record the origin of every
-    output. A run is kept while another one may have to take over its keys, or while a worker of it may be alive.
+    `run.json`, `plan.json`, journals, instance tables, markers, failure tables and `end.json` stay: they record the
+    instances and the origin of every output. Parts of a table that no result row names are leftovers.
+    A run is kept while another one may have to take over its keys, or while a worker of it may be alive.
     """
     runs = runs_of(store)
     ends = dict(zip((run.name for run in runs), map_in_threads(lambda run: run.end(), runs), strict=True))
@@ -48,10 +51,29 @@ def find_leftovers(store: Store) -> Iterator[Leftover]:
                     keys.append(item.key)
                     size += item.size
                 yield Leftover(f"{what} of run {run.name}", keys, size, [run.key(folder)])
+        unnamed = list(unnamed_parts(run))
+        if unnamed:
+            folders = sorted(
+                {item.key.rpartition("/")[0] for item in unnamed} | {run.key(INSTANCES_FOLDER)}, reverse=True
+            )
+            what = f"unused parts of the instance table of run {run.name}"
+            yield Leftover(what, [item.key for item in unnamed], sum(item.size for item in unnamed), folders)
     stale = [item for item in store.list(f"{PRIVATE_FOLDER}/tmp") if time.time() - item.modified_s > STALE_S]
     if stale:
         folders = sorted({item.key.rpartition("/")[0] for item in stale} - {f"{PRIVATE_FOLDER}/tmp"}, reverse=True)
         yield Leftover("temporary files", [item.key for item in stale], sum(item.size for item in stale), folders)
+
+
+def unnamed_parts(run: Run) -> Iterator[StoredObject]:
+    """Parts of the instance table without a journal part of the same name: no result row names them."""
+    journal = (item.key for item in run.store.list(run.key("journal")))
+    named = next(journal, None)
+    for item in run.store.list(run.key(INSTANCES_FOLDER)):
+        wanted = journal_key(run, item.key)
+        while named is not None and ordered(named) < ordered(wanted):
+            named = next(journal, None)
+        if named != wanted:
+            yield item
 
 
 def remove(store: Store, leftover: Leftover) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import time
@@ -83,6 +84,27 @@ def test_shards_and_heartbeats_are_removed_and_records_stay(target: Path) -> Non
     assert run_cli(["clean", str(target), "--yes"]) == 0
     assert run_cli(["audit", str(target), "--deep", "--log_level", "ERROR"]) == 0
     assert run_cli(["progress", str(target)]) == 0
+
+
+def test_parts_of_the_instance_table_that_no_row_names_are_removed(source: Path, target: Path) -> None:
+    """A process that was killed between a part of the table and the part of the journal leaves the first."""
+    folders = sorted((target / "_sam3/runs/first/instances").iterdir())
+    named = sorted(part for folder in folders for part in folder.iterdir())
+    assert len(named) == 5
+    unused = [
+        folders[0] / "0000-1.jsonl.gz",
+        folders[3] / "ffff-12.jsonl.gz",
+        folders[4].parent / "9/killed-1.jsonl.gz",
+    ]
+    unused[2].parent.mkdir()
+    for part in unused:
+        shutil.copy(named[0], part)
+    shutil.copytree(target / "_sam3/runs/first/instances", target / "_sam3/runs/live/instances")
+    begun(source, target, "live", override=True)
+    assert run_cli(["clean", str(target), "--yes"]) == 0
+    assert sorted((target / "_sam3/runs/first/instances").glob("*/*")) == named
+    assert not unused[2].parent.exists()
+    assert len(list((target / "_sam3/runs/live/instances").glob("*/*"))) == 8, "a worker of it may be alive"
 
 
 def test_a_run_without_an_end_is_never_touched(source: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ This package only hands names on; `job.api` defines them. It needs no torch. Err
 
 from job.api.annotation import Annotation, Instance
 from job.api.annotator import Annotator
-from job.api.results import Results
+from job.api.results import Results, open_results
 from job.errors import AnnotateError
 
-__all__ = ["AnnotateError", "Annotation", "Annotator", "Instance", "Results"]
+__all__ = ["AnnotateError", "Annotation", "Annotator", "Instance", "Results", "open_results"]

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from job.api.annotation import Annotation, Instance
-from job.convert.source import ImageSource, StoredImage
+from job.convert.source import ImageSource, OutputSource
 from job.errors import ConfigurationError, ObjectError, ObjectMissingError
 from job.formats.image_decode import decode_upright
+from job.formats.instance_reader import AnnotatedImage
+from job.storage.keys import printable
+from job.storage.open import new_process_id, open_store
 from job.storage.store import Store
+
+logger = logging.getLogger(__name__)
 
 
 class Results:
@@ -34,7 +41,7 @@ class Results:
         Raises:
             StorageError: The storage is out of reach.
         """
-        return map(self._annotation, self._source.images())
+        return map(self._annotation, self._images())
 
     def instances(self) -> Iterator[tuple[Annotation, Instance]]:
         """All instances, each with its image."""
@@ -57,12 +64,20 @@ class Results:
         return pandas.DataFrame.from_records(list(self._records()), columns=list(_COLUMNS))
 
     def _records(self) -> Iterator[tuple[Any, ...]]:
-        for stored in self._source.images():
+        for stored in self._images():
             for row in stored.rows:
                 if row.candidate is None:
                     yield tuple(getattr(row, field) for field in _COLUMNS.values())
 
-    def _annotation(self, stored: StoredImage) -> Annotation:
+    def _images(self) -> Iterator[AnnotatedImage]:
+        """Those that can be read."""
+        for stored in self._source.images():
+            if stored.problem:
+                logger.warning("%s: it is left out: %s", printable(stored.key), stored.problem)
+            else:
+                yield stored
+
+    def _annotation(self, stored: AnnotatedImage) -> Annotation:
         first = stored.rows[0]
         instances = tuple(
             Instance(row.class_name, row.score, row.value, row.prompt, row.query, row.rle)
@@ -93,6 +108,31 @@ class Results:
                 f"{key}: the image is neither in {' nor in '.join(store.url for store in self._places)}: "
                 "give the folder of the images to open_results"
             ) from exc
+
+
+def open_results(
+    url: str | os.PathLike[str],
+    *,
+    images: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Results:
+    """Open the annotations of an output.
+
+    Args:
+        url: Folder or URL that `sam3-annotate annotate` wrote to.
+        images: Folder or URL of the images, for pictures, if the output has no copies. None: the input of the newest
+            run.
+        storage_options: Options of the fsspec driver. Its environment variables supply the rest.
+
+    Raises:
+        UsageError: There is nothing, or no driver for the protocol.
+        StorageError: The storage is out of reach.
+    """
+    output = open_store(os.fspath(url), new_process_id(), storage_options)
+    source = OutputSource(output)
+    others = images if images is not None else source.input_url
+    places = [output] if others is None else [output, open_store(os.fspath(others), new_process_id(), storage_options)]
+    return Results(source, places)
 
 
 _COLUMNS = {

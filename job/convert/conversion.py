@@ -14,10 +14,11 @@ from job.convert.formats.registry import FORMATS, FormatName
 from job.convert.images import ImageMode, ImagePlacer
 from job.convert.labelled import LabelledImage
 from job.convert.selection import ConversionCounts, Reviewed, SelectionOptions, select_instances
-from job.convert.source import ImageSource, StoredImage
+from job.convert.source import ImageSource
 from job.convert.splitting import Side, Split, SplitOptions
 from job.errors import InputError, ObjectError, UnreadableObjectError
 from job.formats import gva
+from job.formats.instance_reader import AnnotatedImage
 from job.storage.keys import printable
 from job.storage.store import Store
 from job.system.threads import iter_in_threads
@@ -112,12 +113,18 @@ def _split(request: ConvertRequest) -> Split | None:
     options = request.split
     if options is None:
         return None
-    stored = (image.rows[0] for image in request.source.images() if request.selection.fits(image.key))
-    return Split(options, map(options.group_of, stored))
+    images = request.source.images(request.selection.fits)
+    return Split(options, (options.group_of(image.rows[0]) for image in images if image.rows))
 
 
 def _selected(request: ConvertRequest, counts: ConversionCounts) -> Iterator[LabelledImage]:
-    for result in _mapped(_Selector(request).select, request.source.images(), request):
+    def is_wanted(key: str) -> bool:
+        fits = request.selection.fits(key)
+        if not fits:
+            counts.images_left_out["include, exclude"] += 1
+        return fits
+
+    for result in _mapped(_Selector(request).select, request.source.images(is_wanted), request):
         counts.instances_left_out.update(result.instances_left_out)
         if result.image is None:
             counts.images_left_out[result.reason] += 1
@@ -148,11 +155,10 @@ class _Selector:
     def __init__(self, request: ConvertRequest) -> None:
         self._request = request
 
-    def select(self, stored: StoredImage) -> _Selected:
-        options = self._request.selection
-        if not options.fits(stored.key):
-            return _Selected(None, reason="include, exclude")
+    def select(self, stored: AnnotatedImage) -> _Selected:
         try:
+            if stored.problem:
+                raise InputError(stored.problem)
             if not self._fits_review(stored.key):
                 return _Selected(None, reason="reviewed")
             image, left_out = self._labelled(stored)
@@ -168,7 +174,7 @@ class _Selector:
         is_reviewed = any(gva.is_reviewed(document, model_id) for model_id in self._request.model_ids)
         return is_reviewed == (self._request.reviewed == "only")
 
-    def _labelled(self, stored: StoredImage) -> tuple[LabelledImage, Counter[str]]:
+    def _labelled(self, stored: AnnotatedImage) -> tuple[LabelledImage, Counter[str]]:
         first = stored.rows[0]
         rows = [row for row in stored.rows if row.class_name is not None and row.candidate is None]
         instances, left_out = select_instances(rows, first.orientation, self._request.selection)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from job.formats.instance_table import InstanceRow
+from job.errors import UsageError
+from job.formats.instance_reader import AnnotatedImage, read_instances
+from job.postprocess.instances import considered_classes
+from job.run.history import runs_of
+from job.storage.store import PRIVATE_FOLDER, Store
 
 
-@dataclass(frozen=True)
-class StoredImage:
-    """One annotated image.
-
-    Attributes:
-        key: Key of its JSON.
-        rows: Its rows, at least one; an image without instances has one row without a class.
-        is_visible_only: Whether there were no table rows, so that the masks are the visible parts.
-    """
-
-    key: str
-    rows: tuple[InstanceRow, ...]
-    is_visible_only: bool = False
+def every_key(key: str) -> bool:
+    """Every image is wanted."""
+    return True
 
 
 class ImageSource(Protocol):
@@ -32,6 +25,36 @@ class ImageSource(Protocol):
         """Classes that its runs considered, in order."""
         ...
 
-    def images(self) -> Iterator[StoredImage]:
-        """All annotated images, ascending by key."""
+    def images(self, is_wanted: Callable[[str], bool] = every_key) -> Iterator[AnnotatedImage]:
+        """Annotated images, ascending by key; `is_wanted` takes the key of a JSON."""
         ...
+
+
+class OutputSource:
+    """The output of runs, or what is left of one: without its run folder, the masks are the visible parts.
+
+    Attributes:
+        classes: Classes that its runs considered, those of the newest first.
+        model_ids: Models of its runs, that of the newest first.
+        input_url: Input of its newest run; None without a run.
+        has_image_copies: Whether its newest run copied the images.
+    """
+
+    def __init__(self, store: Store) -> None:
+        """Read the options of its runs.
+
+        Raises:
+            UsageError: It does not exist.
+        """
+        self._store = store
+        runs = runs_of(store)
+        if not runs and next(iter(store.list(skip=PRIVATE_FOLDER)), None) is None:
+            raise UsageError(f"{store.url} has no annotations: give the folder that annotate wrote to")
+        self.classes = tuple(dict.fromkeys(name for run in runs for name in considered_classes(run.spec.prompts)))
+        self.model_ids = tuple(dict.fromkeys(run.spec.model_id for run in runs))
+        self.input_url = runs[0].spec.input_url if runs else None
+        self.has_image_copies = not runs or runs[0].spec.image_mode == "copy"
+
+    def images(self, is_wanted: Callable[[str], bool] = every_key) -> Iterator[AnnotatedImage]:
+        """See `ImageSource`."""
+        return read_instances(self._store, is_wanted)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sam3_annotate
+from export.demo_model.scenes.scenes import write_scenes
+from job.cli.main import run as run_cli
+from tests.guides import blocks, commands, moved
 from tests.job.convert.synthetic import CLASSES, CONTENT, ROTATED, convert_set, masks_of, upright_masks_of
+from tests.processes import annotate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,11 +29,10 @@ def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 
 
 @pytest.mark.parametrize("task", ["segment", "detect"])
-def test_the_loader_of_ultralytics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
+def test_the_loader_of_ultralytics(tmp_path: Path, task: str) -> None:
     from ultralytics.data import utils
     from ultralytics.data.dataset import YOLODataset
 
-    monkeypatch.setattr(utils, "check_font", lambda *arguments: None)  # it downloads a font for plots
     convert_set(tmp_path, "yolo", image_mode="copy", task=task)
     data = utils.check_det_dataset(str(tmp_path / "dest" / "data.yaml"), autodownload=False)
     dataset = YOLODataset(img_path=data["train"], data=data, task=task, augment=False)
@@ -125,6 +131,56 @@ def test_supervision(tmp_path: Path) -> None:
     for stem in CONTENT:
         drawn = found[f"{stem}.jpg"].mask if CONTENT[stem] else []
         assert all(np.array_equal(one, mask) for one, mask in zip(drawn, masks_of(stem), strict=True))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """What `/data` holds in the guides: `out`, an annotated output."""
+    write_scenes(tmp_path / "in", seed=7100, count=6, sizes_wh=((480, 270), (270, 480)))
+    annotate(tmp_path / "in", tmp_path / "out", "--device", "cpu").check_returncode()
+    return tmp_path
+
+
+def run_conversions(page: str, data: Path) -> None:
+    for command in commands(page, data):
+        if command.startswith("sam3-annotate "):
+            assert run_cli(shlex.split(command)[1:]) == 0
+
+
+def test_the_training_of_the_guide_for_yolo(data: Path) -> None:
+    run_conversions("train-yolo.md", data)
+    (training,) = [command for command in commands("train-yolo.md", data) if command.startswith("yolo ")]
+    program, *words = shlex.split(training)
+    environment = Path(sys.executable).parent
+    subprocess.run([str(environment / program), *words, "plots=False", "workers=0"], check=True, cwd=data)
+    assert (data / "runs" / "train" / "weights" / "last.pt").is_file()
+
+
+def test_the_queries_of_the_guide_for_duckdb(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_conversions("duckdb.md", data)
+    names: dict[str, object] = {}
+    queries = blocks("duckdb.md", "python")
+    assert len(queries) == 5
+    for query in queries:
+        exec(compile(moved(query, data), "duckdb.md", "exec"), names)
+    said = capsys.readouterr().out
+    assert "license_plate" in said
+    assert "visible_area" in said
+
+
+def test_pandas_and_supervision_get_the_annotations_of_the_python_api(data: Path) -> None:
+    results = sam3_annotate.open_results(data / "out")
+    frame = results.to_pandas()
+    images = list(results)
+    assert frame["class"].notna().sum() == sum(len(image.instances) for image in images)
+    assert set(frame["json"]) == {image.key for image in images}
+    for image in images:
+        detections = image.to_supervision()
+        assert len(detections) == len(image.instances)
+        for number, instance in enumerate(image.instances):
+            assert np.array_equal(detections.mask[number], instance.mask)
+            assert tuple(detections.xyxy[number]) == instance.box_xyxy
+            assert detections.data["class_name"][number] == instance.class_name
 
 
 def two_parts(size_hw: tuple[int, int], rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -13,9 +14,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 READERS = ("datumaro", "label-studio-sdk", "labelme", "supervision", "ultralytics", "pyarrow", "pandas", "duckdb")
 THEIR_NEEDS = (
-    "cmap", "defusedxml", "imagesize", "imgviz", "json-stream", "json-stream-rs-tokenizer",
-    "loguru", "lxml", "opencv-python-headless", "orjson", "pydeprecate", "PyQt5", "PyQt5-Qt5", "PyQt5-sip", "shapely",
-    "tifffile",
+    "cmap", "contourpy", "cycler", "defusedxml", "fonttools", "imagesize", "imgviz", "json-stream",
+    "json-stream-rs-tokenizer", "kiwisolver", "loguru", "lxml", "matplotlib", "opencv-python-headless", "orjson",
+    "polars", "polars-runtime-32", "pydeprecate", "pyparsing", "PyQt5", "PyQt5-Qt5", "PyQt5-sip", "python-dateutil",
+    "shapely", "tifffile", "ultralytics-thop",
 )  # fmt: skip
 """What their readers import beyond what this environment has. All that they declare would be gigabytes: torch again,
 web servers, notebooks."""
@@ -30,6 +32,10 @@ def test_the_programs_themselves_read_every_instance(tmp_path: Path) -> None:
     (packages / "this.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     pip = [str(environment / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*pip, *READERS, *THEIR_NEEDS], check=True, cwd=tmp_path)
+    fonts = tmp_path / "Ultralytics"
+    fonts.mkdir()
+    # Ultralytics downloads this font if it is not there.
+    shutil.copy(packages / "matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf", fonts / "Arial.ttf")
     run = [str(environment / "bin" / "python"), "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist"]
     settings = {
         "PYTHONPATH": str(ROOT),

@@ -55,8 +55,8 @@ def test_reading_is_lazy() -> None:
     class Counting(SyntheticSource):
         read = 0
 
-        def images(self) -> Any:
-            for image in super().images():
+        def images(self, *arguments: Any) -> Any:
+            for image in super().images(*arguments):
                 self.read += 1
                 yield image
 

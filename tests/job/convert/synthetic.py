@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,8 @@ from PIL import Image
 
 from job.convert.conversion import ConvertRequest, convert
 from job.convert.selection import ConversionCounts, SelectionOptions
-from job.convert.source import StoredImage
+from job.convert.source import every_key
+from job.formats.instance_reader import AnnotatedImage
 from job.formats.instance_table import InstanceRow, Rle
 from job.formats.rle import decode_rle, encode_rle
 from job.postprocess.instances import Instance
@@ -112,9 +113,10 @@ class SyntheticSource:
     classes: tuple[str, ...] = CLASSES
     rows: dict[str, tuple[InstanceRow, ...]] = field(default_factory=lambda: {stem: rows_of(stem) for stem in CONTENT})
 
-    def images(self) -> Iterator[StoredImage]:
+    def images(self, is_wanted: Callable[[str], bool] = every_key) -> Iterator[AnnotatedImage]:
         for stem, rows in self.rows.items():
-            yield StoredImage(f"{stem}.json", rows)
+            if is_wanted(f"{stem}.json"):
+                yield AnnotatedImage(f"{stem}.json", rows)
 
 
 def convert_set(folder: Path, format_name: Any, **changes: Any) -> ConversionCounts:

@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from job.convert.source import StoredImage
 from job.convert.splitting import Split, SplitOptions
 from job.errors import UsageError
 from job.formats.instance_table import InstanceRow, Rle
@@ -263,4 +262,3 @@ def test_an_empty_output_gives_empty_documents(tmp_path: Path) -> None:
 def test_stored_images_can_be_read_twice() -> None:
     source = SyntheticSource()
     assert list(source.images()) == list(source.images())
-    assert isinstance(next(source.images()), StoredImage)

@@ -1,0 +1,240 @@
+"""`sam3-annotate convert`: the formats of training and review programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+from job.cli.flags import FILE, FOLDER, log_flags
+from job.convert.conversion import ConvertRequest
+from job.convert.conversion import convert as convert_output
+from job.convert.formats.registry import FORMATS
+from job.convert.selection import ConversionCounts, SelectionOptions
+from job.convert.source import OutputSource
+from job.convert.splitting import GROUP_FIELDS, GroupField, SplitOptions
+from job.errors import UsageError
+from job.storage.open import Address, new_process_id, read_storage_options
+from job.storage.store import Store, refusals_are_configuration
+from job.telemetry.logs import set_up_logging
+
+_ONLY_FOR = {
+    "polygons": ("coco", "labelme"),
+    "results": ("coco",),
+    "task": ("yolo",),
+    "image_url_prefix": ("label-studio",),
+}
+"""Flags that belong to some formats."""
+
+
+@click.command()
+@click.argument("out", type=FOLDER)
+@click.argument("dest", type=FOLDER)
+@click.option(
+    "--to",
+    "format_name",
+    type=click.Choice(list(FORMATS)),
+    metavar=f"[{'|'.join(FORMATS)}]",
+    required=True,
+    help="Format to write.",
+)
+@click.option(
+    "--input_top_dir",
+    type=FOLDER,
+    help="Folder or URL of the images, if OUT has no copies of them. Default: that of the newest run.",
+)
+@click.option("--input_storage_options", type=FILE, help="JSON file of fsspec options for the input.")
+@click.option("--output_storage_options", type=FILE, help="JSON file of fsspec options for OUT.")
+@click.option("--dest_storage_options", type=FILE, help="JSON file of fsspec options for DEST. Default: those of OUT.")
+@click.option(
+    "--min_score",
+    "min_scores",
+    multiple=True,
+    metavar="[CLASS=]X",
+    help="Only instances with a higher score, of all classes or of one; repeatable. Below the run's threshold it needs "
+    "a run with --candidates_threshold.",
+)
+@click.option("--classes", help="Only these classes, as in car,person; their order is that of the numbers.")
+@click.option("--rename", multiple=True, metavar="A=B", help="Write class A as B; repeatable.")
+@click.option(
+    "--min_area",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Only instances with at least this many pixels.",
+)
+@click.option(
+    "--reviewed",
+    type=click.Choice(["any", "only", "none"]),
+    default="any",
+    show_default=True,
+    help="only: images whose annotation has a `review`; none: those without. Reads the JSON of every image.",
+)
+@click.option(
+    "--masks",
+    type=click.Choice(["whole", "visible"]),
+    default="whole",
+    show_default=True,
+    help="visible: without the pixels that smaller instances cover, as in the NPZ.",
+)
+@click.option(
+    "--split", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Share of the images in training."
+)
+@click.option(
+    "--split_by",
+    help="Put all images with the same value on one side: source.camera, source.garage or day (of the time stamp, UTC); "
+    "several with commas.",
+)
+@click.option("--include", multiple=True, help="Only JSON keys that match this glob (`*` matches `/` too); repeatable.")
+@click.option("--exclude", multiple=True, help="Skip JSON keys that match this glob; repeatable.")
+@click.option(
+    "--images",
+    "image_mode",
+    type=click.Choice(["copy", "link", "none"]),
+    default="none",
+    show_default=True,
+    help="Copy the image files into DEST, or link them (local folders).",
+)
+@click.option("--polygons", is_flag=True, help="coco, labelme: polygons of all parts, without holes, instead of masks.")
+@click.option("--results", is_flag=True, help="coco: also write the form of results, for pycocotools' loadRes.")
+@click.option("--task", type=click.Choice(["segment", "detect"]), help="yolo: outlines or boxes. Default: segment.")
+@click.option(
+    "--image_url_prefix",
+    help="label-studio: what precedes the key of an image in its URL. Default: where the images are.",
+)
+@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Format.")
+@log_flags
+def convert(**flags: Any) -> None:
+    """Convert the annotations of OUT to another format in DEST, an empty folder or URL.
+
+    The masks are whole, from the instance tables of the runs; of images without table rows they are the visible parts.
+    """
+    set_up_logging(flags["log_level"], flags["log_format"])
+    _check_flags(flags)
+    with refusals_are_configuration(is_planner=True):
+        request = _request(flags)
+        counts = convert_output(request)
+    show = _as_json if flags["output"] == "json" else _as_text
+    click.echo(show(counts, request.target.url))
+
+
+def _check_flags(flags: dict[str, Any]) -> None:
+    for name, formats in _ONLY_FOR.items():
+        if flags[name] and flags["format_name"] not in formats:
+            raise UsageError(f"--{name} is for --to {' or '.join(formats)}, not for {flags['format_name']}")
+    if flags["split_by"] and flags["split"] is None:
+        raise UsageError("--split_by needs --split: give the share of the images in training, such as --split 0.9")
+
+
+def _request(flags: dict[str, Any]) -> ConvertRequest:
+    output = _open(flags["out"], flags["output_storage_options"])
+    source = OutputSource(output)
+    input_url = flags["input_top_dir"] or source.input_url
+    inputs = () if input_url is None else (_open(input_url, flags["input_storage_options"]),)
+    target = _open(flags["dest"], flags["dest_storage_options"] or flags["output_storage_options"])
+    _check_apart(output, target)
+    return ConvertRequest(
+        output=output,
+        source=source,
+        image_places=(output, *inputs) if source.has_image_copies else (*inputs, output),
+        target=target,
+        format_name=flags["format_name"],
+        selection=_selection(flags),
+        split=None if flags["split"] is None else SplitOptions(share=flags["split"], by=_fields(flags["split_by"])),
+        reviewed=flags["reviewed"],
+        model_ids=source.model_ids,
+        image_mode=flags["image_mode"],
+        polygons=flags["polygons"],
+        results=flags["results"],
+        task=flags["task"] or "segment",
+        image_url_prefix=flags["image_url_prefix"],
+    )
+
+
+def _open(url: str, options: str | None) -> Store:
+    return Address(url, read_storage_options(options)).open(new_process_id())
+
+
+def _check_apart(output: Store, target: Store) -> None:
+    one, other = f"{output.url}/", f"{target.url}/"
+    if one.startswith(other) or other.startswith(one):
+        raise UsageError(
+            f"OUT {output.url} and DEST {target.url} are one folder, or one lies inside the other: give another DEST"
+        )
+
+
+def _selection(flags: dict[str, Any]) -> SelectionOptions:
+    scores = [_score(text) for text in flags["min_scores"]]
+    return SelectionOptions(
+        min_score=next((score for name, score in reversed(scores) if name is None), None),
+        min_scores={name: score for name, score in scores if name is not None},
+        classes=_names(flags["classes"] or ""),
+        rename=dict(_pair(text) for text in flags["rename"]),
+        min_area=flags["min_area"],
+        masks=flags["masks"],
+        include=flags["include"],
+        exclude=flags["exclude"],
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _score(text: str) -> tuple[str | None, float]:
+    name, equals, number = text.rpartition("=")
+    try:
+        score = float(number)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise UsageError(f"--min_score {text}: give a score from 0 to 1, as in 0.5 or car=0.5")
+    return (name if equals else None), score
+
+
+def _pair(text: str) -> tuple[str, str]:
+    old, equals, new = text.partition("=")
+    if not (equals and old and new):
+        raise UsageError(f"--rename {text}: give the old and the new name of a class, as in license_plate=plate")
+    return old, new
+
+
+def _fields(text: str | None) -> tuple[GroupField, ...]:
+    names = _names(text or "")
+    found = tuple(field for field in GROUP_FIELDS if field in names)
+    unknown = [name for name in names if name not in GROUP_FIELDS]
+    if unknown:
+        raise UsageError(f"--split_by {unknown[0]}: known are {', '.join(GROUP_FIELDS)}")
+    return found
+
+
+def _as_json(counts: ConversionCounts, url: str) -> bytes:
+    return msgspec.json.encode(
+        {
+            "dest": url,
+            "images": counts.images,
+            "instances": counts.instances,
+            "negatives": counts.negatives,
+            "visible_only": counts.visible_only,
+            "split": dict(counts.sides),
+            "images_left_out": dict(counts.images_left_out),
+            "instances_left_out": dict(counts.instances_left_out),
+        }
+    )
+
+
+def _as_text(counts: ConversionCounts, url: str) -> str:
+    sides = ", ".join(f"{side} {counts.sides[side]}" for side in ("train", "val") if counts.sides)
+    left_out = [
+        f"{count} {kind} ({reason})"
+        for kind, reasons in (("images", counts.images_left_out), ("instances", counts.instances_left_out))
+        for reason, count in sorted(reasons.items())
+    ]
+    parts = [
+        f"{url}: {counts.images} images{f' ({sides})' if sides else ''}, {counts.instances} instances, "
+        f"{counts.negatives} negatives; left out: {', '.join(left_out) or 'nothing'}"
+    ]
+    if counts.visible_only:
+        parts.append(f"the masks of {counts.visible_only} images are the visible parts: no instance table has them")
+    return "; ".join(parts)

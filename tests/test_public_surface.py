@@ -21,6 +21,7 @@ from job.cli.doctor import doctor
 from job.cli.model.bench import bench
 from job.cli.plan import plan
 from job.cli.progress import progress
+from job.cli.results.convert import convert
 from job.cli.show import show
 from job.formats.instance_table import InstanceRow, Rle
 from job.model.artifact import FileEntry, GraphSpec, Manifest, ParityFigures, TensorSpec, Tolerance
@@ -73,6 +74,12 @@ FLAGS = {
         "--threads",
     ),
     "progress": (progress, "--once --output_storage_options --run -o"),
+    "convert": (
+        convert,
+        "--classes --dest_storage_options --exclude --image_url_prefix --images --include --input_storage_options "
+        "--input_top_dir --log_format --log_level --masks --min_area --min_score --output_storage_options --polygons "
+        "--rename --results --reviewed --split --split_by --task --to -o",
+    ),
     "clean": (clean, "--output_storage_options --yes"),
     "doctor": (
         doctor,

@@ -29,7 +29,7 @@ def converted(count: int, folder: Path, format_name: str) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("count", "format_name"),
     [
-        pytest.param(5_000, "coco", id="5 thousand"),
+        pytest.param(20_000, "coco", id="20 thousand"),
         pytest.param(1_000_000, "coco", id="1 million", marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
         pytest.param(
             1_000_000, "label-studio", id="1 million tasks", marks=[pytest.mark.slow, pytest.mark.timeout(7200)]

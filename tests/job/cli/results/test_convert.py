@@ -126,7 +126,9 @@ def test_a_rotated_image_is_upright_in_yolo_with_a_table_and_without(
 ) -> None:
     bare = without_runs(output, tmp_path / "bare")
     for folder in (output, bare):
-        convert(capsys, folder, tmp_path / f"yolo {folder.name}", "--to", "yolo", "--masks", "visible", "--task", "detect")
+        convert(
+            capsys, folder, tmp_path / f"yolo {folder.name}", "--to", "yolo", "--masks", "visible", "--task", "detect"
+        )
     whole, fallback = (
         (tmp_path / f"yolo {folder.name}" / "labels/train/gate/1.txt").read_text() for folder in (output, bare)
     )
@@ -137,7 +139,12 @@ def test_a_rotated_image_is_upright_in_yolo_with_a_table_and_without(
     rows, columns = np.nonzero(mask)
     left, right = boxes[:, 0] - boxes[:, 2] / 2, boxes[:, 0] + boxes[:, 2] / 2
     top, bottom = boxes[:, 1] - boxes[:, 3] / 2, boxes[:, 1] + boxes[:, 3] / 2
-    found = [left.min() * mask.shape[1], right.max() * mask.shape[1], top.min() * mask.shape[0], bottom.max() * mask.shape[0]]
+    found = [
+        left.min() * mask.shape[1],
+        right.max() * mask.shape[1],
+        top.min() * mask.shape[0],
+        bottom.max() * mask.shape[0],
+    ]
     assert found == pytest.approx([columns.min(), columns.max() + 1, rows.min(), rows.max() + 1], abs=0.01)
 
 
@@ -150,7 +157,9 @@ def test_a_split_and_filters_are_counted_in_the_last_line(
     everything = json.loads(convert(capsys, output, tmp_path / "coco", "--to", "coco", "-o", "json"))
     assert (line["images"], sum(line["split"].values()), line["images_left_out"]) == (3, 3, {"include, exclude": 1})
     assert line["instances"] + line["instances_left_out"]["classes"] == everything["instances"]
-    sides = {side: {path.parent.name for path in (tmp_path / "yolo/labels" / side).rglob("*.txt")} for side in line["split"]}
+    sides = {
+        side: {path.parent.name for path in (tmp_path / "yolo/labels" / side).rglob("*.txt")} for side in line["split"]
+    }
     assert sides in ({"train": {"yard"}, "val": {"gate"}}, {"train": {"gate"}, "val": {"yard"}})
 
 
@@ -178,7 +187,10 @@ def test_open_results_reads_the_same_instances(output: Path, tmp_path: Path) -> 
 REFUSED = {
     "a flag of another format": (["--to", "coco", "--task", "detect"], "--task is for --to yolo, not for coco"),
     "a split without a share": (["--to", "yolo", "--split_by", "day"], "--split_by needs --split"),
-    "an unknown field": (["--to", "yolo", "--split", "0.9", "--split_by", "a.b"], "--split_by a.b: known are source.ca"),
+    "an unknown field": (
+        ["--to", "yolo", "--split", "0.9", "--split_by", "a.b"],
+        "--split_by a.b: known are source.ca",
+    ),
     "no score": (["--to", "coco", "--min_score", "car=high"], "--min_score car=high: give a score from 0 to 1"),
     "no new name": (["--to", "coco", "--rename", "car"], "--rename car: give the old and the new name of a class"),
     "a day for all": (

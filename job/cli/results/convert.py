@@ -83,8 +83,8 @@ _ONLY_FOR = {
 )
 @click.option(
     "--split_by",
-    help="Put all images with the same value on one side: source.camera, source.garage or day (of the time stamp, UTC); "
-    "several with commas.",
+    help="Put all images with the same value on one side: source.camera, source.garage or day (UTC day of the time "
+    "stamp); several with commas.",
 )
 @click.option("--include", multiple=True, help="Only JSON keys that match this glob (`*` matches `/` too); repeatable.")
 @click.option("--exclude", multiple=True, help="Skip JSON keys that match this glob; repeatable.")

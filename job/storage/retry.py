@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from job.errors import ConfigurationError, CredentialsRefusedError, ObjectMissingError, StorageError
+from job.storage.concurrency import AdaptiveConcurrency
 from job.storage.store import Guard
 from job.system.clock import SYSTEM_CLOCK, Clock
 from job.system.leaving import LEAVING
@@ -37,6 +38,10 @@ class TransientError(Exception):
     """A request failed and a retry may succeed: an outage, throttling, a lost response."""
 
 
+class ThrottledError(TransientError):
+    """The store asks for fewer requests. Retried with fewer requests at a time."""
+
+
 class RefusedError(TransientError):
     """Credentials were rejected. Retried, because credentials may be rotated."""
 
@@ -55,6 +60,7 @@ class Retry:
         has_been_served: Whether any request to this store has succeeded.
         has_written: Whether any write to this store has succeeded.
         is_down: Whether a request has failed for good and none has succeeded since.
+        concurrency: Limits the requests at a time.
     """
 
     timeout_s: float = RETRY_TIMEOUT_S
@@ -62,6 +68,11 @@ class Retry:
     has_been_served: bool = field(default=False, init=False)
     has_written: bool = field(default=False, init=False)
     is_down: bool = field(default=False, init=False)
+    concurrency: AdaptiveConcurrency = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start with the store's initial number of requests at a time."""
+        self.concurrency = AdaptiveConcurrency(self.clock)
 
     def call(self, what: str, request: Callable[[], _T], guard: Guard | None = None, *, is_write: bool = False) -> _T:
         """Repeat a request until it succeeds.
@@ -77,27 +88,40 @@ class Retry:
             CredentialsRefusedError: The store has refused every request, or every write, of this process.
             StorageError: No success within `timeout_s`, or the store rejected the request as invalid.
         """
-        start_s, tries = self.clock.monotonic_s(), 0
+        spent_s, tries = 0.0, 0
         while True:
-            if guard is not None:
-                guard()
-            try:
-                result = request()
-            except TransientError as exc:
-                tries += 1
+            with self.concurrency.turn():
+                begun_s = self.clock.monotonic_s()
+                try:
+                    return self._try(request, guard, is_write=is_write)
+                except TransientError as exc:
+                    tries, error = tries + 1, exc
                 has_succeeded = self.has_written if is_write else self.has_been_served
-                spent_s = self.clock.monotonic_s() - start_s
-                self._raise_if_final(f"{what}: {exc}", exc, tries, spent_s, has_succeeded=has_succeeded)
-                if isinstance(exc, RejectedError) and tries >= MAX_REJECTED_TRIES:
-                    raise self._rejection(f"{what}: {exc}", is_write=is_write) from exc
-                self._pause(what, exc, tries)
-            except ObjectMissingError:
-                self.has_been_served, self.is_down = True, False
-                raise
-            else:
-                self.has_been_served, self.is_down = True, False
-                self.has_written |= is_write and result is not False  # a driver returns False when it wrote nothing
-                return result
+                spent_s += self.clock.monotonic_s() - begun_s
+                self._raise_if_final(f"{what}: {error}", error, tries, spent_s, has_succeeded=has_succeeded)
+                if isinstance(error, RejectedError) and tries >= MAX_REJECTED_TRIES:
+                    raise self._rejection(f"{what}: {error}", is_write=is_write) from error
+                if isinstance(error, ThrottledError):  # a pause within the turn: others would take it up at once
+                    self.concurrency.throttled()
+                    spent_s += self._pause(what, error, tries)
+            if not isinstance(error, ThrottledError):
+                spent_s += self._pause(what, error, tries)
+
+    def _try(self, request: Callable[[], _T], guard: Guard | None, *, is_write: bool) -> _T:
+        if guard is not None:
+            guard()
+        try:
+            result = request()
+        except ObjectMissingError:
+            self._served()
+            raise
+        self._served()
+        self.has_written |= is_write and result is not False  # a driver returns False when it wrote nothing
+        return result
+
+    def _served(self) -> None:
+        self.has_been_served, self.is_down = True, False
+        self.concurrency.succeeded()
 
     def _raise_if_final(
         self, message: str, exc: TransientError, tries: int, spent_s: float, *, has_succeeded: bool
@@ -121,8 +145,11 @@ class Retry:
             return ConfigurationError(f"{message}: change the storage or its settings, a retry cannot succeed")
         return StorageError(f"{message}: remove the cause, then rerun the same command to resume")
 
-    def _pause(self, what: str, exc: TransientError, tries: int) -> None:
+    def _pause(self, what: str, exc: TransientError, tries: int) -> float:
+        """Wait before the next try; returns the seconds."""
         is_warning = tries == _WARN_AFTER_TRIES or (isinstance(exc, RefusedError | RejectedError) and tries == 1)
         logger.log(logging.WARNING if is_warning else logging.DEBUG, "%s: %s. Retrying", what, exc)
         longest_s = min(MAX_BACKOFF_S, MIN_BACKOFF_S * 2**tries)
-        self.clock.sleep(_jitter.uniform(MIN_BACKOFF_S / 2, longest_s))
+        seconds = _jitter.uniform(MIN_BACKOFF_S / 2, longest_s)
+        self.clock.sleep(seconds)
+        return seconds

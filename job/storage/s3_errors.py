@@ -14,7 +14,7 @@ from job.errors import (
     UnstorableObjectError,
     UsageError,
 )
-from job.storage.retry import RefusedError, RejectedError, TransientError
+from job.storage.retry import RefusedError, RejectedError, ThrottledError, TransientError
 
 _MISSING = {"NoSuchKey", "404", "NoSuchVersion"}
 _WRONG_BUCKET = {
@@ -39,6 +39,7 @@ _RETRIED = {
     "BandwidthLimitExceeded", "SlowDown", "TooManyRequests", "NoSuchUpload", "InvalidPart", "InvalidPartOrder",
 }  # fmt: skip
 """Codes with a status of 4xx after which a retry may succeed."""
+_THROTTLED = {"SlowDown", "TooManyRequests", "RequestLimitExceeded", "BandwidthLimitExceeded", "429"}
 _CHECKSUM = {"XAmzContentSHA256Mismatch", "MissingContentLength"}
 _CHECKSUM_WORDS = ("checksum", "trailer", "aws-chunked")
 
@@ -97,7 +98,7 @@ def _of_request(cause: ClientError, where: str) -> Exception:
         )
     if _is_rejection(cause):
         return RejectedError(f"{message}{_checksum_hint(cause)}")
-    return TransientError(message)
+    return ThrottledError(message) if _is_throttling(cause) else TransientError(message)
 
 
 def _code_of(cause: ClientError) -> str:
@@ -123,6 +124,12 @@ def _is_rejection(cause: ClientError) -> bool:
     is_named = bool(code) and not code.isdigit()
     is_retried = status in _RETRIED_STATUSES or code in _RETRIED or "throttl" in code.lower()
     return 400 <= status < 500 and is_named and not is_retried
+
+
+def _is_throttling(cause: ClientError) -> bool:
+    """Whether the server asks for fewer requests (503 Slow Down, 429)."""
+    code, status = _code_of(cause), cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return code in _THROTTLED or status == 429 or "throttl" in code.lower()
 
 
 def _checksum_hint(cause: ClientError) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,7 +16,7 @@ from job.errors import (
     RunConflictError,
     StorageError,
 )
-from job.storage.retry import MAX_REJECTED_TRIES, RefusedError, RejectedError, Retry, TransientError
+from job.storage.retry import MAX_REJECTED_TRIES, RefusedError, RejectedError, Retry, ThrottledError, TransientError
 from job.system.leaving import Leaving
 from tests.fakes import JumpingClock
 
@@ -97,6 +100,44 @@ def test_a_leaving_process_retries_nothing_after_35_s(monkeypatch: pytest.Monkey
         leaving.end()
     assert 35 < clock.now_s < 35 + 20 + 1
     assert not leaving.is_overdue
+
+
+def test_throttling_reduces_the_requests_at_a_time_and_success_raises_them() -> None:
+    clock = JumpingClock()
+    retry = Retry(clock=clock)
+    before = retry.concurrency.limit
+    retry.call("s3://b/k", failing(3, ThrottledError("SlowDown")))
+    reduced = retry.concurrency.limit
+    for _ in range(200):
+        retry.call("s3://b/k", failing(0, ThrottledError("SlowDown")))
+    assert 1 <= reduced < before / 2
+    assert reduced < retry.concurrency.limit <= 64
+
+
+def test_other_failures_keep_the_requests_at_a_time() -> None:
+    retry = Retry(clock=JumpingClock())
+    before = retry.concurrency.limit
+    retry.call("s3://b/k", failing(3, TransientError("500")))
+    assert retry.concurrency.limit >= before
+
+
+def test_a_throttled_store_serves_the_threads_one_after_another() -> None:
+    retry, lock, most, running = Retry(), threading.Lock(), 0, 0
+    retry.concurrency.limit = 1.0
+
+    def request() -> None:
+        nonlocal most, running
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+            retry.concurrency.limit = 1.0
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: retry.call("k", request), range(24)))
+    assert most <= 2  # each success allows one more until the next has begun
 
 
 def test_the_guard_is_called_before_every_try() -> None:

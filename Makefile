@@ -39,6 +39,7 @@ check: $(TEST)/$(STAMP)test ## Lint, types of job and k8s, import directions, lo
 	$(TEST)/bin/python tests/house.py
 	$(TEST)/bin/python charts/values_table.py --check
 	$(TEST)/bin/python docs/reference/generate.py --check
+	$(TEST)/bin/python docs/measurements/generate.py --check
 
 fix: $(TEST)/$(STAMP)test ## Apply what the linters can fix
 	$(TEST)/bin/ruff check --fix .

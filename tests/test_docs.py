@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -103,6 +104,12 @@ def load_generator() -> ModuleType:
 
 
 GENERATOR = load_generator()
+
+
+def test_the_measured_part_of_the_performance_page_is_that_of_its_json_files() -> None:
+    command = [sys.executable, str(DOCS / "measurements" / "generate.py"), "--check"]
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert completed.returncode == 0, completed.stderr
 
 
 def anchors(text: str) -> set[str]:

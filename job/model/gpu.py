@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ _PERMANENT = (
 )
 """Texts of CUDA errors 209, 35, 804 and 222: another try gives the same answer."""
 _MEMORY = ("out of memory", "failed to allocate memory", "alloc_failed", "bad_alloc", "bad allocation")
+
+
+_CUDA_SENTENCE = re.compile(r"(CUDA (?:failure|error) .+?)(?: ; GPU=|$)")
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def why_unusable(needs: GpuNeeds, driver: CudaDriver | None, words: str) -> str 
         found = f"{_name_of(driver)} cannot run the kernels of {needs.library}"
     if found is None:
         return None
-    said = f" The runtime's message: {words}." if words else ""
+    said = f" The runtime's message: {_essence(words)}." if words else ""
     version = f"NVIDIA driver {driver.version or 'of unknown version'} (CUDA {_dotted(driver.cuda)})"
     return (
         f"--device cuda: this node cannot run the model: {found}. Found: {version}; needed: {_needed(needs)}.{said} "
@@ -100,6 +104,13 @@ def unusable_device_is_configuration(*, is_indexed: bool) -> Iterator[None]:
         if is_indexed:
             raise
         raise ConfigurationError(str(exc)) from exc
+
+
+def _essence(words: str) -> str:
+    """CUDA's own sentence, without the names of functions and files that ONNX Runtime puts around it."""
+    line = " ".join(words.split())
+    found = _CUDA_SENTENCE.search(line)
+    return (found[1] if found else line).rstrip(" .;")
 
 
 def _too_old(needs: GpuNeeds, driver: CudaDriver) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import secrets
+from collections.abc import Callable
 
 import msgspec
 
@@ -27,8 +28,21 @@ PATIENCE_S, PATIENCE_JITTER_S = 300.0, 60.0
 _PLANNER_SUFFIX = "-00000"
 
 
-def obtain_plan(run: Run, source: Store, options: WorkerOptions, input_list: InputList | None) -> Plan | None:
+def obtain_plan(
+    run: Run,
+    source: Store,
+    options: WorkerOptions,
+    input_list: InputList | None,
+    before_wait: Callable[[], None] = lambda: None,
+) -> Plan | None:
     """Read the plan of the run, wait for it, or make it.
+
+    Args:
+        run: The run.
+        source: The input.
+        options: This process.
+        input_list: Takes the place of a listing, or None.
+        before_wait: Called before this process waits for the plan of another, which may take long.
 
     Returns:
         The plan, or None if the run has ended.
@@ -38,6 +52,7 @@ def obtain_plan(run: Run, source: Store, options: WorkerOptions, input_list: Inp
     """
     plan = read_plan(run)
     if plan is None and not is_planner(options):
+        before_wait()
         plan = _wait_for_plan(run, options)
         if plan is None and run.end() is not None:
             return None

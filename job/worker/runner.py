@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from job.errors import NoInputsError, RunConflictError, RunOverError
 from job.model.artifact import Artifact
@@ -94,7 +95,8 @@ def annotate(request: AnnotateRequest, tally: Tally) -> RunEnd | None:
     if end is not None:
         return _nothing_to_do(request, end, tally)
     with ended_by_signals(), Heartbeat(run, options) as heartbeat:
-        plan = obtain_plan(run, request.source, options, request.input_list)
+        check = partial(check_gpu, options.device, options.runtime)
+        plan = obtain_plan(run, request.source, options, request.input_list, before_wait=check)
         if plan is None:
             return _nothing_to_do(request, run.end(), tally)
         tally.without_json, tally.takes_images = plan.images_without_json, run.spec.missing_json == "create"

@@ -5,7 +5,8 @@
  * returns 0 (success) for each symbol that this file does not define. Device memory is host memory that is never
  * touched: large copies are skipped, small ones are made, because they carry shapes.
  *
- * Environment: STUB_SM, the compute capability (80 is 8.0); STUB_MEMORY, bytes of device memory.
+ * Environment: STUB_SM, the compute capability (80 is 8.0; below 75 no kernel starts, as with the wheel); STUB_MEMORY,
+ * bytes of device memory; STUB_DRIVER, the CUDA version of the driver (13000 is 13.0; below it no call finds a device).
  * The struct layouts and numbers of attributes are those of CUDA 13 (driver_types.h).
  */
 #define _GNU_SOURCE
@@ -80,8 +81,22 @@ EXPORT void __cudaRegisterFunction(void **handle, const char *host, char *device
     kernels[slot].name = name;
 }
 
-EXPORT int cudaLaunchKernel(const void *host) { return stub_launch(kernel_name(host)); }
-EXPORT int __cudaLaunchKernel(const void *kernel) { return stub_launch(kernel_name(kernel)); }
+/* cudaErrorInsufficientDriver and cudaErrorNoKernelImageForDevice. */
+static int driver_status(void) { return from_environment("STUB_DRIVER", 13000) < 13000 ? 35 : 0; }
+static int last_error;
+static int launch_of(const char *kernel) {
+    if (from_environment("STUB_SM", 80) < 75)
+        return last_error = 209;
+    return stub_launch(kernel);
+}
+EXPORT int cudaGetLastError(void) {
+    int status = last_error;
+    last_error = 0;
+    return status;
+}
+
+EXPORT int cudaLaunchKernel(const void *host) { return launch_of(kernel_name(host)); }
+EXPORT int __cudaLaunchKernel(const void *kernel) { return launch_of(kernel_name(kernel)); }
 EXPORT int cudaLaunchCooperativeKernel(const void *host) { return stub_launch(kernel_name(host)); }
 EXPORT int cudaLaunchKernelExC(const void *config, const void *host) {
     (void)config;
@@ -192,12 +207,13 @@ static int shared_optin(void) {
 
 EXPORT int cudaGetDeviceCount(int *count) {
     *count = 1;
-    return 0;
+    return driver_status();
 }
 EXPORT int cudaGetDevice(int *device) {
     *device = 0;
-    return 0;
+    return driver_status();
 }
+EXPORT int cudaSetDevice(void) { return driver_status(); }
 EXPORT int cudaGetDeviceProperties(struct properties *found) {
     memset(found, 0, 1008);
     strcpy(found->name, "stub");
@@ -228,7 +244,7 @@ EXPORT int cudaDeviceGetAttribute(int *value, int attribute) {
     return 0;
 }
 EXPORT int cudaDriverGetVersion(int *version) {
-    *version = 13000;
+    *version = from_environment("STUB_DRIVER", 13000);
     return 0;
 }
 EXPORT int cudaRuntimeGetVersion(int *version) {
@@ -274,8 +290,23 @@ EXPORT int cudaStreamCreateWithFlags(void **stream) { return some_handle(stream)
 EXPORT int cudaEventCreate(void **event) { return some_handle(event); }
 EXPORT int cudaEventCreateWithFlags(void **event) { return some_handle(event); }
 EXPORT int cudaMemPoolCreate(void **pool) { return some_handle(pool); }
-EXPORT const char *cudaGetErrorString(void) { return "no error"; }
-EXPORT const char *cudaGetErrorName(void) { return "cudaSuccess"; }
+/* The texts of CUDA 13. */
+EXPORT const char *cudaGetErrorString(int status) {
+    switch (status) {
+    case 2: return "out of memory";
+    case 35: return "CUDA driver version is insufficient for CUDA runtime version";
+    case 209: return "no kernel image is available for execution on the device";
+    default: return "no error";
+    }
+}
+EXPORT const char *cudaGetErrorName(int status) {
+    switch (status) {
+    case 2: return "cudaErrorMemoryAllocation";
+    case 35: return "cudaErrorInsufficientDriver";
+    case 209: return "cudaErrorNoKernelImageForDevice";
+    default: return "cudaSuccess";
+    }
+}
 #else
 extern int stub_launch(const char *kernel);
 static int some_handle(void **handle) {
@@ -352,6 +383,34 @@ EXPORT int cuModuleGetFunction(const char **function, void *module, const char *
     *function = strdup(name);
     return 0;
 }
+extern int cudaMemGetInfo(size_t *available, size_t *total);
+EXPORT int cuInit(void) { return 0; }
+EXPORT int cuDriverGetVersion(int *version) {
+    *version = from_environment("STUB_DRIVER", 13000);
+    return 0;
+}
+EXPORT int cuDeviceGetCount(int *count) {
+    *count = 1;
+    return 0;
+}
+EXPORT int cuDeviceGet(int *device) {
+    *device = 0;
+    return 0;
+}
+EXPORT int cuDeviceGetName(char *name, int size) {
+    snprintf(name, size, "stub");
+    return 0;
+}
+EXPORT int cuDeviceGetAttribute(int *value, int attribute) {
+    long sm = from_environment("STUB_SM", 80);
+    *value = attribute == 75 ? sm / 10 : attribute == 76 ? sm % 10 : 0;
+    return 0;
+}
+EXPORT int cuDevicePrimaryCtxRetain(void **context) { return some_handle(context); }
+EXPORT int cuCtxPopCurrent_v2(void **context) { return some_handle(context); }
+EXPORT int cuMemGetInfo_v2(size_t *available, size_t *total) { return cudaMemGetInfo(available, total); }
+EXPORT int cuCtxPushCurrent_v2(void) { return 0; }
+EXPORT int cuDevicePrimaryCtxRelease_v2(void) { return 0; }
 EXPORT int cuLaunchKernel(const char *function) { return stub_launch(function); }
 EXPORT int cuLaunchCooperativeKernel(const char *function) { return stub_launch(function); }
 #endif

@@ -41,13 +41,23 @@ class StubGpu:
     packages: Path
     libraries: Path
 
-    def run(self, request: dict[str, Any], *, sm: int = 80, memory: int = 80_000_000_000) -> dict[str, Any]:
-        """Run `tests/gpu/probe.py` in a process of its own.
+    def run(
+        self,
+        request: dict[str, Any],
+        *,
+        sm: int = 80,
+        memory: int = 80_000_000_000,
+        driver: int = 13000,
+        module: str = "tests.gpu.probe",
+    ) -> dict[str, Any]:
+        """Run `tests/gpu/probe.py`, or another module, in a process of its own.
 
         Args:
             request: Its input; see there.
             sm: Compute capability of the device, 80 is 8.0.
             memory: Of the device, in bytes.
+            driver: CUDA version of the driver, 13000 is 13.0.
+            module: Reads a JSON object and prints one on its last line.
 
         Returns:
             What the probe found.
@@ -58,10 +68,11 @@ class StubGpu:
             "LD_LIBRARY_PATH": str(self.libraries),
             "STUB_SM": str(sm),
             "STUB_MEMORY": str(memory),
+            "STUB_DRIVER": str(driver),
             "ORT_DISABLE_TELEMETRY": "1",
         }
         done = subprocess.run(
-            [sys.executable, "-m", "tests.gpu.probe"],
+            [sys.executable, "-m", module],
             input=json.dumps(request),
             env=environment,
             capture_output=True,

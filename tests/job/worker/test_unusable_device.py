@@ -80,6 +80,22 @@ def test_a_model_is_not_fetched_for_a_node_that_cannot_run_it(
         annotate(request_of(source, target), Tally())
 
 
+def test_an_index_does_not_wait_for_a_plan_that_its_node_cannot_work_on(
+    monkeypatch: pytest.MonkeyPatch, source: Path, target: Path
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise UnusableDeviceError(REASON)
+
+    monkeypatch.setattr(job.worker.runner, "check_gpu", fail)
+    clock = JumpingClock()
+    options = WorkerOptions(device="cpu", index=1, num_indexes=2, clock=clock)
+    with pytest.raises(UnusableDeviceError):
+        annotate(request_of(source, target, run_name="r", options=options), Tally())
+    assert clock.waits == []
+    (beat,) = target.glob("_sam3/runs/r/workers/*.json")
+    assert json.loads(beat.read_bytes())["last_error"] == REASON
+
+
 @pytest.mark.parametrize(("precision", "warnings"), [("fp32", 1), ("fp16", 0)])
 def test_an_fp32_model_on_a_gpu_is_warned_of(
     caplog: pytest.LogCaptureFixture, use_session: Any, precision: str, warnings: int

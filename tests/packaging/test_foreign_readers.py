@@ -38,7 +38,7 @@ def test_the_programs_themselves_read_every_instance(tmp_path: Path) -> None:
     shutil.copy(packages / "matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf", fonts / "Arial.ttf")
     run = [str(environment / "bin" / "python"), "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist"]
     settings = {
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "QT_QPA_PLATFORM": "offscreen",
         "YOLO_CONFIG_DIR": str(tmp_path),
         "YOLO_OFFLINE": "true",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import click
@@ -18,6 +19,8 @@ from job.errors import UsageError
 from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import Store, refusals_are_configuration
 from job.telemetry.logs import set_up_logging
+
+logger = logging.getLogger(__name__)
 
 _ONLY_FOR = {
     "polygons": ("coco", "labelme"),
@@ -112,6 +115,8 @@ def convert(**flags: Any) -> None:
     """
     set_up_logging(flags["log_level"], flags["log_format"])
     _check_flags(flags)
+    if flags["format_name"] == "yolo" and flags["image_mode"] == "none":
+        logger.warning("Labels only: Ultralytics needs the images in DEST too, by --images link or copy")
     with refusals_are_configuration(is_planner=True):
         request = _request(flags)
         counts = convert_output(request)

@@ -35,7 +35,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     help="Default: fp16 on a GPU, fp32 on a CPU.",
 )
 @click.option("--threads", type=click.IntRange(1), help="CPU threads. Default: all.")
-@click.option("--images", type=click.IntRange(1), help="Images for images/s. Default: as many as take about 15 s.")
+@click.option("--images", type=click.IntRange(1), help="Images for images/s. Default: as many as take about 10 s.")
 def main(device: Any, out: Path, sizes: tuple[Size, ...], precision: Any, **rest: Any) -> None:
     """Export models, measure them beside eager sam3, and compare the answers of both."""
     from export.bench.measure import MeasureRequest, measure, require_device

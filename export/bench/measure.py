@@ -50,7 +50,7 @@ class MeasureRequest:
         size: `demo` or `full` (random weights).
         precision: Of the exported model.
         threads: CPU threads, None for all.
-        images: Images of each measurement of images/s, None for about 15 s.
+        images: Images of each measurement of images/s, None for about 10 s.
         picture_wh: Width and height of the pictures, in pixels.
         batch_sizes: On a GPU.
     """

@@ -65,7 +65,7 @@ class PictureSize(click.ParamType[tuple[int, int]]):
     show_default=True,
     help="Size of the synthetic JPEG pictures.",
 )
-@click.option("--images", type=click.IntRange(1), help="Images for images/s. Default: as many as take about 15 s.")
+@click.option("--images", type=click.IntRange(1), help="Images for images/s. Default: as many as take about 10 s.")
 @click.option(
     "--original",
     type=groups.FILE,

@@ -204,9 +204,9 @@ class _Writer:
                 return image, "no image file"
             for key, data in encoded.files.items():
                 self._destination.put(key, data)
-        except (InputError, ObjectError) as exc:
+        except (InputError, UnreadableObjectError) as exc:
             logger.warning("%s: it is left out: %s", printable(image.key), exc)
-            return image, "unwritable"
+            return image, "unreadable"
         return image, encoded
 
 

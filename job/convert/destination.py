@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import IO
 
 from job.errors import ConfigurationError, UsageError
-from job.storage.store import Store, first_writes
+from job.storage.store import Fetched, Store, first_writes
 
 _COPY_BYTES = 1 << 20
 
@@ -41,6 +41,11 @@ class Destination:
         """Write an object."""
         with first_writes(self.store):
             self.store.put(key, data)
+
+    def copy_from(self, key: str, fetched: Fetched) -> None:
+        """Write an object that was read from a store."""
+        with first_writes(self.store):
+            self.store.copy_from(key, fetched)
 
     def append(self, name: str, data: bytes) -> None:
         """Append to a growing file; the name is free."""

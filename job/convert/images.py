@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -54,9 +53,12 @@ class ImagePlacer:
 
     def _copy(self, image: str, key: str) -> bool:
         for store in self._places:
-            with suppress(ObjectError):
-                self._destination.store.copy_from(key, store.fetch(image))
-                return True
+            try:
+                fetched = store.fetch(image)
+            except ObjectError:
+                continue
+            self._destination.copy_from(key, fetched)
+            return True
         return False
 
     def _link(self, image: str, key: str) -> bool:

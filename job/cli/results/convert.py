@@ -137,6 +137,8 @@ def _request(flags: dict[str, Any]) -> ConvertRequest:
     source = OutputSource(output)
     input_url = flags["input_top_dir"] or source.input_url
     inputs = () if input_url is None else (_open(input_url, flags["input_storage_options"]),)
+    selection = _selection(flags)
+    _check_classes(selection, source.classes)
     target = _open(flags["dest"], flags["dest_storage_options"] or flags["output_storage_options"])
     _check_apart(output, target)
     return ConvertRequest(
@@ -145,7 +147,7 @@ def _request(flags: dict[str, Any]) -> ConvertRequest:
         image_places=(output, *inputs) if source.has_image_copies else (*inputs, output),
         target=target,
         format_name=flags["format_name"],
-        selection=_selection(flags),
+        selection=selection,
         split=None if flags["split"] is None else SplitOptions(share=flags["split"], by=_fields(flags["split_by"])),
         reviewed=flags["reviewed"],
         model_ids=source.model_ids,
@@ -181,6 +183,18 @@ def _selection(flags: dict[str, Any]) -> SelectionOptions:
         include=flags["include"],
         exclude=flags["exclude"],
     )
+
+
+def _check_classes(selection: SelectionOptions, classes: tuple[str, ...]) -> None:
+    """Refuse names that no run looked for, if there is a run."""
+    for flag, names in (
+        ("--classes", selection.classes),
+        ("--rename", selection.rename),
+        ("--min_score", selection.min_scores),
+    ):
+        unknown = [name for name in names if name not in classes]
+        if classes and unknown:
+            raise UsageError(f"{flag}: OUT has no class {unknown[0]}; its classes are {', '.join(classes)}")
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -248,7 +248,7 @@ def test_a_damaged_mask_leaves_out_its_image(tmp_path: Path, counts: str) -> Non
     assert row.rle is not None
     source.rows["a/x"] = (msgspec.structs.replace(row, rle=Rle(row.rle.size, counts)),)
     counts = convert_set(tmp_path, "yolo", source=source)
-    assert (counts.images, counts.images_left_out) == (3, {"unwritable": 1})
+    assert (counts.images, counts.images_left_out) == (3, {"unreadable": 1})
 
 
 def test_an_empty_output_gives_empty_documents(tmp_path: Path) -> None:

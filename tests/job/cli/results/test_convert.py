@@ -193,6 +193,8 @@ REFUSED = {
     ),
     "no score": (["--to", "coco", "--min_score", "car=high"], "--min_score car=high: give a score from 0 to 1"),
     "no new name": (["--to", "coco", "--rename", "car"], "--rename car: give the old and the new name of a class"),
+    "an unknown class": (["--to", "coco", "--classes", "car,truck"], "--classes: OUT has no class truck; its classes"),
+    "an unknown class to rename": (["--to", "coco", "--rename", "cra=a"], "--rename: OUT has no class cra"),
     "a day for all": (
         ["--to", "yolo", "--split", "0.9", "--split_by", "day"],
         "--split_by day: all images have '1970-01-01', so one side would be empty",

@@ -22,6 +22,7 @@ from job.run.annotated_rows import AnnotatedRows, NewestRows
 from job.run.instance_parts import part_key
 from job.run.journal import ResultRow
 from job.run.run import Run
+from job.run.spec import RunSpec
 from job.storage.keys import IMAGE_SUFFIXES, JSON_SUFFIX, is_machine_file, mask_key, stem_of
 from job.storage.store import PRIVATE_FOLDER, Store
 from job.system.threads import iter_in_threads
@@ -47,6 +48,7 @@ class AnnotatedImage:
         result: The row of the journal that names them; None where `is_visible_only` or `problem` says so.
         is_visible_only: Whether the table has no rows of it, so that the rows are made from NPZ and JSON: masks are the
             visible parts, scores have 3 decimals, and instances that smaller ones cover are left out.
+        spec: Options of the run that made its rows; None where `is_visible_only` or `problem` says so.
         problem: Why the image cannot be read, or empty; then there are no rows.
     """
 
@@ -54,6 +56,7 @@ class AnnotatedImage:
     rows: tuple[InstanceRow, ...]
     result: ResultRow | None = None
     is_visible_only: bool = False
+    spec: RunSpec | None = None
     problem: str = ""
 
 
@@ -134,9 +137,10 @@ class _ImageReader:
         if result is None or not result.instances:
             return None
         try:
-            return AnnotatedImage(key, self._parts.rows_of(recorded.run, recorded.shard, result), result)
+            rows = self._parts.rows_of(recorded.run, recorded.shard, result)
         except (InputError, ObjectMissingError):
             return None
+        return AnnotatedImage(key, rows, result, spec=recorded.run.spec)
 
     def _visible(self, key: str) -> tuple[InstanceRow, ...]:
         document = gva.parse(self._store.read(key))

@@ -14,6 +14,7 @@ from export.locations import local_checkpoint
 from export.parity.original import OriginalSide
 from export.sam3_runtime import quiet, running_on
 from job.formats.image_resize import resize_to_square
+from job.model.torch_session import check_device
 from job.system.resources import usable_cpus
 from job.tools.bench.figures import OriginalFigures
 from job.tools.bench.model_stages import median_ms
@@ -42,8 +43,14 @@ def measure_checkpoint(checkpoint: str, request: BenchRequest) -> OriginalFigure
 
 
 def measure_original(original: Original, request: BenchRequest) -> OriginalFigures:
-    """Measure a loaded original in float32."""
+    """Measure a loaded original in float32.
+
+    Raises:
+        ConfigurationError: torch was built without CUDA.
+        DeviceError: The device failed.
+    """
     device = request.options.device
+    check_device(device)
     threads = request.options.threads or usable_cpus()
     torch.set_num_threads(threads)
     picture = draw_picture(request.picture_wh)

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from job.errors import AnnotateError, ConfigurationError, InputError, ObjectError, UsageError
-from job.model.loader import check_session
+from job.model.loader import check_gpu, check_session
 from job.pipeline.executor import Finished
 from job.pipeline.stages import AnnotatorIO
 from job.plan.plan import PlannedInput
@@ -191,6 +191,7 @@ def _compare_clocks(target: Store) -> str:
 
 def _check_model(request: AnnotateRequest) -> str:
     check_session(request.artifact, request.options.device, request.options.runtime)
+    check_gpu(request.options.device, request.options.runtime)
     if request.remote_model is not None:
         request.remote_model.fetch()
     manifest = request.artifact.manifest

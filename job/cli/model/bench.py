@@ -84,11 +84,13 @@ def bench(**flags: Any) -> None:
 
     check_gpu(request.options.device, request.options.runtime)
     report = run_bench(request)
-    if measure_original is not None:
-        found = measure_original(flags["original"], request)
-        report = msgspec.structs.replace(report, original=found)
-    click.echo(render(report), nl=False)
-    _write(flags["json_file"], encode_report(report))
+    try:
+        if measure_original is not None:
+            found = measure_original(flags["original"], request)
+            report = msgspec.structs.replace(report, original=found)
+    finally:  # minutes of work are kept when the original cannot be measured
+        click.echo(render(report), nl=False)
+        _write(flags["json_file"], encode_report(report))
 
 
 def load_original_bench() -> Any:

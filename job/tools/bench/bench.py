@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import time
@@ -104,6 +105,7 @@ class _Bench:
         """Measure one batch size; returns whether it fits."""
         options = replace(self._request.options, batch_size=batch_size)
         logger.info("Measuring batch size %d", batch_size)
+        gc.collect()  # the session of the last batch size and its memory
         begun_s = time.perf_counter()
         try:
             session = open_device(self._request.artifact, options, len(self._request.prompts))

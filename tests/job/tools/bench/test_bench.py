@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -146,12 +148,17 @@ def test_a_picture_that_fails_is_an_error_and_no_figure(tmp_path: Path) -> None:
 
 
 class FakeGpu:
-    """Opens fake sessions as a GPU with room for so many images would."""
+    """Opens fake sessions as a GPU with room for so many images would; one session at a time."""
 
     def __init__(self, room: int) -> None:
         self.room = room
+        self.session: Callable[[], object] = lambda: None
 
     def open(self, artifact: Any, options: WorkerOptions, prompts: int) -> Session:
+        deadline_s = time.monotonic() + 10
+        while self.session() is not None and time.monotonic() < deadline_s:
+            time.sleep(0.01)  # threads of the last pipeline end
+        assert self.session() is None, "the session of the last batch size still holds memory"
         wanted = options.batch_size or 4
         if not self.room:
             raise DeviceMemoryError("no room")
@@ -160,6 +167,7 @@ class FakeGpu:
             batch_size //= 2
         info = SessionInfo(runtime="fake", provider="FakeProvider", image_side=32, batch_size=batch_size, threads=0)
         session: Any = FakeSession(info=info)
+        self.session = weakref.ref(session)
         return session
 
 
@@ -223,6 +231,17 @@ def test_the_command_measures_the_original_that_the_exporter_provides(
     assert asked == ["demo"]
     assert "eager sam3" in result.stdout
     assert json.loads((tmp_path / "x.json").read_bytes())["original"]["grounding_ms"] == 2.0
+
+
+def test_figures_are_kept_when_the_original_cannot_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise ConfigurationError("torch was built without CUDA")
+
+    monkeypatch.setattr(command, "entry_points", lambda group: [SimpleNamespace(load=lambda: fail)])
+    small = ("--device", "cpu", "--images", "2", "--picture_size", "64x64", "--threads", "1")
+    with pytest.raises(ConfigurationError, match="without CUDA"):
+        run(*small, "--original", "demo", "--json", str(tmp_path / "x.json"))
+    assert json.loads((tmp_path / "x.json").read_bytes())["original"] is None
 
 
 @pytest.mark.parametrize(

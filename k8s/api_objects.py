@@ -46,6 +46,13 @@ class EnvVar(_Object, frozen=True):
     value: str = ""
 
 
+class Resources(_Object, frozen=True):
+    """Resources of a container, as quantities such as `500m` or `4Gi`."""
+
+    requests: dict[str, str | int | float] = {}
+    limits: dict[str, str | int | float] = {}
+
+
 class Container(_Object, frozen=True):
     """A container of a pod."""
 
@@ -53,6 +60,48 @@ class Container(_Object, frozen=True):
     image: str = ""
     args: list[str] = []
     env: list[EnvVar] = []
+    resources: Resources = Resources()
+
+
+class Toleration(_Object, frozen=True):
+    """A toleration of a pod; an empty key or effect stands for all."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+class Requirement(_Object, frozen=True):
+    """A requirement on a label of a node; `operator` is In, NotIn, Exists, DoesNotExist, Gt or Lt."""
+
+    key: str
+    operator: str
+    values: list[str] = []
+
+
+class NodeTerm(_Object, frozen=True):
+    """Requirements that must all hold."""
+
+    match_expressions: list[Requirement] = []
+
+
+class NodeTerms(_Object, frozen=True):
+    """Terms of which one must hold."""
+
+    node_selector_terms: list[NodeTerm] = []
+
+
+class NodeAffinity(_Object, frozen=True):
+    """What a node must have; preferences are not read."""
+
+    required_during_scheduling_ignored_during_execution: NodeTerms | None = None
+
+
+class Affinity(_Object, frozen=True):
+    """Affinity of a pod; that to other pods is not read."""
+
+    node_affinity: NodeAffinity | None = None
 
 
 class PodSpec(_Object, frozen=True):
@@ -60,6 +109,9 @@ class PodSpec(_Object, frozen=True):
 
     containers: list[Container]
     node_name: str = ""
+    node_selector: dict[str, str] = {}
+    tolerations: list[Toleration] = []
+    affinity: Affinity | None = None
 
 
 class Template(_Object, frozen=True):
@@ -198,22 +250,73 @@ class Event(_Object, frozen=True):
     type: str = "Normal"
 
 
+class Taint(_Object, frozen=True):
+    """A taint of a node; `effect` is NoSchedule, PreferNoSchedule or NoExecute."""
+
+    key: str
+    effect: str
+    value: str = ""
+
+
+class NodeSpec(_Object, frozen=True):
+    """Spec of a node."""
+
+    taints: list[Taint] = []
+
+
 class NodeStatus(_Object, frozen=True):
-    """Status of a node."""
+    """Status of a node; `allocatable` are quantities."""
 
     conditions: list[Condition] = []
+    allocatable: dict[str, str] = {}
 
 
 class Node(_Object, frozen=True):
     """v1."""
 
     metadata: Metadata
+    spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
 
     @property
     def is_ready(self) -> bool:
         """Whether its kubelet reports it as ready."""
         return has_condition(self.status.conditions, "Ready")
+
+
+class QuotaStatus(_Object, frozen=True):
+    """Limits of a ResourceQuota and what is used of them, as quantities."""
+
+    hard: dict[str, str] = {}
+    used: dict[str, str] = {}
+
+
+class Quota(_Object, frozen=True):
+    """ResourceQuota of v1."""
+
+    metadata: Metadata
+    status: QuotaStatus = QuotaStatus()
+
+
+class Limits(_Object, frozen=True):
+    """Limits of a LimitRange for one kind of object; `type` is Container, Pod or PersistentVolumeClaim."""
+
+    type: str
+    max: dict[str, str] = {}
+    min: dict[str, str] = {}
+
+
+class LimitRangeSpec(_Object, frozen=True):
+    """Spec of a LimitRange."""
+
+    limits: list[Limits] = []
+
+
+class LimitRange(_Object, frozen=True):
+    """v1."""
+
+    metadata: Metadata
+    spec: LimitRangeSpec = LimitRangeSpec()
 
 
 def has_condition(conditions: Sequence[Condition], kind: str) -> bool:

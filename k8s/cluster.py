@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 from yaml import YAMLError
 
 from job.errors import ConfigurationError, InterruptedRunError
-from k8s.api_objects import Event, Job, Node, Pod
+from k8s.api_objects import Event, Job, LimitRange, Node, Pod, Quota
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Folder of a pod's service account."""
@@ -91,6 +91,18 @@ class Cluster:
         selector = "type=Warning,involvedObject.kind=Job"
         return self._list(self._core.list_namespaced_event, Event, "events", field_selector=selector)
 
+    def nodes(self) -> list[Node]:
+        """All nodes."""
+        return list(self._list(self._core.list_node, Node, "nodes", is_namespaced=False))
+
+    def quotas(self) -> list[Quota]:
+        """ResourceQuotas of the namespace."""
+        return list(self._list(self._core.list_namespaced_resource_quota, Quota, "resourcequotas"))
+
+    def limit_ranges(self) -> list[LimitRange]:
+        """LimitRanges of the namespace."""
+        return list(self._list(self._core.list_namespaced_limit_range, LimitRange, "limitranges"))
+
     def node(self, name: str) -> Node | None:
         """A node, or None when there is none."""
         with self._mapped("get nodes"):
@@ -126,12 +138,14 @@ class Cluster:
             if rest:
                 yield rest.decode(errors="replace")
 
-    def _list(self, call: Callable[..., Any], kind: type[_Item], what: str, **selectors: str) -> Iterator[_Item]:
-        after = ""
+    def _list(
+        self, call: Callable[..., Any], kind: type[_Item], what: str, *, is_namespaced: bool = True, **selectors: str
+    ) -> Iterator[_Item]:
+        after, where = "", (self.namespace,) if is_namespaced else ()
         while True:
             with self._mapped(f"list {what}"):
                 answer = call(
-                    self.namespace,
+                    *where,
                     limit=_PAGE,
                     _continue=after,
                     _preload_content=False,

@@ -152,7 +152,7 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     ReleaseStatus: "release namespace run output state progress pools failures warnings",
     PoolStatus: "job state parallelism pods completions indexes_done indexes_failed pods_failed reason",
     PodFailure: "pool index pod exit_code is_final last_words",
-    Submission: "release namespace run images sizes",
+    Submission: "release namespace run images sizes warnings",
     Sizes: "pools hours cost",
     PoolSize: "completions parallelism images pod_hours cost",
     RunEnd: "outcome by superseded_by inputs_listed annotated failed reviewed",

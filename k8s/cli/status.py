@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -48,11 +49,12 @@ def status(release: str, namespace: str | None, kube_context: str | None, **flag
     set_up_logging("ERROR", "text")
     options, is_waiting = read_storage_options(flags["output_storage_options"]), flags["watch"] or flags["wait"]
     cluster = Cluster(namespace, kube_context)
-    shown = None
+    shown, outage = None, _Outage()
     # With --wait Ctrl-C must not look like the end of the run.
     with nullcontext() if flags["wait"] else suppress(KeyboardInterrupt):
         while True:
-            found = _observe(cluster, release, options, is_patient=shown is not None)
+            found = _observe(cluster, release, options, outage)
+            outage.is_patient = True
             if found is not None and (flags["watch"] or shown is None or found.state in _TERMINAL_STATES):
                 _show(found, flags["output"], is_repainted=flags["watch"] and sys.stdout.isatty())
             shown = found or shown
@@ -63,17 +65,27 @@ def status(release: str, namespace: str | None, kube_context: str | None, **flag
         _raise_on_failure(shown)
 
 
-def _observe(
-    cluster: Cluster, release: str, options: Mapping[str, object], *, is_patient: bool
-) -> ReleaseStatus | None:
-    """The status; None if the API server is unreachable after a first success."""
+@dataclass
+class _Outage:
+    """Whether an unreachable API server is waited for, and whether that was said."""
+
+    is_patient: bool = False
+    is_told: bool = False
+
+
+def _observe(cluster: Cluster, release: str, options: Mapping[str, object], outage: _Outage) -> ReleaseStatus | None:
+    """The status; None if the API server is unreachable after a first success, which is said once."""
     try:
-        return observe(cluster, release, options)
+        found = observe(cluster, release, options)
     except ClusterError as exc:
-        if not is_patient:
+        if not outage.is_patient:
             raise
-        click.echo(f"Warning: {exc}", err=True)
+        if not outage.is_told:
+            click.echo(f"Warning: {one_line(str(exc))}; waiting for it", err=True)
+        outage.is_told = True
         return None
+    outage.is_told = False
+    return found
 
 
 def _show(found: ReleaseStatus, output: str, *, is_repainted: bool) -> None:

@@ -17,6 +17,7 @@ import msgspec
 from job.cli.flags import FILE
 from job.errors import AnnotateError, NoInputsError, UsageError
 from job.telemetry.logs import set_up_logging
+from k8s.capacity import capacity_warnings
 from k8s.cli.flags import chart_flag, release_flags
 from k8s.cluster import Cluster
 from k8s.helm import Helm, find_chart
@@ -48,6 +49,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         run: Name of the run.
         images: Inputs to do; None if they were not counted.
         sizes: Sizes of the pools, with hours and cost.
+        warnings: What keeps pods from running on this cluster, one sentence each.
     """
 
     release: str
@@ -55,6 +57,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     run: str
     images: int | None
     sizes: Sizes
+    warnings: tuple[str, ...] = ()
 
 
 class PerPool(click.ParamType[tuple[str, float]]):
@@ -106,14 +109,18 @@ def submit(release: str, namespace: str | None, kube_context: str | None, **flag
     helm = Helm(cluster.namespace, kube_context)
     with _chart(helm, release, flags) as chart:
         shown, final, work = _prepare(helm, chart, flags)
-        _check_not_empty(render(helm, final), work)
+        rendered = render(helm, final)
+        _check_not_empty(rendered, work)
         _check_cost(shown, flags["max_cost"])
+        shown = msgspec.structs.replace(shown, warnings=capacity_warnings(cluster, rendered))
         if flags["output"] == "text":
             click.echo("\n".join(_lines(shown)))
+        for warning in shown.warnings:
+            click.echo(f"Warning: {warning}", err=True)
         if work is not None and work.is_nothing:
             click.echo("Nothing to do: every input is annotated. Nothing was installed", err=True)
         else:
-            check_jobs_can_resume(cluster, render(helm, final))
+            check_jobs_can_resume(cluster, rendered)
             if not flags["dry_run"]:
                 _install(helm, final, work, _options(flags), flags["output"])
         if flags["output"] == "json":

@@ -25,9 +25,12 @@ class Api:
         pods: Listed in pages of one object, as all kinds.
         events: Warning events about Jobs.
         nodes: By name.
+        quotas: ResourceQuotas.
+        limit_ranges: LimitRanges.
         logs: By pod; a missing pod has not started.
         refused: Kinds and subresources (`log`) that are forbidden.
         answer: Status and body for every request, instead of the objects.
+        is_away: Whether connections end without an answer.
         asked: Requested paths with queries, in order.
         patched: Names of Jobs, and patches.
     """
@@ -38,9 +41,12 @@ class Api:
     pods: list[Any] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
     nodes: dict[str, Any] = field(default_factory=dict)
+    quotas: list[Any] = field(default_factory=list)
+    limit_ranges: list[Any] = field(default_factory=list)
     logs: dict[str, bytes] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     answer: tuple[int, bytes] | None = None
+    is_away: bool = False
     asked: list[str] = field(default_factory=list)
     patched: list[tuple[str, Any]] = field(default_factory=list)
 
@@ -59,7 +65,14 @@ class Api:
         return 200, self._page(kind, query)
 
     def _all(self, kind: str) -> list[dict[str, Any]]:
-        items = {"jobs": self.jobs, "pods": self.pods, "events": self.events}[kind]
+        items = {
+            "jobs": self.jobs,
+            "pods": self.pods,
+            "events": self.events,
+            "nodes": list(self.nodes.values()),
+            "resourcequotas": self.quotas,
+            "limitranges": self.limit_ranges,
+        }[kind]
         return [msgspec.to_builtins(one) for one in items]
 
     def _page(self, kind: str, query: dict[str, str]) -> bytes:
@@ -93,6 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         self.api.asked.append(self.path)
+        if self.api.is_away:
+            self.close_connection = True
+            return
         self._answer(*self.api.respond(parts.path, {name: values[0] for name, values in parse_qs(parts.query).items()}))
 
     def do_PATCH(self) -> None:

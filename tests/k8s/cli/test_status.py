@@ -138,17 +138,22 @@ def test_wait_fails_for_an_empty_input(api: Api, tmp_path: Path, capsys: pytest.
     assert run_cli(["status", "night", "--wait"]) == 0
 
 
-def test_wait_retries_failures_of_the_api_server(api: Api) -> None:
+@pytest.mark.parametrize(
+    ("is_away", "words"), [(False, "the API server failed to list"), (True, "the API server http://127.0.0.1:")]
+)
+def test_wait_says_once_that_the_api_server_is_away(api: Api, is_away: bool, words: str) -> None:
     api.jobs = [job("gpu", args=ON_VOLUME, ready=1)]
     with called("--wait") as process:
         wait_until(lambda: len(api.asked) > 6)
-        api.answer = (500, b"")
+        api.answer, api.is_away = (500, b""), is_away
         asked = len(api.asked)
-        wait_until(lambda: len(api.asked) > asked + 2)
-        api.answer, api.jobs = None, [job("gpu", args=ON_VOLUME, conditions=(condition("Complete"),))]
-        out, err = process.communicate(timeout=30)
+        wait_until(lambda: len(api.asked) > asked + 2 + 4 * is_away)  # the client tries four times
+        api.answer, api.is_away = None, False
+        api.jobs = [job("gpu", args=ON_VOLUME, conditions=(condition("Complete"),))]
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "Warning: the API server failed to list jobs in namespace garage: 500" in err
+    assert err.startswith(f"Warning: {words}")
+    assert len(err.splitlines()) == 1
     assert out.count("Release night in namespace garage") == 2, "once at begin and once at the end"
 
 

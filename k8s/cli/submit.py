@@ -61,19 +61,19 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class PerPool(click.ParamType[tuple[str, float]]):
-    """A number for a pool, such as `gpu=60`."""
+    """A number for a pool, such as `gpu=20`."""
 
     name = "pool=number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
-        """`gpu=60` to ("gpu", 60.0)."""
+        """`gpu=20` to ("gpu", 20.0)."""
         pool, _, number = str(value).partition("=")
         try:
             found = float(number)
         except ValueError:
             found = -1.0
         if pool not in {"gpu", "cpu"} or not 0 <= found < float("inf"):
-            self.fail(f"{value!r} is not a pool and a number, such as gpu=60 or cpu=0.8", param, ctx)
+            self.fail(f"{value!r} is not a pool and a number, such as gpu=20 or cpu=0.8", param, ctx)
         return pool, found
 
 
@@ -85,7 +85,7 @@ class PerPool(click.ParamType[tuple[str, float]]):
 )
 @click.option("--set", "single", multiple=True, metavar="KEY=VALUE", help="One chart value; repeatable.")
 @click.option("--set_string", "texts", multiple=True, metavar="KEY=VALUE", help="One string value, as in run.name=1.")
-@click.option("--images_per_s", type=PerPool(), multiple=True, help="Measured rate of one pod: gpu=60.")
+@click.option("--images_per_s", type=PerPool(), multiple=True, help="Measured rate of one pod, images/s: gpu=20.")
 @click.option("--price_per_hour", type=PerPool(), multiple=True, help="Price of one pod, in any currency: gpu=4.")
 @click.option("--hours", type=click.FloatRange(0, min_open=True), help="Size the first pool for this time.")
 @click.option("--max_cost", type=click.FloatRange(0), help="Refuse a higher cost.")

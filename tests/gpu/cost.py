@@ -150,11 +150,16 @@ def cost_of(gpu: StubGpu, model: Path, sizes: Sizes, *, sm: int = 80) -> tuple[G
         return tuple(_graph_cost(gpu, path, Path(scratch), sizes, sm) for path in present)
 
 
+def calls_of(name: str, sizes: Sizes) -> int:
+    """Calls of a graph for one batch."""
+    return sizes.rows if name == GRAPHS[-1] else 1
+
+
 def _graph_cost(gpu: StubGpu, path: Path, scratch: Path, sizes: Sizes, sm: int) -> GraphCost:
     import onnx
 
-    is_a_row = path.stem == GRAPHS[-1]
-    selected = math.ceil(sizes.selected / sizes.rows) if is_a_row else sizes.selected
+    calls = calls_of(path.stem, sizes)
+    selected = math.ceil(sizes.selected / calls)
     dimensions = {"batch": sizes.batch, "prompts": sizes.prompts, "selected": selected}
     request = {"model": str(path.resolve()), "folder": str(scratch), "sizes": dimensions}
     found = gpu.run(request, sm=sm)
@@ -163,7 +168,7 @@ def _graph_cost(gpu: StubGpu, path: Path, scratch: Path, sizes: Sizes, sm: int) 
         written[node.op_type] = written.get(node.op_type, 0) + 1
     graph = onnx.load(found["optimised"], load_external_data=False).graph
     nodes = _Counter(graph, found).nodes()
-    return GraphCost(path.stem, sizes.rows if is_a_row else 1, nodes, written, found["peak_bytes"])
+    return GraphCost(path.stem, calls, nodes, written, found["peak_bytes"])
 
 
 @dataclass

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
-from tests.gpu.cost import GraphCost, NodeCost, Sizes, Value, node_cost
+from tests.gpu.cost import GRAPHS, GraphCost, NodeCost, Sizes, Value, calls_of, node_cost
 from tests.gpu.report import card_rows, group_rows, summary_rows, table
 
 if TYPE_CHECKING:
@@ -98,10 +98,17 @@ def _fused_attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None =
 
 
 def _passes(traced: Any) -> None:
-    """Inductor's passes over the traced graph, without the attention patterns: attention is chosen already."""
+    """Inductor's passes over the traced graph, without those that compute on the device.
+
+    These fold constants, and find attention in its parts; attention is chosen already.
+    """
+    from torch._inductor import config
     from torch._inductor.fx_passes import joint_graph, post_grad
 
-    with patch.object(joint_graph, "lazy_init", _nothing), patch.object(post_grad, "lazy_init", _nothing):
+    with ExitStack() as stack:
+        stack.enter_context(config.patch(joint_graph_constant_folding=False))
+        for passes in (joint_graph, post_grad):
+            stack.enter_context(patch.object(passes, "lazy_init", _nothing))
         joint_graph.joint_graph_passes(traced)
         post_grad.post_grad_passes(traced, True)
         post_grad.view_to_reshape(traced)  # type: ignore[no-untyped-call]
@@ -184,18 +191,20 @@ def _always(answer: Any) -> Any:
     return function
 
 
-def main() -> None:
-    """Print kernels, traffic and prediction of the official model's modules in fp16."""
+def official_costs(sizes: Sizes) -> list[GraphCost]:
+    """Schedule the modules of the official model in fp16; shapes are those of one batch."""
     from export.graphs import graphs
     from tests.gpu.full_size import official_model
 
-    sizes = Sizes()
     graphs.EXAMPLE_SIZES.update(batch=sizes.batch, prompts=sizes.prompts)
-    costs = [
-        scheduled(x.name, x.module, x.examples(), sizes)
-        for x in graphs.graphs_of(official_model(), "fp16")
-        if x.name != "text_encoder"
-    ]
+    modules = {x.name: (x.module, x.examples()) for x in graphs.graphs_of(official_model(), "fp16")}
+    return [scheduled(name, *modules[name], sizes, calls_of(name, sizes)) for name in GRAPHS if name in modules]
+
+
+def main() -> None:
+    """Print kernels, traffic and prediction of the official model's modules in fp16."""
+    sizes = Sizes()
+    costs = official_costs(sizes)
     parts = [f"{x.name}\n{table(group_rows(x, sizes, 'operator'))}" for x in costs]
     sys.stdout.write("\n\n".join([*parts, table(summary_rows(costs, sizes)), table(card_rows(costs, sizes))]) + "\n")
 

@@ -217,7 +217,7 @@ def test_rates_need_the_number_of_inputs(flags: dict[str, Any]) -> None:
         prepared(VOLUMES, **flags)
 
 
-PER_POOL = {"gpu=60": ("gpu", 60.0), "cpu=0.8": ("cpu", 0.8), "gpu=1e3": ("gpu", 1000.0), "cpu=0": ("cpu", 0.0)}
+PER_POOL = {"gpu=20": ("gpu", 20.0), "cpu=0.8": ("cpu", 0.8), "gpu=1e3": ("gpu", 1000.0), "cpu=0": ("cpu", 0.0)}
 
 
 @pytest.mark.parametrize(("text", "found"), PER_POOL.items(), ids=PER_POOL)
@@ -227,7 +227,7 @@ def test_a_number_of_a_pool(text: str, found: tuple[str, float]) -> None:
 
 @pytest.mark.parametrize("text", ["60", "gpu", "gpu=", "tpu=60", "gpu=many", "gpu=-1", "gpu=inf", "gpu=nan", "gpu=1=2"])
 def test_invalid_numbers_of_a_pool(text: str) -> None:
-    with pytest.raises(click.BadParameter, match=r"is not a pool and a number, such as gpu=60 or cpu=0\.8"):
+    with pytest.raises(click.BadParameter, match=r"is not a pool and a number, such as gpu=20 or cpu=0\.8"):
         PerPool().convert(text, None, None)
 
 

@@ -58,8 +58,8 @@ def count_now() -> dict[str, Any]:
     """Count the graphs of this version by all routes, on an image of a batch of four with three prompts."""
     from tests.gpu.cost import Sizes, cost_of
     from tests.gpu.full_size import full_size_graphs
-    from tests.gpu.fusion import fused
-    from tests.gpu.inductor import official_costs
+    from tests.gpu.routes.fusion import fused
+    from tests.gpu.routes.inductor import official_costs
     from tests.gpu.stubs import stub_gpu
 
     sizes = Sizes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.gpu.cost import GraphCost, NodeCost, Value, node_cost
-from tests.gpu.fusion import fused
+from tests.gpu.routes.fusion import fused
 
 SIZE = 1000
 BYTES = 2 * SIZE

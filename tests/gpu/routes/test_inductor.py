@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
 from tests.gpu.cost import Sizes
-from tests.gpu.inductor import scheduled
+from tests.gpu.routes.inductor import scheduled
 
 pytestmark = pytest.mark.slow
 

@@ -1,9 +1,9 @@
 """Kernels and traffic of the graphs' torch modules after TorchInductor's scheduler, for a GPU, without one.
 
-`python -m tests.gpu.inductor` prints them. AOTInductor (`torch.export`, then `aoti_compile_and_package`) generates one
-kernel for each node of this schedule. Tensors are fake and lie on a CUDA device that does not exist, so lowering and
-fusion are torch's own; nothing is generated, compiled or run. Fused attention is chosen as on a GPU: flash without a
-mask, memory-efficient with one.
+`python -m tests.gpu.routes.inductor` prints them. AOTInductor (`torch.export`, then `aoti_compile_and_package`)
+generates one kernel for each node of this schedule. Tensors are fake and lie on a CUDA device that does not exist, so
+lowering and fusion are torch's own; nothing is generated, compiled or run. Fused attention is chosen as on a GPU: flash
+without a mask, memory-efficient with one.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from fsspec.core import url_to_fs
 
 from job.errors import ObjectMissingError, ObjectRefusedError, UsageError
 from job.storage.keys import ordered
-from job.storage.listing import DirListing
+from job.storage.listing.pages import DirListing
 from job.storage.retry import RefusedError, TransientError
 from job.storage.store import Fetched, StoredObject
 

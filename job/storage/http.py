@@ -10,7 +10,7 @@ from aiohttp import ClientError, ClientResponseError, ClientTimeout
 
 from job.errors import ConfigurationError, ObjectRefusedError, UsageError
 from job.storage.generic import FsspecDriver
-from job.storage.listing import DirListing
+from job.storage.listing.pages import DirListing
 from job.storage.retry import RefusedError, TransientError
 from job.storage.store import Fetched, StoredObject
 

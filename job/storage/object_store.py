@@ -8,7 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from job.errors import ObjectMissingError
 from job.storage.keys import GROUP_SUFFIXES, ordered
-from job.storage.listing import DirListing, Page, list_in_order
+from job.storage.listing.pages import DirListing, Page, Pages, is_rising
+from job.storage.listing.parallel import list_in_order
 from job.storage.retry import Retry
 from job.storage.store import PRIVATE_FOLDER, Fetched, FolderTest, Guard, StoredObject, no_folder
 
@@ -78,6 +79,10 @@ class PagedDriver(Driver, Protocol):
         """The next objects with the prefix `prefix` after the key `after`, in all subfolders."""
         ...
 
+    def page_of_token(self, prefix: str, token: str) -> Page:
+        """The same by the token of the page before; the first page for an empty token."""
+        ...
+
 
 class ObjectStore:
     """See `job.storage.store.Store`."""
@@ -86,6 +91,7 @@ class ObjectStore:
         self._driver = driver
         self._process_id = process_id
         self._retry = retry or Retry()
+        self._pages = Pages(driver.url, self._page, self._page_of_token, self._list_dir)
 
     @property
     def url(self) -> str:
@@ -102,8 +108,18 @@ class ObjectStore:
         """See `Store.list`; pages are fetched concurrently if the driver lists in pages. No folder is refused."""
         folder = _folder(prefix)
         if isinstance(self._driver, PagedDriver):
-            return list_in_order(self._page, self._list_dir, folder, skip=skip, after=after)
+            return list_in_order(self._pages, folder, skip=skip, after=after)
         return self._list_recursively(folder, skip, after)
+
+    def lists_after_any_key(self, prefix: str) -> bool | None:
+        """Whether a listing may start after any key, so that it can be split; None if its first page does not tell."""
+        if not isinstance(self._driver, PagedDriver):
+            return None
+        folder = _folder(prefix)
+        page = self._page(folder, "")
+        if len(page.objects) < 2:
+            return None
+        return is_rising(page.objects, "") and self._pages.check_start(folder, page)
 
     def list_dirs(self, prefix: str) -> tuple[str, ...]:
         """See `Store.list_dirs`."""
@@ -194,6 +210,11 @@ class ObjectStore:
         driver = self._driver
         assert isinstance(driver, PagedDriver)
         return self._retry.call(self._named(prefix), lambda: driver.page(prefix, after))
+
+    def _page_of_token(self, prefix: str, token: str) -> Page:
+        driver = self._driver
+        assert isinstance(driver, PagedDriver)
+        return self._retry.call(self._named(prefix), lambda: driver.page_of_token(prefix, token))
 
     def _list_dir(self, prefix: str, after: str) -> DirListing:
         return self._retry.call(self._named(prefix), lambda: self._driver.list_dir(prefix, after))

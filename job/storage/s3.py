@@ -34,7 +34,7 @@ from job.errors import (
     ObjectRefusedError,
     UsageError,
 )
-from job.storage.listing import LAST_CHARACTER, DirListing, Page
+from job.storage.listing.pages import LAST_CHARACTER, DirListing, Page
 from job.storage.retry import RefusedError, RejectedError
 from job.storage.s3_credentials import with_credentials
 from job.storage.s3_errors import BeyondEndError, ExistsError, NotImplementedByServerError, to_error
@@ -127,6 +127,13 @@ class S3Driver:
         while not answer.get("Contents") and answer["IsTruncated"]:
             answer = self._list(prefix, after, ContinuationToken=answer["NextContinuationToken"])
         return Page(self._objects(answer), is_last=not answer["IsTruncated"])
+
+    def page_of_token(self, prefix: str, token: str) -> Page:
+        """See `PagedDriver.page_of_token`: one request."""
+        answer = self._list(prefix, "", **({"ContinuationToken": token} if token else {}))
+        return Page(
+            self._objects(answer), is_last=not answer["IsTruncated"], token=answer.get("NextContinuationToken", "")
+        )
 
     def list_dir(self, prefix: str, after: str) -> DirListing:
         """See `Driver.list_dir`: one request."""

@@ -23,6 +23,7 @@ from job.run.run import RunTarget
 from job.storage.keys import printable
 from job.storage.local.probe import probe_file_system
 from job.storage.local.store import remove_empty_dirs
+from job.storage.object_store import ObjectStore
 from job.storage.store import PRIVATE_FOLDER, Store, first_writes
 from job.worker.factory import build_annotator, check_answers, open_device
 from job.worker.runner import AnnotateRequest
@@ -85,7 +86,10 @@ def _list_inputs(request: AnnotateRequest, inputs: list[PlannedInput]) -> str:
     inputs.extend(islice(selection.inputs(), _FIRST_INPUTS))
     url = request.source.url
     if inputs:
-        return f"{url} is listed: {inputs[0].json} is the first input, found in {time.monotonic() - start_s:.2f} s"
+        serial = _serial_listing(request.source)
+        return (
+            f"{url} is listed: {inputs[0].json} is the first input, found in {time.monotonic() - start_s:.2f} s{serial}"
+        )
     keys = [printable(found.key) for found in islice(request.source.list(skip=PRIVATE_FOLDER), _SHOWN_KEYS)]
     if not keys:
         raise UsageError(f"{url} is empty: give the folder or prefix with the JSON and image files")
@@ -106,7 +110,18 @@ def _write_and_list(target: Store) -> str:
                 f"{target.url} does not list new objects at once and in order: {keys} were put, {seen} are listed. Use "
                 "storage that is strongly consistent and lists in order (local disk, S3, MinIO, GCS, Azure)"
             )
-    return f"{target.url} can be written, and lists new objects at once and in order"
+        serial = _serial_listing(target, keys[0].rpartition("/")[0])
+    return f"{target.url} can be written, and lists new objects at once and in order{serial}"
+
+
+def _serial_listing(store: Store, folder: str = "") -> str:
+    """What to know about a store whose listings cannot be split; empty for others."""
+    if not isinstance(store, ObjectStore) or store.lists_after_any_key(folder) is not False:
+        return ""
+    return (
+        "; it does not list after any key (StartAfter), so pages are listed one after the other: a million keys take "
+        "the time of 1,000 pages. Use storage that does, or give --input_list"
+    )
 
 
 def _race(target: Store) -> str:

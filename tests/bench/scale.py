@@ -16,7 +16,7 @@ from job.plan.planner import make_plan
 from job.plan.selection import Selection
 from job.plan.sharding import Sizing
 from job.run.run import open_run
-from job.storage.listing import LAST_CHARACTER, DirListing, Page
+from job.storage.listing.pages import LAST_CHARACTER, DirListing, Page
 from job.storage.local.store import LocalStore
 from job.storage.object_store import ObjectStore
 from job.storage.store import FolderTest, StoredObject, no_folder

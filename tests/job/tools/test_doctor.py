@@ -17,7 +17,10 @@ import pytest
 from job.cli.main import run as run_cli
 from job.errors import AnnotateError, DeviceError, ObjectRefusedError, StorageError, UsageError
 from job.model.artifact import open_artifact
+from job.storage.generic import FsspecDriver
+from job.storage.listing.pages import Page
 from job.storage.local.store import LocalStore
+from job.storage.object_store import ObjectStore
 from job.storage.store import Guard, StoredObject
 from job.telemetry.progress_bar import Tally
 from job.tools.doctor import examine
@@ -240,3 +243,38 @@ def test_a_setting_that_is_refused_before_the_checks_gets_a_cross(
     monkeypatch.chdir(tmp_path)
     assert run_cli([*flags(source, tmp_path / "out"), *extra]) in {2, 78}
     assert capsys.readouterr().out.splitlines() == [cross]
+
+
+class PagedMemory(FsspecDriver):
+    """A bucket in memory that lists in pages of two keys, and may ignore the key to start after."""
+
+    def __init__(self, url: str, *, starts_anywhere: bool) -> None:
+        super().__init__(url, {})
+        self.starts_anywhere = starts_anywhere
+
+    def page(self, prefix: str, after: str) -> Page:
+        """See `PagedDriver.page`."""
+        return self.page_of_token(prefix, after if self.starts_anywhere else "")
+
+    def page_of_token(self, prefix: str, token: str) -> Page:
+        """See `PagedDriver.page_of_token`."""
+        names = self._fs.find(f"{self._root}/{prefix}")
+        keys = sorted(name.removeprefix(f"{self._root}/") for name in names)
+        found = [StoredObject(key, 1, 0.0) for key in keys if key > token]
+        return Page(tuple(found[:2]), len(found) <= 2, found[1].key if len(found) > 2 else "")
+
+
+@pytest.mark.parametrize(("starts_anywhere", "mentions"), [(True, 0), (False, 2)])
+def test_a_store_that_ignores_the_start_of_listings_is_named(
+    source: Path, tmp_path: Path, fake_session: FakeSession, starts_anywhere: bool, mentions: int
+) -> None:
+    stores = [
+        ObjectStore(PagedMemory(f"memory://{tmp_path}/{name}", starts_anywhere=starts_anywhere), "x")
+        for name in ("in", "out")
+    ]
+    for file in source.iterdir():
+        stores[0].put(file.name, file.read_bytes())
+    checks = list(examine(replace(request_of(source, tmp_path / "out"), source=stores[0], target=stores[1])))
+    assert [check.error for check in checks] == [None] * len(NAMES)
+    named = [check.name for check in checks if "does not list after any key (StartAfter)" in check.detail]
+    assert named == ["output", "input"][:mentions]

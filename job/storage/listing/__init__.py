@@ -1,0 +1,1 @@
+"""Listings of pages: in order, many at once."""

@@ -2,9 +2,9 @@
 
 The keys after the first page are cut into ranges, which are listed concurrently and read in order. A range that turns
 out long is split while it is listed: at the folders that its keys lie in, by one request for each level of folders, or,
-inside one folder, at names that are expected some pages ahead (`job.storage.listing.key_space`). Ranges are begun in order, and
-only a bounded number of pages ahead of the reader, so memory does not grow with the number of keys. Small folders are
-listed several at once. What a page holds beyond its range is used for the ranges that follow, if they have not begun.
+inside one folder, at names that are expected some pages ahead (`key_space`). Ranges are begun in order, and only a
+bounded number of pages ahead of the reader, so memory does not grow with the number of keys. Small folders are listed
+several at once. What a page holds beyond its range is used for the ranges that follow, if they have not begun.
 """
 
 from __future__ import annotations

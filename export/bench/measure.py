@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 import msgspec
@@ -19,7 +20,7 @@ from export.checkpoint import Original, load_original
 from export.exporter import write_files
 from export.parity.pictures import drawn_pictures
 from export.parity.verify import Verifier
-from job.errors import DeviceError
+from job.errors import AnnotateError, DeviceError, WorkerError
 from job.model.artifact import MANIFEST_NAME, ParityFigures, encode_manifest, open_artifact
 from job.model.comparison import describe
 from job.model.loader import check_gpu, check_runtime, gpu_answers, open_session
@@ -30,13 +31,17 @@ from job.tools.bench.figures import BenchReport, encode_report
 from job.tools.bench.table import render
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from job.model.artifact import Artifact, Precision
     from job.model.session import Device
     from job.tools.bench.figures import OriginalFigures
 
+logger = logging.getLogger(__name__)
+
 Size = Literal["demo", "full"]
+_R = TypeVar("_R")
 PARITY_PICTURES = 2
 
 
@@ -95,6 +100,7 @@ def measure(request: MeasureRequest) -> BenchReport:
     Raises:
         ConfigurationError: The installation or the memory limit does not allow this model.
         DeviceError: The device failed.
+        WorkerError: The model was measured, and the comparison or the original failed.
     """
     require_device(request.device)
     began_s = time.monotonic()
@@ -110,13 +116,45 @@ def measure(request: MeasureRequest) -> BenchReport:
         images=request.images,
     )
     report = _run_in_own_process(bench)
+    _write(request, report)
     _log(began_s, "measured")
-    parity = _compare(original, artifact, request)
+    steps = _Steps()
+    parity = steps.take("the comparison with the original", lambda: _compare(original, artifact, request))
+    if parity is not None:
+        _file(request, "parity.json").write_bytes(msgspec.json.format(msgspec.json.encode(parity)))
     _log(began_s, "compared")
-    report = _with_prediction(msgspec.structs.replace(report, original=_eager(original, bench)), bench)
+    eager = steps.take("the measurement of the original", lambda: _eager(original, bench))
+    report = _with_prediction(msgspec.structs.replace(report, original=eager), bench)
     _log(began_s, "measured the original")
-    _write(request, report, parity)
+    _write(request, report)
+    click.echo(render(report))
+    steps.raise_failed()
     return report
+
+
+class _Steps:
+    """Steps of which one may fail and the rest is still worth having."""
+
+    def __init__(self) -> None:
+        self._failed: list[str] = []
+
+    def take(self, name: str, step: Callable[[], _R]) -> _R | None:
+        """Take a step; None if it failed."""
+        try:
+            return step()
+        except (AnnotateError, RuntimeError, ValueError, AssertionError, TypeError) as exc:
+            logger.warning("%s failed", name, exc_info=not isinstance(exc, AnnotateError))
+            self._failed.append(f"{name}: {exc}")
+            return None
+
+    def raise_failed(self) -> None:
+        """Report the steps that failed.
+
+        Raises:
+            WorkerError: There are some.
+        """
+        if self._failed:
+            raise WorkerError(f"the figures of the model are written, and this failed: {'; '.join(self._failed)}")
 
 
 def _export(original: Original, request: MeasureRequest) -> Artifact:
@@ -169,12 +207,13 @@ def _with_prediction(report: BenchReport, bench: BenchRequest) -> BenchReport:
     return msgspec.structs.replace(report, roofline=roofline(costs, report.machine.gpu, figures))
 
 
-def _write(request: MeasureRequest, report: BenchReport, parity: Parity) -> None:
-    text = render(report)
-    click.echo(text)
-    (request.out / f"{request.name}.json").write_bytes(encode_report(report))
-    (request.out / f"{request.name}.parity.json").write_bytes(msgspec.json.format(msgspec.json.encode(parity)))
-    (request.out / f"{request.name}.md").write_text(text, encoding="utf-8")
+def _write(request: MeasureRequest, report: BenchReport) -> None:
+    _file(request, "json").write_bytes(encode_report(report))
+    _file(request, "md").write_text(render(report), encoding="utf-8")
+
+
+def _file(request: MeasureRequest, suffix: str) -> Path:
+    return request.out / f"{request.name}.{suffix}"
 
 
 def _log(began_s: float, what: str) -> None:

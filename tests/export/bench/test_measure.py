@@ -14,7 +14,7 @@ import pytest
 
 from export.bench import cost, measure, original
 from export.bench.measure import MeasureRequest, Parity
-from job.errors import ConfigurationError, DeviceError
+from job.errors import ConfigurationError, DeviceError, WorkerError
 from job.model.artifact import Artifact
 from job.tools.bench import model_stages
 from job.tools.bench.figures import BatchFigures, BenchReport
@@ -47,6 +47,23 @@ def test_the_demo_model_is_measured_beside_the_original(tmp_path: Path, monkeypa
     parity = msgspec.json.decode((tmp_path / "demo-fp32-cpu.parity.json").read_bytes(), type=Parity)
     assert all(each.passed for each in parity.figures)
     assert "times as fast as eager sam3" in (tmp_path / "demo-fp32-cpu.md").read_text()
+
+
+def test_figures_are_kept_when_the_original_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("mat1 and mat2 must have the same dtype")
+
+    monkeypatch.setattr(measure, "write_files", copy_demo)
+    monkeypatch.setattr(measure, "_run_in_own_process", measure.run_bench)
+    monkeypatch.setattr(model_stages, "BUDGET_S", 0.1)
+    monkeypatch.setattr(measure, "_compare", fail)
+    monkeypatch.setattr(measure, "measure_original", fail)
+    request = MeasureRequest(
+        out=tmp_path, device="cpu", size="demo", precision="fp32", threads=1, images=2, picture_wh=(320, 240)
+    )
+    with pytest.raises(WorkerError, match=r"comparison with the original: mat1.*measurement of the original: mat1"):
+        measure.measure(request)
+    assert msgspec.json.decode((tmp_path / "demo-fp32-cpu.json").read_bytes(), type=BenchReport).original is None
 
 
 def test_a_machine_without_a_gpu_is_refused_before_an_export(tmp_path: Path) -> None:

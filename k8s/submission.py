@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 PLAN_FIRST_INPUTS = 1_000_000
 """Listing more inputs takes minutes, in which index 0 of the `gpu` pool would hold an idle GPU."""
-_LOCATION_FLAGS = ("input_top_dir", "out_top_dir", "model", "input_list")
+_LOCATION_FLAGS = ("input_top_dir", "out_top_dir", "model", "input_list", "classes")
 
 
 @dataclass(frozen=True)

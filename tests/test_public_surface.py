@@ -47,22 +47,22 @@ ROOT = Path(__file__).parents[1]
 FLAGS = {
     "annotate": (
         annotate,
-        "--annotation_date --batch_size --checkpoint_digest --confidence_threshold --device --device_retry_s --dry_run "
-        "--exclude --fail_if_empty --image_mode --image_timeout_s --include --index --input_list --input_list_column "
-        "--input_storage_options --input_top_dir --instances --journal_interval_s --limit --log_format --log_level "
-        "--max_failed_fraction --max_image_pixels --memory_budget --metrics_port --missing_json --model --model_cache "
-        "--model_digest --num_indexes --order --out_top_dir --output_storage_options --overlay_format --overlay_side "
+        "--annotation_date --batch_size --candidates_threshold --checkpoint_digest --classes --confidence_threshold "
+        "--device --device_retry_s --dry_run --exclude --fail_if_empty --image_mode --image_timeout_s --include "
+        "--index --input_list --input_list_column --input_storage_options --input_top_dir --instances "
+        "--journal_interval_s --limit --log_format --log_level --max_candidates --max_failed_fraction "
+        "--max_image_pixels --memory_budget --metrics_port --missing_json --model --model_cache --model_digest "
+        "--num_indexes --order --out_top_dir --output_storage_options --overlay_format --overlay_side "
         "--override_previous_annotations --override_reviewed --pool --prompts --run --runtime --self_check "
         "--shard_size --supersede --threads --visualize --workers",
     ),
     "plan": (
         plan,
-        "--annotation_date --checkpoint_digest --confidence_threshold --exclude --fail_if_empty --image_mode --include "
-        "--input_list "
-        "--input_list_column --input_storage_options --input_top_dir --instances --limit --log_format --log_level "
-        "--max_image_pixels --missing_json --model --model_cache --model_digest --num_indexes --out_top_dir "
-        "--output_storage_options --override_previous_annotations --override_reviewed --pool --prompts --run "
-        "--shard_size --supersede",
+        "--annotation_date --candidates_threshold --checkpoint_digest --classes --confidence_threshold --exclude "
+        "--fail_if_empty --image_mode --include --input_list --input_list_column --input_storage_options "
+        "--input_top_dir --instances --limit --log_format --log_level --max_candidates --max_image_pixels "
+        "--missing_json --model --model_cache --model_digest --num_indexes --out_top_dir --output_storage_options "
+        "--override_previous_annotations --override_reviewed --pool --prompts --run --shard_size --supersede",
     ),
     "audit": (
         audit,
@@ -83,7 +83,7 @@ FLAGS = {
     "clean": (clean, "--output_storage_options --yes"),
     "doctor": (
         doctor,
-        "--checkpoint_digest --confidence_threshold --device --input_storage_options --input_top_dir "
+        "--checkpoint_digest --classes --confidence_threshold --device --input_storage_options --input_top_dir "
         "--missing_json --model --model_cache --model_digest --out_top_dir --output_storage_options --prompts "
         "--runtime",
     ),
@@ -131,8 +131,8 @@ EXIT_CODES = {
 
 FIELDS: dict[type[msgspec.Struct], str] = {
     RunSpec: "input_url prompts confidence_threshold annotation_date image_mode override override_reviewed "
-    "max_image_pixels limit model_id checkpoint_sha256 include exclude input_list_sha256 missing_json instances "
-    "format_version",
+    "max_image_pixels limit model_id checkpoint_sha256 include exclude input_list_sha256 classes_sha256 classes "
+    "candidates_threshold max_candidates missing_json instances format_version",
     Plan: "nonce inputs_listed inputs_done images_without_json parts shards other_options",
     PlanPart: "name shards inputs forced",
     PlannedShard: "name inputs forced",

@@ -24,15 +24,17 @@ from job.model.loader import default_device, open_session
 from job.model.prompts import text_features_for
 from job.model.session import Device, Grounding
 from job.postprocess.annotate import annotate_grounding
-from job.postprocess.instances import considered_classes
 from job.postprocess.orientation import read_orientation
+from job.rules.classes_file import read_classes_file
+from job.rules.requested import DEFAULT_PROMPTS
+from job.rules.rules import Rules, rules_of_prompts
+from job.storage.open import Address
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     AnyImage = Image.Image | NDArray[np.uint8] | str | os.PathLike[str]
 
-DEFAULT_CLASSES = ("car", "license plate", "person")
 DEFAULT_THRESHOLD = 0.4
 
 
@@ -47,7 +49,7 @@ class Annotator:
     def __init__(
         self,
         model: str | os.PathLike[str] | None = None,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str] | str | os.PathLike[str] | None = None,
         device: Device | None = None,
         *,
         threshold: float = DEFAULT_THRESHOLD,
@@ -57,23 +59,24 @@ class Annotator:
 
         Args:
             model: Folder or URL of an exported model; None for the embedded demo model.
-            classes: Prompts in order; None for car, license plate and person.
+            classes: Prompts in order, each a class; or the path of a file of own classes, as of `--classes`. None for
+                car, license plate and person.
             device: `cuda` or `cpu`; None for cuda if there is one. It never falls back to the CPU.
-            threshold: Instances with a higher score are kept, 0 to 1.
+            threshold: Instances with a higher score are kept, 0 to 1; a class of a file may have its own.
             threads: CPU threads; None for all that this process may use.
 
         Raises:
             ArtifactError: The model is missing or damaged.
+            UsageError: The file of classes has a mistake, or a prompt is longer than the text encoder's context.
             ConfigurationError: onnxruntime is not installed, or cannot use the device.
             DeviceError: The device does not respond.
         """
         artifact = _open_model(model)
-        self._prompts = tuple(DEFAULT_CLASSES if classes is None else classes)
-        self.class_names = considered_classes(self._prompts)
+        self._rules = _rules_of(classes, threshold)
+        self.class_names = self._rules.class_names
         self.device: Device = device or default_device().device
-        self._threshold = threshold
         self._session = open_session(artifact, device=self.device, batch_size=1, threads=threads)
-        self._text = text_features_for(artifact, self._session, self._prompts)
+        self._text = text_features_for(artifact, self._session, self._rules.prompts)
         self._lock = threading.Lock()
 
     def annotate(self, image: AnyImage) -> Annotation:
@@ -95,7 +98,7 @@ class Annotator:
         picture = _picture_of(image)
         upright_size_hw = picture.upright.height, picture.upright.width
         grounding = self._ground(resize_to_square(picture.upright, self._session.info.image_side))
-        found = annotate_grounding(grounding, self._prompts, upright_size_hw, picture.orientation)
+        found = annotate_grounding(grounding, self._rules, upright_size_hw, picture.orientation)
         return Annotation(
             instances=tuple(
                 Instance(one.class_name, one.score, value, one.prompt, one.query, one.mask)
@@ -114,10 +117,16 @@ class Annotator:
     def _ground(self, pixels: NDArray[np.uint8]) -> Grounding:
         with self._lock:
             features = self._session.encode_images(pixels[None])
-            (found,) = self._session.ground(features, self._text, self._threshold)
+            (found,) = self._session.ground(features, self._text, self._rules.min_score)
         if not (np.isfinite(found.scores).all() and np.isfinite(found.mask_logits).all()):
             raise ModelError("the model returned numbers that are not finite: export it again, or use another device")
         return found
+
+
+def _rules_of(classes: Sequence[str] | str | os.PathLike[str] | None, threshold: float) -> Rules:
+    if isinstance(classes, str | os.PathLike):
+        return read_classes_file(os.fspath(classes), Address("."), threshold).rules
+    return rules_of_prompts(DEFAULT_PROMPTS if classes is None else tuple(classes), threshold)
 
 
 def _open_model(model: str | os.PathLike[str] | None) -> Artifact:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 Command = Callable[..., None]
 
 DEFAULT_PROMPTS = "car,license plate,person"
+"""Of `--help`; equal to `job.rules.requested.DEFAULT_PROMPTS`, which imports too much."""
+DEFAULT_MAX_CANDIDATES = 100
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -127,7 +129,17 @@ model_flags = _group(
     ),
     click.option("--model_digest", help="Required sha256 of the model's manifest.json."),
     click.option("--checkpoint_digest", help="Required sha256 of the checkpoint that the model was exported from."),
-    click.option("--prompts", default=DEFAULT_PROMPTS, show_default=True, help="Classes to find, in order."),
+    click.option(
+        "--prompts",
+        multiple=True,
+        show_default=DEFAULT_PROMPTS,
+        help="Classes to find, in order, with commas between; repeatable.",
+    ),
+    click.option(
+        "--classes",
+        type=FILE,
+        help="YAML file or URL of own classes, used instead of --prompts: prompts, thresholds, colours, rules.",
+    ),
     click.option(
         "--confidence_threshold",
         type=click.FloatRange(0, 1),
@@ -168,6 +180,19 @@ selection_flags = _group(
         default="table",
         show_default=True,
         help="table: store every instance with its whole mask in the run's folder.",
+    ),
+    click.option(
+        "--candidates_threshold",
+        type=click.FloatRange(0, 1),
+        help="Also store instances with a lower score, above this one, and those that the overlap rule drops, in the "
+        "instance table. Default: off.",
+    ),
+    click.option(
+        "--max_candidates",
+        type=click.IntRange(1),
+        default=DEFAULT_MAX_CANDIDATES,
+        show_default=True,
+        help="Maximum number of candidates of one image.",
     ),
     click.option(
         "--max_image_pixels",

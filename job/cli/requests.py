@@ -11,13 +11,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from job.cli.flags import DEFAULT_MAX_CANDIDATES
 from job.errors import ArtifactError, UsageError
 from job.model.artifact import Artifact, open_artifact
 from job.model.cache import RemoteModel, default_cache, local_path, open_remote_model, remote_url
 from job.model.loader import default_device
 from job.model.session import Device, Runtime
 from job.plan.input_list import InputList, open_input_list
-from job.postprocess.instances import PASSENGER, class_name_of
+from job.rules.requested import check_prompt_lengths, requested_classes
 from job.run.options import WorkerOptions
 from job.run.spec import RunSpec
 from job.storage.open import Address, new_process_id
@@ -134,6 +135,8 @@ def doctor_request(flags: dict[str, Any], folders: Folders) -> AnnotateRequest:
         "override_reviewed": True,
         "max_image_pixels": 100_000_000,
         "limit": None,
+        "candidates_threshold": None,
+        "max_candidates": DEFAULT_MAX_CANDIDATES,
         "include": (),
         "exclude": (),
         "input_list": None,
@@ -146,13 +149,16 @@ def doctor_request(flags: dict[str, Any], folders: Folders) -> AnnotateRequest:
 
 
 def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) -> AnnotateRequest:
-    prompts = parse_prompts(flags["prompts"])
+    requested = requested_classes(
+        flags["prompts"], flags["classes"], folders.addresses[0], flags["confidence_threshold"]
+    )
     date_text = _annotation_date(flags["annotation_date"])
     artifact, remote = open_model(flags, folders.model_options)
+    check_prompt_lengths(requested, artifact)
     input_list = _input_list(flags, folders)
     spec = RunSpec(
         input_url=folders.source.url,
-        prompts=prompts,
+        prompts=requested.prompts,
         confidence_threshold=flags["confidence_threshold"],
         annotation_date=date_text,
         image_mode=flags["image_mode"],
@@ -166,8 +172,13 @@ def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) ->
         include=flags["include"],
         exclude=flags["exclude"],
         input_list_sha256=input_list.sha256 if input_list else "",
+        classes_sha256=requested.file.sha256 if requested.file else "",
+        classes=requested.file.rules if requested.file else None,
+        candidates_threshold=flags["candidates_threshold"],
+        max_candidates=flags["max_candidates"],
         missing_json=flags["missing_json"],
     )
+    _check_candidates(spec)
     return AnnotateRequest(
         source=folders.source,
         target=folders.target,
@@ -180,6 +191,19 @@ def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) ->
         input_list=input_list,
         addresses=folders.addresses,
     )
+
+
+def _check_candidates(spec: RunSpec) -> None:
+    threshold, highest = spec.candidates_threshold, max(one.min_score for one in spec.rules.classes)
+    if threshold is not None and spec.instances == "none":
+        raise UsageError(
+            "--candidates_threshold with --instances none: candidates are rows of the table. Give --instances table"
+        )
+    if threshold is not None and threshold > highest:
+        raise UsageError(
+            f"--candidates_threshold {threshold} is above the threshold {highest} of the output: candidates have lower "
+            "scores. Give a lower one"
+        )
 
 
 def open_model(
@@ -214,26 +238,6 @@ def open_model(
 
 def _model_cache(flags: dict[str, Any]) -> Path | None:
     return Path(flags["model_cache"]) if flags["model_cache"] else None
-
-
-def parse_prompts(text: str) -> tuple[str, ...]:
-    """Split `car,license plate` into a tuple of prompts.
-
-    Raises:
-        UsageError: A prompt is empty, repeated, or `passenger`.
-    """
-    prompts = tuple(" ".join(part.split()) for part in text.split(","))
-    names = [class_name_of(prompt) for prompt in prompts]
-    if "" in names:
-        raise UsageError(f"--prompts {text!r} has an empty prompt: give names with commas between them")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError(f"--prompts {text!r} names {', '.join(twice)} twice: give each class once")
-    if PASSENGER in names:
-        raise UsageError(
-            f"--prompts {text!r}: passenger is not a prompt, it is what a person in a car becomes. Give car and person"
-        )
-    return prompts
 
 
 def _share(flags: dict[str, Any]) -> tuple[int, int]:

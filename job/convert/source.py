@@ -7,7 +7,6 @@ from typing import Protocol
 
 from job.errors import UsageError
 from job.formats.instance_reader import AnnotatedImage, read_instances
-from job.postprocess.instances import considered_classes
 from job.run.history import runs_of
 from job.storage.store import PRIVATE_FOLDER, Store
 
@@ -50,7 +49,7 @@ class OutputSource:
         runs = runs_of(store)
         if not runs and next(iter(store.list(skip=PRIVATE_FOLDER)), None) is None:
             raise UsageError(f"{store.url} has no annotations: give the folder that annotate wrote to")
-        self.classes = tuple(dict.fromkeys(name for run in runs for name in considered_classes(run.spec.prompts)))
+        self.classes = tuple(dict.fromkeys(name for run in runs for name in run.spec.rules.class_names))
         self.model_ids = tuple(dict.fromkeys(run.spec.model_id for run in runs))
         self.input_url = runs[0].spec.input_url if runs else None
         self.has_image_copies = not runs or runs[0].spec.image_mode == "copy"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from job.errors import InputError
 from job.formats import lossless_json
 from job.postprocess.annotate import Annotation
-from job.postprocess.instances import considered_classes
 
 FORMAT = "all_masks_on_single_array"
 FORMAT_VERSION = "1.0"
@@ -161,19 +159,16 @@ def _scored(values: list[Any], scores: list[Any]) -> list[tuple[int, float]]:
     return [(int(value.text), float(score.text)) for value, score in zip(values, scores, strict=True)]
 
 
-def segmentation_entry(
-    annotation: Annotation, *, npz_name: str, model_id: str, prompts: Sequence[str], annotation_date: str
-) -> dict[str, Any]:
+def segmentation_entry(annotation: Annotation, *, npz_name: str, model_id: str, annotation_date: str) -> dict[str, Any]:
     """Build our entry of `annotation.segmentation`.
 
     Args:
         annotation: The instances and their mask.
         npz_name: Name of the mask's file in the folder of the JSON.
         model_id: Name of the model.
-        prompts: Prompts of the run.
         annotation_date: `YYYY-MM-DD`.
     """
-    classes = considered_classes(prompts)
+    classes = annotation.rules.class_names
     properties: dict[str, list[int]] = {}
     confidences: dict[str, list[float]] = {}
     for instance, value in zip(annotation.instances, annotation.values, strict=True):

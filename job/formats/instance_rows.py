@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from job.formats.gva import Origin
 from job.formats.instance_table import InstanceRow, Rle
 from job.formats.rle import decode_cropped, encode_rle
 from job.postprocess.annotate import Annotation
+from job.postprocess.candidates import Candidates
 from job.postprocess.instances import Instance
 from job.postprocess.parents import find_parents
 
@@ -37,7 +39,11 @@ class ImageFacts:
 
 
 def rows_of(annotation: Annotation, facts: ImageFacts) -> list[InstanceRow]:
-    """The rows of one image: its instances in their order, then those beyond 255; one row if there is none."""
+    """The rows of one image.
+
+    Its instances in their order, then those beyond 255; one row without a class if there is none. Then its candidates,
+    highest score first.
+    """
     size_hw = annotation.size_hw
     rows = [
         _row(instance, facts, value=value, visible_area=visible, parent=parent)
@@ -46,7 +52,9 @@ def rows_of(annotation: Annotation, facts: ImageFacts) -> list[InstanceRow]:
         )
     ]
     rows.extend(_rows_beyond(annotation, facts))
-    return rows or [_negative(facts, size_hw)]
+    rows = rows or [_negative(facts, size_hw)]
+    rows.extend(_candidate_rows(annotation.candidates, facts))
+    return [msgspec.structs.replace(row, cut=True) for row in rows] if annotation.candidates.cut else rows
 
 
 def paint_rows(rows: Sequence[InstanceRow], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
@@ -72,9 +80,16 @@ def paint_rows(rows: Sequence[InstanceRow], size_hw: tuple[int, int]) -> NDArray
 
 
 def _rows_beyond(annotation: Annotation, facts: ImageFacts) -> Iterator[InstanceRow]:
-    parents = find_parents(annotation.beyond_255, annotation.instances, annotation.values)
+    passengers = annotation.rules.passengers
+    parents = find_parents(annotation.beyond_255, annotation.instances, annotation.values, passengers)
     for instance, parent in zip(annotation.beyond_255, parents, strict=True):
         yield _row(instance, facts, value=None, visible_area=None, parent=parent)
+
+
+def _candidate_rows(candidates: Candidates, facts: ImageFacts) -> Iterator[InstanceRow]:
+    for one in candidates.listed:
+        row = _row(one.instance, facts, value=None, visible_area=None, parent=None)
+        yield msgspec.structs.replace(row, candidate=one.reason)
 
 
 def _row(

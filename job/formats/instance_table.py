@@ -15,8 +15,6 @@ import msgspec
 from job.errors import InputError
 from job.run.instance_parts import pack_part
 
-BELOW_THRESHOLD, OVERLAP = "below_threshold", "overlap"
-
 
 class Rle(msgspec.Struct, frozen=True):
     """A mask as COCO stores it.

@@ -75,11 +75,13 @@ class OverlayLabel:
         class_name: Its class.
         score: 0 to 1; None if the annotator gave none.
         value: Its value in the painted mask, 1 to 255.
+        colour: Its colour; None for that of its class.
     """
 
     class_name: str
     score: float | None
     value: int
+    colour: Rgb | None = None
 
     @property
     def text(self) -> str:
@@ -100,8 +102,9 @@ def encode_overlay(image_file: bytes, annotation: Annotation, encoding: OverlayE
         The file of the overlay.
     """
     side = min(_MAX_SIDE[encoding.format], encoding.side or _MAX_SIDE[encoding.format])
+    colours = {one.name: _rgb(one.colour) for one in annotation.rules.classes if one.colour is not None}
     labels = [
-        OverlayLabel(instance.class_name, instance.score, value)
+        OverlayLabel(instance.class_name, instance.score, value, colours.get(instance.class_name))
         for instance, value in zip(annotation.instances, annotation.values, strict=True)
     ]
     buffer = io.BytesIO()
@@ -158,7 +161,15 @@ def draw_overlay(image: Image.Image, mask: NDArray[np.uint8], labels: Sequence[O
 
 def _colour_of_classes(labels: Sequence[OverlayLabel]) -> dict[str, Rgb]:
     others = sorted({label.class_name for label in labels} - set(CLASS_COLOURS))
-    return CLASS_COLOURS | {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(others)}
+    chosen = {label.class_name: label.colour for label in labels if label.colour is not None}
+    palette = {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(others)}
+    return CLASS_COLOURS | palette | chosen
+
+
+def _rgb(colour: str) -> Rgb:
+    """`#d55e00` as red, green, blue."""
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue
 
 
 def _box_of(mask: NDArray[np.uint8], value: int) -> Box | None:

@@ -14,7 +14,7 @@ import ftfy
 import numpy as np
 from tokenizers import Tokenizer
 
-from job.errors import ArtifactError
+from job.errors import ArtifactError, UsageError
 from job.model.session import TextFeatures
 
 if TYPE_CHECKING:
@@ -40,8 +40,14 @@ def text_features_for(artifact: Artifact, session: Session, prompts: Sequence[st
     encoded one by one.
 
     Raises:
+        UsageError: A prompt is longer than the context of the text encoder.
         ArtifactError: A prompt is not stored and the artifact came without its text encoder.
     """
+    for prompt, tokens in prompts_beyond_context(artifact, prompts).items():
+        raise UsageError(
+            f"the prompt {prompt!r} has {tokens} tokens with start and end, the model's text encoder takes "
+            f"{artifact.manifest.context_length}: shorten it"
+        )
     stored = stored_text_features(artifact)
     tokenizer = PromptTokenizer(artifact) if any(prompt not in stored for prompt in prompts) else None
     rows = [
@@ -51,6 +57,19 @@ def text_features_for(artifact: Artifact, session: Session, prompts: Sequence[st
     return TextFeatures(
         features=np.concatenate([row.features for row in rows]), mask=np.concatenate([row.mask for row in rows])
     )
+
+
+def prompts_beyond_context(artifact: Artifact, prompts: Sequence[str]) -> dict[str, int]:
+    """Prompts that have more tokens than the context of the text encoder, with the number, start and end included.
+
+    Prompts whose features are stored are not tokenized, nor any prompt of an artifact that has no tokenizer (yet).
+    """
+    others = [prompt for prompt in prompts if prompt not in artifact.manifest.prompts]
+    if not others or not artifact.path(TOKENIZER_NAME).is_file():
+        return {}
+    tokenizer = PromptTokenizer(artifact)
+    counts = {prompt: tokenizer.count(prompt) for prompt in others}
+    return {prompt: count for prompt, count in counts.items() if count > artifact.manifest.context_length}
 
 
 def stored_text_features(artifact: Artifact) -> dict[str, TextFeatures]:
@@ -77,14 +96,21 @@ class PromptTokenizer:
         self._length = artifact.manifest.context_length
         self._start, self._end = self._id_of(START), self._id_of(END)
 
+    def count(self, prompt: str) -> int:
+        """Number of tokens with start and end, not truncated."""
+        return len(self._words(prompt)) + 2
+
     def token_ids(self, prompts: Sequence[str]) -> NDArray[np.int64]:
         """Tokenize to int64 (P, L); longer text is truncated and the end token comes last."""
         ids = np.zeros((len(prompts), self._length), np.int64)
         for row, prompt in zip(ids, prompts, strict=True):
-            words = self._tokenizer.encode(clean(prompt), add_special_tokens=False).ids
+            words = self._words(prompt)
             framed = [self._start, *words[: self._length - 2], self._end]
             row[: len(framed)] = framed
         return ids
+
+    def _words(self, prompt: str) -> list[int]:
+        return list(self._tokenizer.encode(clean(prompt), add_special_tokens=False).ids)
 
     def _id_of(self, token: str) -> int:
         found = self._tokenizer.token_to_id(token)

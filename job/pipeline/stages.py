@@ -33,8 +33,10 @@ from job.pipeline.memory import ByteBudget, ResidentBudget
 from job.plan.lookup import look_up, no_image_reason
 from job.plan.plan import PlannedInput
 from job.postprocess.annotate import Annotation, annotate_grounding
+from job.postprocess.candidates import CandidateLimits
 from job.run.journal import ANNOTATED, REVIEWED, SKIPPED, ResultRow
 from job.run.run import RunTarget
+from job.run.spec import RunSpec
 from job.storage.keys import mask_key, stem_of
 from job.storage.store import PRIVATE_FOLDER, Fetched, Guard, Store
 
@@ -99,6 +101,9 @@ class Annotator:
     def __init__(self, io: AnnotatorIO, session: Session, text: TextFeatures, budgets: Budgets) -> None:
         self._run = io.run
         self._spec = io.run.spec
+        self._rules = io.run.spec.rules
+        self._threshold = io.run.spec.lowest_score
+        self._limits = _candidate_limits(io.run.spec)
         self._source = io.source
         self._guard = io.guard
         self._session = session
@@ -156,9 +161,10 @@ class Annotator:
             self._budgets.transient.release(-height * width)  # the mask, held until `encode` ends
             annotation = annotate_grounding(
                 inferred.grounding,
-                self._spec.prompts,
+                self._rules,
                 inferred.header.upright_size_hw,
                 inferred.header.orientation,
+                self._limits,
             )
         return ProcessedItem(inferred.loaded, annotation, inferred.header.orientation)
 
@@ -169,7 +175,6 @@ class Annotator:
             annotation,
             npz_name=mask_key(loaded.planned.json).rpartition("/")[2],
             model_id=self._spec.model_id,
-            prompts=self._spec.prompts,
             annotation_date=self._spec.annotation_date,
         )
         merged = gva.merge(loaded.document, entry, loaded.prior)
@@ -249,7 +254,7 @@ class Annotator:
 
     def _ground(self, batch: list[DecodedItem]) -> tuple[Grounding, ...]:
         features = self._session.encode_images(np.stack([item.pixels for item in batch]))
-        groundings = self._session.ground(features, self._text, self._spec.confidence_threshold)
+        groundings = self._session.ground(features, self._text, self._threshold)
         if not all(np.isfinite(found.scores).all() and np.isfinite(found.mask_logits).all() for found in groundings):
             raise ModelError("the model returned numbers that are not finite")
         return groundings
@@ -259,6 +264,11 @@ class Annotator:
             return [InferredItem(item.loaded, item.header, self._ground([item])[0])]
         except ModelError as exc:
             return [ModelFailedInputError(f"the model failed on this image twice: {exc}")]
+
+
+def _candidate_limits(spec: RunSpec) -> CandidateLimits | None:
+    threshold = spec.candidates_threshold
+    return None if threshold is None else CandidateLimits(threshold, spec.max_candidates)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from urllib.parse import unquote_plus
 
 from job.errors import ObjectError, UsageError
 from job.storage.keys import JSON_SUFFIX, ordered
-from job.storage.open import Address, new_process_id, protocol_of
+from job.storage.open import Address, locate_file, new_process_id, protocol_of
 from job.storage.store import Store
 from job.system.watchdog import OnProgress
 
@@ -226,12 +226,10 @@ def open_input_list(path: str, column: str | None, source: Address, input_url: s
 
 def _place(path: str, source: Address) -> tuple[Address, str]:
     """Folder and name; the query of a web URL is part of the name."""
-    head, query = _without_query(path)
-    folder, slash, name = head.rpartition("/")
+    address, name = locate_file(path, source)
     if not name:
         raise UsageError(f"--input_list {path} is a folder: give a file with one key a line, or a CSV")
-    options = source.options if protocol_of(path) == protocol_of(source.url) else {}
-    return Address(folder + slash if slash else ".", options), name + query
+    return address, name
 
 
 def _without_query(path: str) -> tuple[str, str]:

@@ -1,32 +1,34 @@
-"""The passenger rule: persons in cars become passengers."""
+"""The passenger rule: occupants in containers, persons in cars by default, change their class."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from job.postprocess.instances import CAR, PASSENGER, PERSON, Instance
+from job.postprocess.instances import Instance
 from job.postprocess.masks import Box, CroppedMask, intersection_area
+from job.rules.rules import PassengerRule
 
 BOX_TOLERANCE = 10
 """Pixels added to each side of a car's box for the weaker rule."""
 
 
-def split_passengers(instances: Sequence[Instance]) -> tuple[Instance, ...]:
-    """Change the class of persons in cars to passenger.
+def split_passengers(instances: Sequence[Instance], rule: PassengerRule) -> tuple[Instance, ...]:
+    """Change the class of occupants in containers: of persons in cars to passenger.
 
     Args:
-        instances: By class in prompt order.
+        instances: By class in the order of the output.
+        rule: The classes.
 
     Returns:
         The same instances, passengers last; otherwise in their order.
     """
-    cars = [instance.mask for instance in instances if instance.class_name == CAR]
+    containers = [instance.mask for instance in instances if instance.class_name == rule.container]
     others: list[Instance] = []
     passengers: list[Instance] = []
     for instance in instances:
-        if instance.class_name == PERSON and any(is_inside(instance.mask, car) for car in cars):
-            passengers.append(replace(instance, class_name=PASSENGER))
+        if instance.class_name == rule.occupant and any(is_inside(instance.mask, mask) for mask in containers):
+            passengers.append(replace(instance, class_name=rule.name))
         else:
             others.append(instance)
     return (*others, *passengers)

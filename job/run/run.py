@@ -23,7 +23,7 @@ HEARTBEAT_WATCH_S = 70.0
 """Workers write a heartbeat every 30 s; one that is unchanged for this long is not running."""
 QUIET_AFTER_END_S = 60.0
 """Age of the end of a superseded run at which its last puts have completed and the output may be listed."""
-OPTIONS_IN_OUTPUTS = ("prompts", "confidence_threshold", "image_mode", "model_id", "checkpoint_sha256")
+OPTIONS_IN_OUTPUTS = ("prompts", "confidence_threshold", "classes", "image_mode", "model_id", "checkpoint_sha256")
 """Options that change the bytes of an output. The annotation date is not among them: each run has its own."""
 
 _T = TypeVar("_T")
@@ -196,7 +196,7 @@ def _check_same_options(name: str, existing: RunSpec, wanted: RunSpec, is_date_g
 
 
 def _differences(existing: RunSpec, wanted: RunSpec, is_date_given: bool) -> list[tuple[str, object, object]]:
-    free = set() if is_date_given else {"annotation_date"}
+    free = {"classes"} if is_date_given else {"classes", "annotation_date"}  # the digest of their file is compared
     pairs = [(f, getattr(existing, f), getattr(wanted, f)) for f in RunSpec.__struct_fields__ if f not in free]
     return [(field, old, new) for field, old, new in pairs if old != new]
 

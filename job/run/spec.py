@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from job.errors import RunConflictError
+from job.rules.rules import Rules, rules_of_prompts
 
 Outcome = Literal["succeeded", "too_many_failed", "superseded"]
 
@@ -17,7 +18,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     Attributes:
         input_url: The input's folder.
         prompts: Prompts in order.
-        confidence_threshold: Scores above it are kept, 0 to 1.
+        confidence_threshold: Scores above it are kept, 0 to 1; a class of its own may have another threshold.
         annotation_date: Date in every annotation, `YYYY-MM-DD`.
         image_mode: Whether the image is copied to the output.
         override: Whether annotated inputs are annotated again.
@@ -26,6 +27,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         include: Globs; JSON keys must match one of them, if there are any. `*` matches `/` too.
         exclude: Globs; JSON keys that match one of them are left out.
         input_list_sha256: Digest of the list of keys that replaces the listing, or empty.
+        classes_sha256: Digest of the file of own classes, or empty.
+        classes: What this file says, or None: each prompt is a class.
+        candidates_threshold: Candidates above it are stored, 0 to 1; None for no candidates.
+        max_candidates: Maximum number of candidates of one image.
         missing_json: `create`: an image without a JSON is an input too, and gets a minimal JSON.
         instances: Whether the instance table is stored.
         limit: Maximum number of inputs to process, or None.
@@ -48,9 +53,23 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     input_list_sha256: str = ""
+    classes_sha256: str = ""
+    classes: Rules | None = None
+    candidates_threshold: float | None = None
+    max_candidates: int = 100
     missing_json: Literal["skip", "create"] = "skip"
     instances: Literal["table", "none"] = "table"
     format_version: int = 1
+
+    @property
+    def rules(self) -> Rules:
+        """The classes and the rules on their instances."""
+        return self.classes or rules_of_prompts(self.prompts, self.confidence_threshold)
+
+    @property
+    def lowest_score(self) -> float:
+        """What the model has to find: instances of the output, and candidates."""
+        return min(self.rules.min_score, 1.0 if self.candidates_threshold is None else self.candidates_threshold)
 
     @property
     def selects_all(self) -> bool:

@@ -90,6 +90,20 @@ def protocol_of(url: str) -> str:
     return str(get_protocol(normalize_url(url)))
 
 
+def locate_file(path: str, like: Address) -> tuple[Address, str]:
+    """Split the path or URL of a file into the address of its folder and its name; the name of a folder is empty.
+
+    Args:
+        path: Path or URL. The query of a web URL is part of the name; in any other path `?` is a character.
+        like: On the same kind of storage, the folder is opened with the options of this address.
+    """
+    is_web = protocol_of(path) in {"http", "https"}
+    head, mark, query = path.partition("?") if is_web else (path, "", "")
+    folder, slash, name = head.rpartition("/")
+    options = like.options if protocol_of(path) == protocol_of(like.url) else {}
+    return Address(folder + slash if slash else ".", options), name and name + mark + query
+
+
 def read_storage_options(path: str | None) -> dict[str, Any]:
     """Options of an fsspec driver from a JSON file, none for None.
 

@@ -39,6 +39,8 @@ _IO_THREADS_REMOTE = {"cpu": 6, "cuda": 16}
 repeat every image that is in flight."""
 _MASK_LOGITS_BYTES = 16 << 20
 """Allowance for the mask logits and outputs of one image."""
+_PIXELS_PER_LOGITS_BYTE = 3
+"""Of the model's input: float32 logits on a grid of 2/7 of its side (288 of 1008) take a third of a byte a pixel."""
 _DEVICE_PAUSE_S = 10.0
 
 
@@ -111,7 +113,10 @@ def build_annotator(
     """Build the functions of the stages and their memory budgets."""
     budget = options.memory_budget or _default_budget(artifact, options, in_flight)
     transient = int(budget * _TRANSIENT_SHARE)
-    image_bytes = session.info.image_side * session.info.image_side * 3 + _MASK_LOGITS_BYTES
+    side, spec = session.info.image_side, io.run.spec
+    image_bytes = side * side * 3 + _MASK_LOGITS_BYTES
+    if spec.candidates_threshold is not None:
+        image_bytes += spec.max_candidates * (side * side // _PIXELS_PER_LOGITS_BYTE)
     budgets = Budgets(ResidentBudget(budget - transient, image_bytes), ByteBudget(transient))
     annotator = Annotator(io, session, text_features_for(artifact, session, io.run.spec.prompts), budgets)
     return annotator, budgets

@@ -20,6 +20,13 @@ from tests.chart.rendering import (
 )
 
 
+def test_a_file_of_classes_takes_the_place_of_prompts_and_candidates_are_stored() -> None:
+    values = {"classes": "/volumes/data/my.yaml", "candidatesThreshold": 0.1, "maxCandidates": 7}
+    flags = arguments(render(merged(ON_S3, {"annotation": values})).jobs["gpu"])
+    assert not [one for one in flags if one.startswith("--prompts")]
+    assert {"--classes=/volumes/data/my.yaml", "--candidates_threshold=0.1", "--max_candidates=7"} <= set(flags)
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_an_index_is_retried_except_after_permanent_errors(pool: str) -> None:
     spec = render(merged(ON_S3, at(f"pools.{pool}.completions", 40))).jobs[pool]["spec"]

@@ -69,6 +69,8 @@ NEW_RUNS: dict[str, Any] = {
     "selection.overrideReviewed": True,
     "annotation.prompts": ["license plate", "car", "person"],
     "annotation.confidenceThreshold": 0.5,
+    "annotation.classes": "s3://pictures/classes.yaml",
+    "annotation.candidatesThreshold": 0.1,
     "annotation.date": "2026-01-31",
     "annotation.imageMode": "none",
     "annotation.instances": "none",

@@ -38,6 +38,13 @@
 {{- if ne $annotation.instances "table" }}
 {{- $_ := set $pinned "instances" $annotation.instances }}
 {{- end }}
+{{- with $annotation.classes }}
+{{- $_ := set $pinned "classes" . }}
+{{- end }}
+{{- if ne (toString $annotation.candidatesThreshold) "" }}
+{{- $candidates := list (float64 $annotation.candidatesThreshold) (int64 $annotation.maxCandidates) }}
+{{- $_ := set $pinned "candidates" $candidates }}
+{{- end }}
 {{- toJson $pinned }}
 {{- end }}
 
@@ -91,8 +98,16 @@
 {{- $annotation := .Values.annotation -}}
 - --run={{ include "sam3-annotate.runName" . }}
 - --supersede
+{{- if $annotation.classes }}
+- {{ include "sam3-annotate.arg" (list "classes" $annotation.classes) }}
+{{- else }}
 - {{ include "sam3-annotate.arg" (list "prompts" (join "," $annotation.prompts)) }}
+{{- end }}
 - --confidence_threshold={{ float64 $annotation.confidenceThreshold }}
+{{- if ne (toString $annotation.candidatesThreshold) "" }}
+- --candidates_threshold={{ float64 $annotation.candidatesThreshold }}
+- --max_candidates={{ int64 $annotation.maxCandidates }}
+{{- end }}
 - --image_mode={{ $annotation.imageMode }}
 - --instances={{ $annotation.instances }}
 - --max_image_pixels={{ int64 $annotation.maxImagePixels }}

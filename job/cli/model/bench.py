@@ -10,10 +10,11 @@ import click
 import msgspec
 
 from job.cli import flags as groups
-from job.cli.requests import open_model, parse_prompts
+from job.cli.requests import open_model
 from job.errors import ConfigurationError, UsageError
 from job.model.gpu import unusable_device_is_configuration
 from job.model.loader import check_gpu, default_device
+from job.rules.requested import parse_prompts
 from job.run.options import WorkerOptions
 from job.telemetry.logs import set_up_logging
 
@@ -117,7 +118,7 @@ def _request(flags: dict[str, Any]) -> BenchRequest:
     return BenchRequest(
         artifact=artifact,
         options=WorkerOptions(device=device, runtime=flags["runtime"], threads=flags["threads"]),
-        prompts=parse_prompts(flags["prompts"]),
+        prompts=parse_prompts([flags["prompts"]]),
         picture_wh=flags["picture_size"],
         batch_sizes=flags["batch_sizes"] or (GPU_BATCHES if device == "cuda" else (1,)),
         images=flags["images"],

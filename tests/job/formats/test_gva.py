@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from job.formats.lossless_json import RawNumber
 from job.postprocess.annotate import Annotation
 from job.postprocess.instances import Instance
 from job.postprocess.masks import crop_mask
+from job.rules.rules import rules_of_prompts
 
 PROMPTS = ("car", "license plate", "person")
 NPZ = "image.npz"
@@ -26,19 +28,19 @@ def annotation(*instances: tuple[str, float, int]) -> Annotation:
     mask = crop_mask(np.ones((1, 1), np.bool_), (0, 0), (2, 2))
     assert mask is not None
     return Annotation(
+        rules=rules_of_prompts(PROMPTS, 0.4),
         mask=np.zeros((2, 2), np.uint8),
         instances=tuple(Instance(name, score, i, mask) for i, (name, score, _) in enumerate(instances)),
         values=tuple(value for _, _, value in instances),
         visible_areas=(1,) * len(instances),
         parents=(None,) * len(instances),
         beyond_255=(),
-        dropped_empty=0,
-        dropped_overlap=0,
     )
 
 
 def entry_of(found: Annotation, prompts: Sequence[str] = PROMPTS, model_id: str = "SAM3") -> dict[str, Any]:
-    return gva.segmentation_entry(found, npz_name=NPZ, model_id=model_id, prompts=prompts, annotation_date="2025-12-03")
+    ruled = replace(found, rules=rules_of_prompts(prompts, 0.4))
+    return gva.segmentation_entry(ruled, npz_name=NPZ, model_id=model_id, annotation_date="2025-12-03")
 
 
 OURS = entry_of(annotation(("car", 0.5, 255)))

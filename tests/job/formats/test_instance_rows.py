@@ -22,7 +22,8 @@ from job.formats.rle import decode_rle, encode_rle
 from job.formats.visible_rows import VisibleImage, visible_rows
 from job.model.session import Grounding
 from job.postprocess.annotate import Annotation, annotate_grounding
-from tests.job.postprocess.test_annotate import GARAGE, PROMPTS, dots, grounding_of, groundings
+from job.rules.rules import rules_of_prompts
+from tests.job.postprocess.test_annotate import GARAGE, RULES, dots, grounding_of, groundings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,7 +41,7 @@ def stored(annotation: Annotation) -> list[InstanceRow]:
 def test_rows_decode_to_whole_masks_and_paint_to_the_npz(
     grounding: Grounding, size: tuple[int, int], orientation: int
 ) -> None:
-    annotation = annotate_grounding(grounding, PROMPTS, size, orientation)
+    annotation = annotate_grounding(grounding, RULES, size, orientation)
     rows = stored(annotation)
     assert np.array_equal(paint_rows(rows, annotation.size_hw), annotation.mask)
     named = [row for row in rows if row.class_name is not None]
@@ -56,7 +57,7 @@ def test_rows_decode_to_whole_masks_and_paint_to_the_npz(
 
 
 def test_rows_of_a_scene() -> None:
-    rows = stored(annotate_grounding(grounding_of(GARAGE, (40, 40)), PROMPTS, (40, 40), 1))
+    rows = stored(annotate_grounding(grounding_of(GARAGE, (40, 40)), RULES, (40, 40), 1))
     assert [(row.class_name, row.prompt, row.query, row.value, row.parent) for row in rows] == [
         ("car", "car", 4, 63, None),
         ("license_plate", "license plate", 2, 252, 63),
@@ -74,7 +75,7 @@ def test_rows_of_a_scene() -> None:
 
 
 def test_instances_beyond_255_have_whole_masks_and_no_value() -> None:
-    annotation = annotate_grounding(dots(280), PROMPTS, (20, 20), 1)
+    annotation = annotate_grounding(dots(280), RULES, (20, 20), 1)
     rows = stored(annotation)
     beyond = [row for row in rows if row.value is None]
     assert (len(rows), len(beyond)) == (280, 25)
@@ -84,7 +85,7 @@ def test_instances_beyond_255_have_whole_masks_and_no_value() -> None:
 
 
 def test_an_image_without_instances_has_one_row() -> None:
-    annotation = annotate_grounding(grounding_of([], (8, 8)), PROMPTS, (4, 6), 6)
+    annotation = annotate_grounding(grounding_of([], (8, 8)), RULES, (4, 6), 6)
     assert stored(annotation) == [
         InstanceRow(
             json="a/b.json",
@@ -116,15 +117,13 @@ IMAGE = VisibleImage("a/b.json", "a/b.jpg", 1)
 
 
 def outputs(annotation: Annotation) -> tuple[gva.Document, NDArray[np.uint8]]:
-    entry = gva.segmentation_entry(
-        annotation, npz_name="b.npz", model_id="SAM3", prompts=PROMPTS, annotation_date="2026-01-31"
-    )
+    entry = gva.segmentation_entry(annotation, npz_name="b.npz", model_id="SAM3", annotation_date="2026-01-31")
     merged = gva.merge(gva.parse(b'{"source": {"camera": "entry1"}}'), entry, None)
     return gva.parse(gva.render(merged.document)), read_mask(to_npz(annotation.mask))
 
 
 def test_visible_rows_are_the_painted_parts() -> None:
-    annotation = annotate_grounding(grounding_of(GARAGE, (40, 40)), PROMPTS, (40, 40), 1)
+    annotation = annotate_grounding(grounding_of(GARAGE, (40, 40)), RULES, (40, 40), 1)
     document, mask = outputs(annotation)
     assert np.array_equal(mask, annotation.mask)
     rows = visible_rows(document, mask, VisibleImage("a/b.json", "a/b.jpg", 8))
@@ -136,10 +135,10 @@ def test_visible_rows_are_the_painted_parts() -> None:
 
 
 def test_visible_rows_leave_out_what_is_covered_and_keep_negatives() -> None:
-    annotation = annotate_grounding(grounding_of([], (8, 8)), PROMPTS, (4, 6), 1)
+    annotation = annotate_grounding(grounding_of([], (8, 8)), RULES, (4, 6), 1)
     document, mask = outputs(annotation)
     assert [row.class_name for row in visible_rows(document, mask, IMAGE)] == [None]
-    scene = annotate_grounding(grounding_of(GARAGE, (40, 40)), PROMPTS, (40, 40), 1)
+    scene = annotate_grounding(grounding_of(GARAGE, (40, 40)), RULES, (40, 40), 1)
     document, mask = outputs(scene)
     mask = np.where(mask == 252, np.uint8(63), mask)
     classes = [row.class_name for row in visible_rows(document, mask, IMAGE)]
@@ -175,7 +174,9 @@ def _seven_instances() -> Annotation:
         centre_y, centre_x, radius_y, radius_x = *rng.uniform(60, 230, 2), *rng.uniform(15, 60, 2)
         logits = 4 * (1 - np.hypot((y - centre_y) / radius_y, (x - centre_x) / radius_x))
         found.append((0, query, 0.9, (logits + rng.normal(size=logits.shape) * 0.4).astype(np.float32)))
-    return annotate_grounding(grounding_of(found, (288, 288), prompts=1), ("car",), (1080, 1920), 1)
+    return annotate_grounding(
+        grounding_of(found, (288, 288), prompts=1), rules_of_prompts(("car",), 0.4), (1080, 1920), 1
+    )
 
 
 def _cpu_s(function: object) -> float:

@@ -22,6 +22,7 @@ from job.postprocess.instances import Instance
 from job.postprocess.masks import crop_mask, reorient
 from job.postprocess.orientation import turn_upright
 from job.postprocess.painting import paint
+from job.rules.rules import rules_of_prompts
 
 STORED_TO_UPRIGHT: dict[int, Callable[[Any], Any]] = {
     1: lambda stored: stored,
@@ -230,12 +231,11 @@ def annotation_of(mask: Any) -> Annotation:
     instance = Instance("person", 0.9, 0, mask)
     painting = paint([instance], mask.size_hw)
     return Annotation(
+        rules=rules_of_prompts(("person",), 0.4),
         mask=painting.mask,
         instances=(instance,),
         values=painting.values,
         visible_areas=painting.visible_areas,
         parents=(None,),
         beyond_255=(),
-        dropped_empty=0,
-        dropped_overlap=0,
     )

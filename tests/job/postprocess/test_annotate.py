@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from job.model.session import Grounding
 from job.postprocess.annotate import Annotation, annotate_grounding
+from job.rules.rules import rules_of_prompts
 from tests import reference
 
 PROMPTS = ("car", "license plate", "person")
+RULES = rules_of_prompts(PROMPTS, 0.4)
 QUERIES = 12
 NEAR_ZERO = 2e-5
 """Torch's rounding differs between kinds of machine by less."""
@@ -84,7 +86,7 @@ def test_annotation_matches_a_plain_implementation_of_the_rules(
     for logits in grounding.mask_logits:
         assume(np.abs(reference.resize(logits, size)).min() > NEAR_ZERO)
     expected = reference.expected_annotation(grounding, prompts, size, orientation)
-    assert_equal(annotate_grounding(grounding, prompts, size, orientation), expected)
+    assert_equal(annotate_grounding(grounding, rules_of_prompts(prompts, 0.4), size, orientation), expected)
 
 
 def dots(count: int, side: int = 20) -> Grounding:
@@ -97,7 +99,7 @@ def dots(count: int, side: int = 20) -> Grounding:
 
 @pytest.mark.torch
 def test_highest_scores_are_kept_when_more_than_255_instances_are_found() -> None:
-    annotation = annotate_grounding(dots(280), PROMPTS, (20, 20), 6)
+    annotation = annotate_grounding(dots(280), RULES, (20, 20), 6)
     assert_equal(annotation, reference.expected_annotation(dots(280), PROMPTS, (20, 20), 6))
     assert len(annotation.beyond_255) == 25
     assert len({one.query for one in (*annotation.instances, *annotation.beyond_255)}) == 280
@@ -122,7 +124,7 @@ GARAGE: list[Found] = [
 
 
 def test_scene_with_cars_persons_and_overlaps() -> None:
-    annotation = annotate_grounding(grounding_of(GARAGE, (40, 40)), PROMPTS, (40, 40), 1)
+    annotation = annotate_grounding(grounding_of(GARAGE, (40, 40)), RULES, (40, 40), 1)
     found = [(name, round(score, 3), query, value) for name, score, query, value in listed(annotation)]
     assert found == [
         ("car", 0.9, 4, 63),
@@ -145,13 +147,13 @@ def test_scene_with_cars_persons_and_overlaps() -> None:
     ],
 )
 def test_without_cars_or_persons_there_are_no_passengers(prompts: tuple[str, ...], classes: list[str]) -> None:
-    annotation = annotate_grounding(grounding_of(GARAGE, (40, 40)), prompts, (40, 40), 1)
+    annotation = annotate_grounding(grounding_of(GARAGE, (40, 40)), rules_of_prompts(prompts, 0.4), (40, 40), 1)
     assert [one.class_name for one in annotation.instances] == classes
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_masks_have_the_size_of_the_stored_raster(orientation: int) -> None:
-    annotation = annotate_grounding(grounding_of(GARAGE, (40, 40)), PROMPTS, (90, 50), orientation)
+    annotation = annotate_grounding(grounding_of(GARAGE, (40, 40)), RULES, (90, 50), orientation)
     stored = (90, 50) if orientation < 5 else (50, 90)
     assert annotation.size_hw == annotation.mask.shape == stored
     assert {one.mask.size_hw for one in annotation.instances} == {stored}
@@ -159,7 +161,7 @@ def test_masks_have_the_size_of_the_stored_raster(orientation: int) -> None:
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_mask_is_empty_when_nothing_is_found(orientation: int) -> None:
-    annotation = annotate_grounding(grounding_of([], (8, 8)), PROMPTS, (4, 6), orientation)
+    annotation = annotate_grounding(grounding_of([], (8, 8)), RULES, (4, 6), orientation)
     assert annotation.mask.shape == ((4, 6) if orientation == 1 else (6, 4))
     assert not annotation.mask.any()
     assert (annotation.instances, annotation.values, annotation.dropped_empty) == ((), (), 0)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from job.postprocess.parents import find_parents
+from job.rules.rules import PassengerRule
 from tests.job.postprocess.instances import instance, rectangles
 
 LEFT = instance("car", rectangles((0, 0, 100, 100)))
@@ -34,9 +35,9 @@ def test_the_car_with_the_most_shared_pixels_is_the_parent(
     class_name: str, box: tuple[int, int, int, int], parent: int | None
 ) -> None:
     held = instance(class_name, rectangles(box))
-    assert find_parents([held], [LEFT, RIGHT, VAN], [1, 2, 3]) == (parent,)
+    assert find_parents([held], [LEFT, RIGHT, VAN], [1, 2, 3], PassengerRule()) == (parent,)
 
 
 def test_each_instance_has_its_own_parent() -> None:
     plates = [instance("license_plate", rectangles(box)) for box in ((10, 10, 20, 15), (150, 10, 160, 15))]
-    assert find_parents([LEFT, *plates, RIGHT], [LEFT, RIGHT], [254, 127]) == (None, 254, 127, None)
+    assert find_parents([LEFT, *plates, RIGHT], [LEFT, RIGHT], [254, 127], PassengerRule()) == (None, 254, 127, None)

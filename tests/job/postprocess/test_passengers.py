@@ -4,10 +4,12 @@ import pytest
 
 from job.postprocess.masks import reorient
 from job.postprocess.passengers import is_inside, split_passengers
+from job.rules.rules import PassengerRule
 from tests.job.postprocess.instances import instance, rectangles
 
 Box = tuple[int, int, int, int]
 CAR = (100, 50, 200, 150)
+RULE = PassengerRule()
 
 
 def car_with_hole(shared_rows: int) -> tuple[Box, ...]:
@@ -83,7 +85,7 @@ def test_boxes_are_tight_around_all_of_a_mask() -> None:
 def test_passenger_needs_only_one_car() -> None:
     person = instance("person", rectangles((110, 60, 120, 80)), query=7, score=0.55)
     cars = [instance("car", rectangles((0, 0, 50, 50))), instance("car", rectangles(CAR), query=1)]
-    split = split_passengers([*cars, person])
+    split = split_passengers([*cars, person], RULE)
     assert [found.class_name for found in split] == ["car", "car", "passenger"]
     assert (split[2].score, split[2].query, split[2].mask) == (0.55, 7, person.mask)
 
@@ -93,7 +95,7 @@ def test_two_cars_that_share_two_fifths_of_a_person_each_do_not_add_up() -> None
     upper, lower = rectangles((100, 30, 200, 70)), rectangles((100, 70, 200, 110))
     assert is_inside(person, rectangles((100, 30, 200, 110)))
     found = [instance("car", upper), instance("car", lower, query=1), instance("person", person)]
-    assert split_passengers(found)[-1].class_name == "person"
+    assert split_passengers(found, RULE)[-1].class_name == "person"
 
 
 def test_passengers_come_last_and_all_others_stay_in_order() -> None:
@@ -106,11 +108,11 @@ def test_passengers_come_last_and_all_others_stay_in_order() -> None:
         instance("license_plate", plate, 3),
         instance("car", car, 4),
     ]
-    listed = [(one.class_name, one.query) for one in split_passengers(found)]
+    listed = [(one.class_name, one.query) for one in split_passengers(found, RULE)]
     assert listed == [("person", 1), ("license_plate", 3), ("car", 4), ("passenger", 0), ("passenger", 2)]
 
 
 @pytest.mark.parametrize("class_name", ["license_plate", "car", "dog"])
 def test_only_persons_become_passengers(class_name: str) -> None:
     found = (instance("car", rectangles(CAR)), instance(class_name, rectangles((110, 60, 120, 80)), 1))
-    assert split_passengers(found) == found
+    assert split_passengers(found, RULE) == found

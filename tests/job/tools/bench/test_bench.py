@@ -22,6 +22,7 @@ from job.model.loader import open_session
 from job.model.prompts import text_features_for
 from job.model.session import Session, SessionInfo
 from job.postprocess.annotate import annotate_grounding
+from job.rules.rules import rules_of_prompts
 from job.run.options import WorkerOptions
 from job.tools.bench import bench, end_to_end, model_stages
 from job.tools.bench.figures import BenchReport, OriginalFigures, Roofline, encode_report
@@ -102,7 +103,7 @@ def test_the_tables_show_original_prediction_and_limits(report: BenchReport) -> 
 
 
 def test_the_fixed_instances_all_survive_the_rules() -> None:
-    found = annotate_grounding(fixed_grounding((3, 40), (84, 84)), PROMPTS, (1080, 1920), 1)
+    found = annotate_grounding(fixed_grounding((3, 40), (84, 84)), rules_of_prompts(PROMPTS, 0.4), (1080, 1920), 1)
     assert len(found.instances) == INSTANCES
     assert [each.class_name for each in found.instances].count("car") == 3
     assert (found.hidden, found.dropped_empty, found.dropped_overlap) == (0, 0, 0)

@@ -1,0 +1,1 @@
+"""Classes of a run and the rules on their instances."""

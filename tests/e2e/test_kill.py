@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from job.storage.local.store import LocalStore
 from tests.processes import DATE, annotate, results
+from tests.tables import check_tables
 
 KILLED = Path(__file__).with_name("killed.py")
 MOMENTS, SLOW_MOMENTS = 12, 24
-"""One of each phase and six spread over the run; the slow tests kill at twelve more."""
+"""One of each phase and five spread over the run; the slow tests kill at twelve more."""
 SEED = 20260131
 PHASES = {
     "plan": lambda path: "/plan" in path or path.endswith("run.json"),
+    "instance table": lambda path: "/instances/" in path,
     "journal": lambda path: "/journal/" in path or "/workers/" in path,
     "image": lambda path: path.endswith(".jpg"),
     "mask": lambda path: path.endswith(".npz"),
@@ -90,6 +93,7 @@ def kill_and_resume(moment: int, numbers: list[int], scenes: Path, quiet_run: Pa
     again = annotate(scenes, target, "--annotation_date", DATE)
     assert again.returncode == 0, again.stderr
     assert results(target) == results(quiet_run), f"{signal_name} at {trace[-1]}"
+    assert len(check_tables(LocalStore(target, "reader"))) == 10
 
 
 def test_killed_override_run_resumes_without_repeating_images(
@@ -108,4 +112,5 @@ def test_killed_override_run_resumes_without_repeating_images(
         for line in part.read_text(encoding="utf-8").splitlines()
         if '"result"' in line and part.parts[-4] == sorted(p.name for p in target.glob("_sam3/runs/*"))[-1]
     ]
+    assert len(check_tables(LocalStore(target, "reader"))) == 10
     assert len(journalled) == 10, "every image has one row of the override run: none was done twice after its row"

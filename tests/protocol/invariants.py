@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
 import msgspec
 
+from job.errors import InputError, ObjectMissingError
+from job.formats.instance_reader import InstanceParts
 from job.formats.instance_table import decode_part
 from job.plan.plan import Plan, PlannedInput, PlannedShard
+from job.run.annotated_rows import NewestRows
 from job.run.journal import ANNOTATED, FAILED, ResultRow, Row
 from job.run.spec import RunEnd
 from job.worker.shards import Marker
 from tests.protocol.explorer import Outcome
 from tests.protocol.process import mask_digest, tag_of
-from tests.protocol.world import MAX_GHOST_S, Event
+from tests.protocol.world import MAX_GHOST_S, Event, StillStore
 
 RUNS = "out/_sam3/runs/"
 FRESH_S = 30.0
@@ -108,7 +112,7 @@ def violations(outcome: Outcome) -> list[str]:
     state = FinalState(outcome)
     invariants = (
         _no_unexpected_errors, _created_once, _planned_whole, _superseded_by_younger, _ended, _counted, _few_late_puts,
-        _one_live_run, _nothing_lost, _whole_pairs, _done_once, _parts_written_once,
+        _one_live_run, _nothing_lost, _whole_pairs, _done_once, _parts_written_once, _read_once,
         _tables_complete,
     )  # fmt: skip
     return [
@@ -144,6 +148,25 @@ def _tables_complete(state: FinalState) -> Iterator[str]:
             found = [one.class_name for one in decode_part(part) if one.json == row.json] if part else []
             if found != list(row.scores) or at_s[key] > event.time_s or f"/{row.instances}." not in event.key:
                 yield f"{event.key}: {row.json} has the rows {found} in {key}, expected are {list(row.scores)}"
+
+
+def _read_once(state: FinalState) -> Iterator[str]:
+    """A reader finds the rows of each annotated image once, of the stored mask unless audit names the pair."""
+    store: Any = StillStore(state.world)
+    newest, parts = NewestRows(store), InstanceParts()
+    for key in state.inputs:
+        npz = state.output(_suffixes(key)[1])
+        recorded = newest.of(key)
+        result = None if recorded is None else recorded.valid_row(lambda npz=npz: mask_digest(npz.encode()))
+        if recorded is None or result is None:
+            continue
+        try:
+            tags = [row.class_name for row in parts.rows_of(recorded.run, recorded.shard, result)]
+        except (InputError, ObjectMissingError) as exc:
+            yield f"{key}: {exc}"
+            continue
+        if tags != [npz.rpartition(" ")[2]] and (len(tags) != 1 or not _is_named_by_audit(state, key)):
+            yield f"{key}: a reader finds rows of {tags}, the mask is {npz}"
 
 
 def _no_unexpected_errors(state: FinalState) -> Iterator[str]:

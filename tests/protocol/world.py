@@ -362,3 +362,13 @@ class WorldStore:
         keys = [key[len(self._root) :] for key in self._world.objects if key.startswith(start)]
         hidden = None if skip is None else f"{skip}/"
         return sorted((key for key in keys if hidden is None or not key.startswith(hidden)), key=ordered)
+
+
+class StillStore(WorldStore):
+    """The output after the simulation: requests succeed at once."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world, Actor(world, 0, "reader"), "out")
+
+    def _operate(self, what: str, key: str, effect: Callable[[], _T]) -> _T:
+        return effect()

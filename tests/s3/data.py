@@ -15,6 +15,7 @@ from job.tools.audit import AuditCounts, Finding
 from job.tools.audit_deep import audit
 from job.worker.shards import marked_shards, read_marker
 from tests.s3.fixtures import Bucket
+from tests.tables import check_tables
 
 BROKEN = "broken.json"
 
@@ -85,7 +86,8 @@ def failure_rows(bucket: Bucket, name: str) -> list[dict[str, str]]:
 
 
 def check_audit(bucket: Bucket, inputs: int, failed: tuple[str, ...]) -> None:
-    """A deep audit, with and without the records of the run, finds nothing missing, torn, foreign or orphaned."""
+    """Every image has its instances once, and a deep audit, with and without the records of the run, finds nothing."""
+    assert len(check_tables(store_of(bucket, "out"))) == inputs - len(failed)
     counts = AuditCounts()
     assert [finding.key for finding in findings_of(bucket, counts)] == []
     assert (counts.inputs, counts.annotated) == (inputs, inputs - len(failed))

@@ -18,6 +18,7 @@ PHASES = {
     "plan": r"CREATE .*/plan\.json",
     "listing": r"LIST .*",
     "reading": r"GET /[^/]+/in/",
+    "instance table": r"PUT .*/instances/",
     "journal": r"PUT .*/journal/",
     "beat": r"PUT .*/workers/",
     "image": r"COPY .*",

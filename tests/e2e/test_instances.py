@@ -32,7 +32,8 @@ def annotate_recorded(source: Path, target: Path, monkeypatch: pytest.MonkeyPatc
         return annotation
 
     monkeypatch.setattr(job.pipeline.stages, "annotate_grounding", record)
-    request = request_of(source, target, run_name="one", options=WorkerOptions(device="cpu", self_check="off"))
+    options = WorkerOptions(device="cpu", self_check="off")
+    request = request_of(source, target, run_name="one", options=options, max_image_pixels=100_000_000)
     annotate(request, Tally())
     monkeypatch.undo()
     found = {}

@@ -91,11 +91,11 @@ def test_a_run_a_rerun_and_a_resumed_run_keep_to_their_request_budget(
         sys.stdout.write(f"{name}: {cost.total} requests in {cost.seconds:.0f} s {cost.by_kind}\n")
     shards, twice = 9, use_session.images - 2 * count
     assert first.by_kind["COPY"] == count
-    assert first.total <= pages(2 * count) + 5 * count + 8 * shards + first.of_time + ONCE
+    assert first.total <= pages(2 * count) + 5 * count + 9 * shards + first.of_time + ONCE
     assert rerun.total <= pages(2 * count) + pages(3 * count) + ONCE
     assert rerun.by_kind["COPY"] == 0
     assert twice <= 40
-    work = 5 * (count + max(twice, 0)) + 8 * (shards + 2)
+    work = 5 * (count + max(twice, 0)) + 9 * (shards + 2)
     assert begun.total + resumed.total <= pages(2 * count) + work + begun.of_time + resumed.of_time + 2 * ONCE
 
 
@@ -112,8 +112,8 @@ class Cost:
 
     @property
     def of_time(self) -> float:
-        """Four requests for each started 30 s of the worker."""
-        return 4 * (self.seconds // 30 + 1)
+        """Five requests for each started 30 s of the worker."""
+        return 5 * (self.seconds // 30 + 1)
 
 
 def cost_of(bucket: Bucket, proxy: FaultProxy, folder: str = "out", *, is_interrupted: bool = False) -> Cost:

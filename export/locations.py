@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from job.storage.store import Store
 
 NAMED_CHECKPOINTS = {"demo", "hub"}
-_STEMS = {"image_encoder", "grounding", "text_encoder", "text_features", "tokenizer", "reference"}
+_STEMS = {"image_encoder", "grounding", "mask_head", "text_encoder", "text_features", "tokenizer", "reference"}
 """Stems of an artifact's files, which an interrupted export may have left."""
 _PROBE = "image_encoder.probe"
 

@@ -157,7 +157,7 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     PoolSize: "completions parallelism images pod_hours cost",
     RunEnd: "outcome by superseded_by inputs_listed annotated failed reviewed",
     Manifest: "format_version model_id sam3_version checkpoint_sha256 format precision image_side mean std prompts "
-    "context_length image_encoder grounding text_encoder files parity weights_licence",
+    "context_length image_encoder grounding mask_head text_encoder files parity weights_licence",
     FileEntry: "sha256 size",
     TensorSpec: "name dtype shape",
     GraphSpec: "file inputs outputs",

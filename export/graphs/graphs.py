@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from export.graphs.attention import copy_sharing_weights
+from export.graphs.grounding import Grounding
 from export.graphs.half_precision import use_half_precision
-from export.graphs.modules import Grounding, ImageEncoder, TextEncoder, exportable_copy, grid_side
+from export.graphs.layers import grid_side
+from export.graphs.mask_head import MaskHead
+from export.graphs.modules import ImageEncoder, TextEncoder
 from job.model.artifact import TensorSpec
 
 if TYPE_CHECKING:
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 
 # Sizes of the dynamic dimensions in example inputs. All differ, so that exporters do not merge them; none is 1,
 # which exporters treat as a constant.
-EXAMPLE_SIZES = {"batch": 2, "prompts": 3}
+EXAMPLE_SIZES = {"batch": 2, "prompts": 3, "selected": 5}
 
 
 @dataclass(frozen=True)
@@ -41,19 +45,20 @@ class Graph:
         )
 
 
-def graphs_of(model: Any, precision: Precision) -> tuple[Graph, Graph, Graph]:
-    """Return the image encoder, the grounding and the text encoder of a `Sam3Image`.
+def graphs_of(model: Any, precision: Precision) -> tuple[Graph, Graph, Graph, Graph]:
+    """Return the image encoder, the grounding, the mask head and the text encoder of a `Sam3Image`.
 
     Args:
         model: Float32; stays as it is, the graphs share its weights where they can.
-        precision: For fp16, the first two compute mostly in float16. The text encoder runs once a prompt and
+        precision: For fp16, the first three compute mostly in float16. The text encoder runs once a prompt and
             stays exact. int8 starts from float32 and is made by `export.graphs.quantize`.
     """
-    side = grid_side(model)
-    exportable = exportable_copy(model)
+    side, kind = grid_side(model), "float16" if precision == "fp16" else "float32"
+    copied = copy_sharing_weights(model).eval().requires_grad_(False)
+    modules = (ImageEncoder(copied).eval(), Grounding(copied).eval(), MaskHead(copied).eval())
     if precision == "fp16":
-        use_half_precision(exportable)
-    kind = "float16" if precision == "fp16" else "float32"
+        for module in modules:
+            use_half_precision(module)
     length = int(model.backbone.language_backbone.context_length)
     width, queries = int(model.hidden_dim), int(model.transformer.decoder.num_queries)
     maps = tuple(
@@ -66,17 +71,29 @@ def graphs_of(model: Any, precision: Precision) -> tuple[Graph, Graph, Graph]:
     )
     answers = (
         TensorSpec(name="scores", dtype="float32", shape=("batch", "prompts", queries)),
-        TensorSpec(name="selected", dtype="int64", shape=("selected", 3)),
-        TensorSpec(name="mask_logits", dtype="float32", shape=("selected", side * 4, side * 4)),
+        TensorSpec(name="memory", dtype=kind, shape=("batch", "prompts", side * side, width)),
+        TensorSpec(name="queries", dtype=kind, shape=("batch", "prompts", queries, width)),
+        TensorSpec(name="offsets", dtype="float32", shape=("batch", "prompts", queries)),
     )
+    row = (*(_one_row(spec) for spec in (*maps[:2], *answers[1:])), _SELECTED)
+    masks = TensorSpec(name="mask_logits", dtype="float32", shape=("selected", side * 4, side * 4))
     pixels = TensorSpec(name="pixels", dtype="uint8", shape=("batch", *(image_side(model),) * 2, 3))
-    threshold = TensorSpec(name="score_threshold", dtype="float32", shape=())
     tokens = TensorSpec(name="token_ids", dtype="int64", shape=("prompts", length))
     return (
-        Graph("image_encoder", ImageEncoder(exportable).eval(), (pixels,), maps),
-        Graph("grounding", Grounding(exportable).eval(), (*maps, *text, threshold), answers),
-        Graph("text_encoder", TextEncoder(exportable).eval(), (tokens,), text),
+        Graph("image_encoder", modules[0], (pixels,), maps),
+        Graph("grounding", modules[1], (maps[-1], *text), answers),
+        Graph("mask_head", modules[2], row, (masks,)),
+        Graph("text_encoder", TextEncoder(copied).eval(), (tokens,), text),
     )
+
+
+_SELECTED = TensorSpec(name="selected", dtype="int64", shape=("selected",))
+
+
+def _one_row(spec: TensorSpec) -> TensorSpec:
+    """The tensor of one image and one prompt."""
+    dimensions = tuple(size for size in spec.shape if not isinstance(size, str))
+    return TensorSpec(name=spec.name, dtype=spec.dtype, shape=(1, *dimensions))
 
 
 def image_side(model: Any) -> int:

@@ -1,46 +1,47 @@
-"""Half precision where it costs little accuracy: the arithmetic of the large layers.
+"""Half precision where it costs little accuracy: weights, arithmetic and memory traffic of the large layers.
 
-Matrix products and convolutions take float16; normalisation, softmax, the residual stream and everything that
-makes a score or a box stay float32. Parity on real pictures decides whether that is enough, not this list.
+Matrix products, attention, convolutions, normalisation and the residual stream between them take float16; products,
+softmax and normalisation accumulate in float32. Boxes, scores and the embedding of the queries stay float32. Parity on
+real pictures decides whether that is enough, not this list.
 """
 
 from __future__ import annotations
 
-import copy
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from export.graphs.attention import replace_modules
-
-_PRODUCTS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
-
-
-class Typed(nn.Module):
-    """A layer that casts its inputs to one type and its output to another."""
-
-    def __init__(self, layer: nn.Module, computes: torch.dtype, answers: torch.dtype) -> None:
-        super().__init__()
-        self.layer = copy.deepcopy(layer).to(computes)
-        self.computes = computes
-        self.answers = answers
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Cast, compute, cast."""
-        y: Tensor = self.layer(x.to(self.computes))
-        return y.to(self.answers)
+EXACT = (
+    "queries.norm",
+    "queries.box_head",
+    "queries.presence_norm",
+    "queries.presence_head",
+    "queries.places",
+    "queries.scoring",
+    "queries.start",
+    "queries.bias.edges",
+    "queries.bias.coordinates",
+    "embeddings",
+    "mean",
+    "std",
+)
+"""Names of modules and buffers of the graphs that stay float32."""
 
 
-def use_half_precision(model: Any) -> None:
-    """Make the large parts of an exportable copy of a `Sam3Image` compute in float16."""
-    for part in (
-        model.backbone.vision_backbone,
-        model.geometry_encoder,
-        model.transformer.encoder,
-        model.transformer.decoder.layers,
-        model.segmentation_head,
-    ):
-        replace_modules(part, _PRODUCTS, lambda x: Typed(x, torch.float16, torch.float16))
-        replace_modules(part, (nn.LayerNorm,), lambda x: Typed(x, torch.float32, torch.float32))
-        replace_modules(part, (nn.GroupNorm,), lambda x: Typed(x, torch.float32, torch.float16))
+def use_half_precision(graph: nn.Module) -> None:
+    """Make the large parts of a graph compute in float16; the tensors of the original model stay as they are."""
+    for path, module in graph.named_modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None and not _is_exact(path, name):
+                module._parameters[name] = nn.Parameter(_half(parameter.detach()), requires_grad=False)
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None and not _is_exact(path, name):
+                module._buffers[name] = _half(buffer)
+
+
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float16) if tensor.dtype == torch.float32 else tensor
+
+
+def _is_exact(path: str, name: str) -> bool:
+    full = f"{path}.{name}" if path else name
+    return any(full == exact or full.startswith(f"{exact}.") for exact in EXACT)

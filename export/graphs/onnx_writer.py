@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir import convenience
 
+from export.graphs.graphs import EXAMPLE_SIZES
 from export.graphs.quantize import QUANTIZED_SCOPES, quantize
 from export.sam3_runtime import quiet
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # The first opset with an `Attention` operator, which ONNX Runtime runs fused.
 OPSET = 23
+# The last opset whose `InstanceNormalization` has a CUDA kernel.
+MASK_HEAD_OPSET = 21
 SMALLEST_HALVED = 64
 LARGEST_SINGLE_FILE = 512 * 1024 * 1024
 
@@ -48,7 +51,7 @@ def write_onnx(graph: Graph, folder: Path, precision: Precision) -> str:
 
 def to_ir(graph: Graph) -> ir.Model:
     """Export with the dynamic dimensions and names of the graph's description."""
-    dimensions = {name: torch.export.Dim(name, min=1, max=4096) for name in ("batch", "prompts")}
+    dimensions = {name: torch.export.Dim(name, min=1, max=4096) for name in EXAMPLE_SIZES}
     shapes = tuple({axis: dimensions[name] for axis, name in x.items()} for x in graph.dynamic_dimensions())
     with quiet(), _silent_logger("onnxscript"), torch.no_grad():
         program = torch.onnx.export(
@@ -57,16 +60,26 @@ def to_ir(graph: Graph) -> ir.Model:
             input_names=[x.name for x in graph.inputs],
             output_names=[x.name for x in graph.outputs],
             dynamic_shapes=shapes,
-            opset_version=OPSET,
+            opset_version=MASK_HEAD_OPSET if graph.name == "mask_head" else OPSET,
             dynamo=True,
             optimize=True,
             verbose=False,
         )
     assert program is not None
     model: ir.Model = program.model
+    drop_unused_outputs(model)
     for value, spec in zip(model.graph.outputs, graph.outputs, strict=True):
         value.shape = ir.Shape(spec.shape)
     return model
+
+
+def drop_unused_outputs(model: ir.Model) -> None:
+    """Leave out the outputs of fused operators that nobody reads."""
+    for node in model.graph.all_nodes():
+        if node.domain and len(node.outputs) > 1:
+            for value in node.outputs:
+                if not value.uses() and not value.is_graph_output():
+                    value.name = ""
 
 
 def strip(model: ir.Model) -> None:

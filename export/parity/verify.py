@@ -80,7 +80,7 @@ class Verifier:
         On the model's own grid a mask is so small that one or two wrong pixels are within every tolerance.
         """
         theirs = OriginalSide(self.original.model, manifest.prompts, SCORE_THRESHOLD, self.device)
-        grid = manifest.grounding.outputs[-1].shape[1:]
+        grid = manifest.mask_head.outputs[0].shape[1:]
         grid_hw = (int(grid[0]) * REFERENCE_SCALE, int(grid[1]) * REFERENCE_SCALE)
         pixels = [resize_to_square(next(pictures), manifest.image_side) for _ in range(REFERENCE_PICTURES)]
         answers = [theirs.answer(x, grid_hw) for x in pixels]

@@ -2,21 +2,25 @@
 
     manifest.json          this module's `Manifest`; its sha256 is the artifact's digest
     image_encoder.<ext>    pixels -> feature_0, feature_1, feature_2
-    grounding.<ext>        features + text -> scores, selected, mask_logits
+    grounding.<ext>        feature_2 + text -> scores, memory, queries, offsets
+    mask_head.<ext>        feature_0, feature_1, one row of those, numbers of queries -> mask_logits
     text_encoder.<ext>     token_ids -> text_features, text_mask; needed only for prompts that are not stored
     text_features.npz      `features` and `mask` of the manifest's prompts
     tokenizer.json         of the `tokenizers` library
     reference.npz          pixels and the original's answers: see `job.model.reference`
 
-Inputs and outputs of the graphs (B images, P prompts, Q queries, K selected, L tokens, S the image side):
+Inputs and outputs of the graphs (B images, P prompts, Q queries, K selected, L text tokens, T image
+tokens, C channels, S the image side). The mask head takes one image and one prompt: 1 in the place of B and P.
 
     pixels         uint8   (B, S, S, 3)       RGB; the graph normalizes
     feature_i      float   (B, C, h_i, w_i)   float16 or float32, not read by the worker
     text_features  float32 (P, L, C)
     text_mask      bool    (P, L)             True is padding
-    score_threshold float32 ()
     scores         float32 (B, P, Q)
-    selected       int64   (K, 3)             (image, prompt, query), ascending
+    memory         float   (B, P, T, C)       float16 or float32, not read by the worker
+    queries        float   (B, P, Q, C)       as `memory`
+    offsets        float32 (B, P, Q)
+    selected       int64   (K,)               numbers of queries
     mask_logits    float32 (K, h_0, w_0)
     token_ids      int64   (P, L)
 """
@@ -32,7 +36,7 @@ import msgspec
 
 from job.errors import ArtifactError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 DEMO_MODEL_ID = "SAM3-demo"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
@@ -144,7 +148,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         prompts: Prompts of `text_features.npz`, in order.
         context_length: L.
         image_encoder: Pixels to features.
-        grounding: Features and text to instances.
+        grounding: Features and text to scores.
+        mask_head: Features and outputs of the grounding to the masks of selected queries, for one image and prompt.
         text_encoder: Token ids to text features.
         files: Every file except the manifest.
         parity: Agreement with the official processor.
@@ -164,6 +169,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     context_length: int
     image_encoder: GraphSpec
     grounding: GraphSpec
+    mask_head: GraphSpec
     text_encoder: GraphSpec
     files: dict[str, FileEntry]
     parity: tuple[ParityFigures, ...]
@@ -247,13 +253,14 @@ def decode_manifest(raw: bytes, location: Path | str) -> Manifest:
     try:
         version = msgspec.json.decode(raw, type=_VersionOnly).format_version
         if version != FORMAT_VERSION:
+            advice = "export it again" if version < FORMAT_VERSION else "upgrade sam3-annotate, or export it again"
             raise ArtifactError(
-                f"model {location} has artifact format {version}, this version reads {FORMAT_VERSION}: export it again"
+                f"model {location} has artifact format {version}, this version reads {FORMAT_VERSION}: {advice}"
             )
         manifest = msgspec.json.decode(raw, type=Manifest)
     except msgspec.DecodeError as exc:
         raise ArtifactError(f"{location}/{MANIFEST_NAME} is not an artifact manifest: {exc}") from exc
-    graphs = (manifest.image_encoder, manifest.grounding, manifest.text_encoder)
+    graphs = (manifest.image_encoder, manifest.grounding, manifest.mask_head, manifest.text_encoder)
     for name in (*manifest.files, *(graph.file for graph in graphs)):
         if not _PLAIN_NAME.fullmatch(name) or name == MANIFEST_NAME:
             raise ArtifactError(f"{location}/{MANIFEST_NAME} names the file {name!r}: names are letters, digits, `.-_`")

@@ -6,8 +6,10 @@ deterministic, a CPU gets one image at a time, a GPU batches of one fixed size. 
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from job.errors import ConfigurationError, DeviceError
 from job.model.gpu import device_failure
 from job.model.integer_kernels import require_exact_integers
-from job.model.session import Grounding, SessionInfo, TextFeatures, padded_batch, split_by_image
+from job.model.session import Grounding, SessionInfo, TextFeatures, padded_batch, row_axes, row_number, select_masks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +34,8 @@ CUDA_PROVIDER = "CUDAExecutionProvider"
 CUDA_OPTIONS = {
     "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search chooses by measured time, so results differ by run
     "use_tf32": "0",
+    "enable_skip_layer_norm_strict_mode": "1",  # sums in float32
+    "sdpa_kernel": "19",  # Flash (1), memory-efficient (2) or plain (16) attention; TensorRT's kernels sum in float16
 }
 ORT_ERRORS = (
     ort_errors.EPFail,
@@ -77,6 +81,8 @@ class OnnxSession:
         )
         self._encoder = self._load(artifact.manifest.image_encoder)
         self._grounding = self._load(artifact.manifest.grounding)
+        self._mask_head = self._load(artifact.manifest.mask_head)
+        self._row_axes = row_axes(artifact.manifest)
 
     @staticmethod
     def check_installation(device: str) -> None:
@@ -112,18 +118,52 @@ class OnnxSession:
         """Find every prompt in every encoded image; see `job.model.session.Session`."""
         if not isinstance(features, OnnxFeatures):
             raise TypeError(f"features of another session: {type(features).__name__}")
-        spec = self._artifact.manifest.grounding
+        encoder, grounding = self._artifact.manifest.image_encoder, self._artifact.manifest.grounding
+        tensors = dict(zip((x.name for x in encoder.outputs), features.maps, strict=True))
+        *maps, text_features, text_mask = (x.name for x in grounding.inputs)
         binding = self._grounding.io_binding()
-        *maps, text_features, text_mask, threshold = (x.name for x in spec.inputs)
-        for name, value in zip(maps, features.maps, strict=True):
-            binding.bind_ortvalue_input(name, value)
+        for name in maps:
+            binding.bind_ortvalue_input(name, tensors[name])
         binding.bind_cpu_input(text_features, np.ascontiguousarray(text.features))
         binding.bind_cpu_input(text_mask, np.ascontiguousarray(text.mask))
-        binding.bind_cpu_input(threshold, np.array(score_threshold, np.float32))
-        for output in spec.outputs:
-            binding.bind_output(output.name, "cpu")
+        scores_name, *row_names = (x.name for x in grounding.outputs)
+        binding.bind_output(scores_name, "cpu")
+        for name in row_names:
+            binding.bind_output(name, self._device)
         self._run(self._grounding, binding)
-        return split_by_image(*binding.copy_outputs_to_cpu(), images=features.images)
+        scores, *outputs = binding.get_outputs()
+        tensors |= zip(row_names, outputs, strict=True)
+        return self._select(scores.numpy()[: features.images], score_threshold, tensors)
+
+    def _select(
+        self, scores: NDArray[np.float32], score_threshold: float, tensors: dict[str, Any]
+    ) -> tuple[Grounding, ...]:
+        """Run the mask head for each image and prompt of scores (B, P, Q) with a score above the threshold."""
+        height, width = self._artifact.manifest.mask_head.outputs[0].shape[1:]
+        groundings = []
+        for image, of_image in enumerate(scores):
+            head = partial(self._row_masks, tensors, image)
+            groundings.append(select_masks(of_image, score_threshold, (int(height), int(width)), head))
+        return tuple(groundings)
+
+    def _row_masks(
+        self, tensors: dict[str, Any], image: int, prompt: int, queries: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Mask logits (K, h, w) of queries (K,), from a row of tensors that stay on the device."""
+        spec = self._artifact.manifest.mask_head
+        *rows, selected = spec.inputs
+        binding = self._mask_head.io_binding()
+        for tensor in rows:
+            value, axes = tensors[tensor.name], self._row_axes[tensor.name]
+            row = row_number(axes, value.shape(), {"batch": image, "prompts": prompt})
+            size = math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
+            address = value.data_ptr() + row * size
+            binding.bind_input(tensor.name, self._device, 0, np.dtype(tensor.dtype).type, tensor.shape, address)
+        binding.bind_cpu_input(selected.name, np.ascontiguousarray(queries))
+        binding.bind_output(spec.outputs[0].name, "cpu")
+        self._run(self._mask_head, binding)
+        masks: NDArray[np.float32] = binding.get_outputs()[0].numpy()
+        return masks
 
     def encode_text(self, token_ids: NDArray[np.int64]) -> TextFeatures:
         """Encode token ids; the text encoder is loaded for this call only."""

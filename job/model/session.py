@@ -1,12 +1,13 @@
 """The session protocol: one interface to run a model, independent of the runtime.
 
 `encode_images` runs the image encoder once for each image, the expensive part; `ground` runs the grounding graph on
-its features for a list of prompts. Features stay in device memory; `ground` returns only scores and the mask logits
-of the selected queries.
+its features for a list of prompts, then the mask head once for each image and prompt that has a selected query.
+Features stay in device memory; `ground` returns only scores and the mask logits of the selected queries.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -14,6 +15,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from job.model.artifact import Manifest
 
 
 @dataclass(frozen=True)
@@ -125,27 +128,46 @@ def padded_batch(pixels: NDArray[np.uint8], info: SessionInfo) -> NDArray[np.uin
     return np.concatenate((pixels, padding))
 
 
-def split_by_image(
-    scores: NDArray[np.float32],
-    selected: NDArray[np.int64],
-    mask_logits: NDArray[np.float32],
-    *,
-    images: int,
-) -> tuple[Grounding, ...]:
-    """Split the outputs of a grounding graph by image.
+RowMasks = Callable[[int, "NDArray[np.int64]"], "NDArray[np.float32]"]
+"""A prompt and the numbers of its selected queries (K,) to their mask logits (K, h, w)."""
+
+
+def select_masks(
+    scores: NDArray[np.float32], score_threshold: float, mask_hw: tuple[int, int], row_masks: RowMasks
+) -> Grounding:
+    """Run the mask head of one image for each prompt that has a score above the threshold.
 
     Args:
-        scores: (B, P, Q).
-        selected: (K, 3), (image, prompt, query) ascending.
-        mask_logits: (K, h, w).
-        images: Number of images; the rest of the B rows is padding.
+        scores: (P, Q).
+        score_threshold: A query is selected when its score is above it.
+        mask_hw: Height and width of the mask logits.
+        row_masks: Runs the mask head for a prompt and its selected queries (K,): (K, h, w).
     """
-    ends = np.searchsorted(selected[:, 0], np.arange(images), side="right")
-    starts = np.concatenate(([0], ends[:-1]))
-    return tuple(
-        Grounding(scores=scores[i], selected=selected[a:b, 1:], mask_logits=mask_logits[a:b])
-        for i, (a, b) in enumerate(zip(starts, ends, strict=True))
-    )
+    selected = np.argwhere(scores > np.float32(score_threshold))
+    masks = [np.zeros((0, *mask_hw), np.float32)]
+    for prompt in np.unique(selected[:, 0]).tolist():
+        masks.append(row_masks(prompt, selected[selected[:, 0] == prompt, 1]))
+    return Grounding(scores=scores, selected=selected, mask_logits=np.concatenate(masks))
+
+
+def row_axes(manifest: Manifest) -> dict[str, tuple[str, ...]]:
+    """Names of the leading dimensions, `batch`, `prompts` or both, of each tensor that the mask head takes rows of."""
+    made = (*manifest.image_encoder.outputs, *manifest.grounding.outputs)
+    return {spec.name: tuple(size for size in spec.shape if isinstance(size, str)) for spec in made}
+
+
+def row_number(axes: Sequence[str], shape: Sequence[int], at: Mapping[str, int]) -> int:
+    """Number of a row in a tensor whose leading dimensions are flattened.
+
+    Args:
+        axes: Names of the leading dimensions.
+        shape: Sizes of all dimensions.
+        at: Index along each leading dimension, by name.
+    """
+    row = 0
+    for axis, size in zip(axes, shape, strict=False):
+        row = row * size + at[axis]
+    return row
 
 
 Device = Literal["cuda", "cpu"]

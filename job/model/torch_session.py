@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 from job.errors import ConfigurationError, DeviceError
 from job.model.gpu import GpuNeeds, device_failure
-from job.model.session import Grounding, SessionInfo, TextFeatures, padded_batch, split_by_image
+from job.model.session import Grounding, SessionInfo, TextFeatures, padded_batch, row_axes, row_number, select_masks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +55,8 @@ class TorchSession:
         )
         self._encoder = self._load(artifact.manifest.image_encoder)
         self._grounding = self._load(artifact.manifest.grounding)
+        self._mask_head = self._load(artifact.manifest.mask_head)
+        self._row_axes = row_axes(artifact.manifest)
 
     @property
     def info(self) -> SessionInfo:
@@ -71,11 +74,35 @@ class TorchSession:
         """Find every prompt in every encoded image; see `job.model.session.Session`."""
         if not isinstance(features, TorchFeatures):
             raise TypeError(f"features of another session: {type(features).__name__}")
-        rest = (text.features, text.mask, np.array(score_threshold, np.float32))
+        manifest = self._artifact.manifest
+        tensors = dict(zip((x.name for x in manifest.image_encoder.outputs), features.maps, strict=True))
+        maps = (tensors[spec.name] for spec in manifest.grounding.inputs[:-2])
         with self._running():
-            inputs = [torch.from_numpy(x).to(self._device) for x in rest]
-            outputs = [x.cpu().numpy() for x in self._grounding(*features.maps, *inputs)]
-        return split_by_image(*outputs, images=features.images)
+            prompts = (torch.from_numpy(x).to(self._device) for x in (text.features, text.mask))
+            outputs = self._grounding(*maps, *prompts)
+            tensors |= zip((spec.name for spec in manifest.grounding.outputs), outputs, strict=True)
+            scores = outputs[0].cpu().numpy()[: features.images]
+        height, width = manifest.mask_head.outputs[0].shape[1:]
+        groundings = []
+        for image, of_image in enumerate(scores):
+            head = partial(self._row_masks, tensors, image)
+            groundings.append(select_masks(of_image, score_threshold, (int(height), int(width)), head))
+        return tuple(groundings)
+
+    def _row_masks(
+        self, tensors: dict[str, torch.Tensor], image: int, prompt: int, queries: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Mask logits (K, h, w) of queries (K,), from a row of tensors that stay on the device."""
+        rows = []
+        for spec in self._artifact.manifest.mask_head.inputs[:-1]:
+            value, axes = tensors[spec.name], self._row_axes[spec.name]
+            row = row_number(axes, value.shape, {"batch": image, "prompts": prompt})
+            rows.append(value.flatten(0, len(axes) - 1)[row : row + 1])
+        with self._running():
+            masks: NDArray[np.float32] = (
+                self._mask_head(*rows, torch.from_numpy(queries).to(self._device)).cpu().numpy()
+            )
+        return masks
 
     def encode_text(self, token_ids: NDArray[np.int64]) -> TextFeatures:
         """Encode token ids; the text encoder is loaded for this call only."""

@@ -53,7 +53,7 @@ def memory_need(manifest: Manifest, device: str) -> MemoryNeed:
     graphs = sum(
         entry.size
         for name, entry in manifest.files.items()
-        if name.startswith((manifest.image_encoder.file, manifest.grounding.file))
+        if name.startswith((manifest.image_encoder.file, manifest.grounding.file, manifest.mask_head.file))
     )
     if device != "cpu" or manifest.format != "onnx":
         return MemoryNeed(graphs, 0)

@@ -18,11 +18,13 @@ import job
 from export.checkpoint import Original, demo_checkpoint_path
 from export.exporter import encode_prompts
 from export.graphs.graphs import graphs_of
+from export.graphs.quantize import QUANTIZED_SCOPES
 from export.sam3_runtime import quiet
 from job.errors import ConfigurationError, DeviceError
 from job.model.artifact import Artifact, file_entry, open_artifact
 from job.model.integer_kernels import require_exact_integers
 from job.model.loader import open_session
+from job.model.onnx_session import OnnxFeatures
 from job.model.prompts import stored_text_features, text_features_for
 from job.model.reference import read_reference
 from job.model.session import TextFeatures
@@ -30,7 +32,7 @@ from tests.export.conftest import home_and_packages
 
 DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
 
-THRESHOLD = np.array(0.4, np.float32)
+GRAPHS = ("image_encoder", "grounding", "mask_head", "text_encoder")
 Graph = Callable[..., list[NDArray[Any]]]
 
 
@@ -75,48 +77,63 @@ def test_an_image_is_grounded_as_in_a_batch(
     artifact: Artifact, pixels: NDArray[np.uint8], text: TextFeatures, batch: int
 ) -> None:
     encode, ground = load(artifact, "image_encoder"), load(artifact, "grounding")
-    features = [encode(pixels[i : i + 1]) for i in range(batch)]
-    maps = [np.concatenate(same) for same in zip(*features, strict=True)]
-    scores, selected, masks = ground(*maps, text.features, text.mask, THRESHOLD)
-    assert len(selected) > 0
+    coarsest = np.concatenate([encode(pixels[i : i + 1])[-1] for i in range(batch)])
+    together = ground(coarsest, text.features, text.mask)
     for i in range(batch):
-        alone = ground(*features[i], text.features, text.mask, THRESHOLD)
-        mine = selected[:, 0] == i
-        np.testing.assert_array_equal(alone[0][0], scores[i])
-        np.testing.assert_array_equal(alone[1][:, 1:], selected[mine][:, 1:])
-        np.testing.assert_array_equal(alone[2], masks[mine])
+        for alone, batched in zip(ground(coarsest[i : i + 1], text.features, text.mask), together, strict=True):
+            np.testing.assert_array_equal(alone[0], batched[i])
 
 
 def test_a_prompt_gives_the_same_result_among_other_prompts(
     artifact: Artifact, pixels: NDArray[np.uint8], text: TextFeatures
 ) -> None:
-    encode, ground = load(artifact, "image_encoder"), load(artifact, "grounding")
-    maps = encode(pixels[:1])
-    scores, selected, masks = ground(*maps, text.features, text.mask, THRESHOLD)
+    ground = load(artifact, "grounding")
+    coarsest = load(artifact, "image_encoder")(pixels[:1])[-1]
+    together = ground(coarsest, text.features, text.mask)
     for i in range(len(text.mask)):
-        alone = ground(*maps, text.features[i : i + 1], text.mask[i : i + 1], THRESHOLD)
-        np.testing.assert_array_equal(alone[0][0, 0], scores[0, i])
-        np.testing.assert_array_equal(alone[2], masks[selected[:, 1] == i])
+        alone = ground(coarsest, text.features[i : i + 1], text.mask[i : i + 1])
+        for one, several in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(one[0, 0], several[0, i])
 
 
-@pytest.mark.parametrize("threshold", [-1.0, 0.0, 0.2, 0.4, 0.9, 1.0])
-def test_only_masks_above_the_threshold_are_returned(
-    artifact: Artifact, pixels: NDArray[np.uint8], text: TextFeatures, threshold: float
+def test_a_mask_does_not_depend_on_the_other_selected_queries(
+    artifact: Artifact, pixels: NDArray[np.uint8], text: TextFeatures
 ) -> None:
-    maps = load(artifact, "image_encoder")(pixels[:2])
-    limit = np.array(threshold, np.float32)
-    scores, selected, masks = load(artifact, "grounding")(*maps, text.features, text.mask, limit)
-    np.testing.assert_array_equal(selected, np.argwhere(scores > limit))
-    assert len(masks) == len(selected)
-    assert scores.dtype == masks.dtype == np.float32
+    maps = load(artifact, "image_encoder")(pixels[:1])
+    _, *rows = load(artifact, "grounding")(maps[-1], text.features, text.mask)
+    head = load(artifact, "mask_head")
+    row = [*maps[:2], *(x[0, :1] for x in rows)]
+    (every,) = head(*row, np.arange(rows[1].shape[2]))
+    for selected in ([7], [3, 7], [0, 7, 29]):
+        (masks,) = head(*row, np.array(selected))
+        np.testing.assert_array_equal(masks, every[selected])
+
+
+def test_each_row_of_a_batch_gets_the_masks_of_its_own_image(
+    artifact: Artifact, pixels: NDArray[np.uint8], text: TextFeatures
+) -> None:
+    """A session on a CPU has one image a batch; features of several take the path of a GPU."""
+    session: Any = open_session(artifact, device="cpu", threads=1)
+    binding = session._encoder.io_binding()
+    binding.bind_cpu_input("pixels", pixels[:3])
+    for output in artifact.manifest.image_encoder.outputs:
+        binding.bind_output(output.name)
+    session._encoder.run_with_iobinding(binding)
+    together = session.ground(OnnxFeatures(tuple(binding.get_outputs()), images=2), text, 0.4)
+    assert len(together) == 2
+    for i, batched in enumerate(together):
+        (alone,) = session.ground(session.encode_images(pixels[i : i + 1]), text, 0.4)
+        assert len(alone.selected) > 0
+        np.testing.assert_array_equal(alone.selected, batched.selected)
+        np.testing.assert_array_equal(alone.mask_logits, batched.mask_logits)
 
 
 def test_no_dynamic_scale_spans_a_whole_tensor(exported: Callable[[str, str], Artifact]) -> None:
-    for name in ("image_encoder", "grounding", "text_encoder"):
+    for name in GRAPHS:
         model = onnx.load(exported("onnx", "int8").path(f"{name}.onnx"))
         operators = Counter(node.op_type for node in model.graph.node)
         assert not {"DynamicQuantizeLinear", "DynamicQuantizeMatMul"} & set(operators)
-        assert ("MatMulIntegerToFloat" in operators) is (name != "text_encoder")
+        assert ("MatMulIntegerToFloat" in operators) is (name in QUANTIZED_SCOPES)
 
 
 def test_attention_is_one_operator(demo_onnx: Artifact, original: Original) -> None:
@@ -127,13 +144,23 @@ def test_attention_is_one_operator(demo_onnx: Artifact, original: Original) -> N
 
 def test_fp16_keeps_the_layers_of_the_scores_in_fp32(original: Original) -> None:
     with quiet():
-        _, grounding, _ = graphs_of(original.model, "fp16")
+        _, grounding, *_ = graphs_of(original.model, "fp16")
     kinds = {name: x.dtype for name, x in grounding.module.named_parameters()}
-    exact = ("queries.scoring", "queries.decoder.presence", "queries.decoder.bbox_embed", "queries.decoder.norm")
+    exact = ("queries.scoring", "queries.presence", "queries.box_head", "queries.norm", "queries.places", "embeddings")
     assert {kinds[name] for name in kinds if name.startswith(exact)} == {torch.float32}
-    assert kinds["fusion.layers.0.linear1.layer.weight"] == torch.float16
-    assert kinds["fusion.layers.0.norm1.layer.weight"] == torch.float32
+    assert kinds["fusion.layers.0.feed_forward.widen"] == torch.float16
+    assert kinds["fusion.layers.0.norm1.weight"] == torch.float16
     assert original.model.transformer.encoder.layers[0].linear1.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
+def test_somebody_reads_the_result_of_each_node(exported: Callable[[str, str], Artifact], precision: str) -> None:
+    for name in GRAPHS:
+        graph = onnx.load(exported("onnx", precision).path(f"{name}.onnx")).graph
+        read = {x for node in graph.node for x in node.input} | {x.name for x in graph.output}
+        assert not [node.name for node in graph.node if read.isdisjoint(node.output)], name
+        assert not [x.name for x in graph.initializer if x.name not in read], name
+        assert not [x.name for x in graph.input if x.name not in read], name
 
 
 @pytest.mark.parametrize(("graph_format", "precision"), [("onnx", "fp32"), ("onnx", "int8"), ("torchscript", "fp32")])

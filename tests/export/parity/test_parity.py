@@ -59,8 +59,8 @@ def test_an_artifact_is_verified_without_its_checkpoint(
 @pytest.mark.parametrize(
     ("graph", "weight"),
     [
-        ("image_encoder", "trunk.patch_embed.proj.weight.half"),
-        ("grounding", "masks.head.instance_seg_head.weight.half"),
+        ("image_encoder", "trunk.patches.weight.half"),
+        ("mask_head", "convolutions.1.weight.half"),
     ],
 )
 def test_one_weight_changed_by_one_percent_is_detected(

@@ -55,7 +55,7 @@ def exported_untrained(untrained: Original, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture
 def disturbed(exported_untrained: Artifact, tmp_path: Path) -> Artifact:
     folder = Path(shutil.copytree(exported_untrained.folder, tmp_path / "disturbed"))
-    disturb(folder / "grounding.onnx", "masks.head.instance_seg_head.weight", 0.01)
+    disturb(folder / "mask_head.onnx", "convolutions.1.weight", 0.01)
     reseal(folder)
     return open_artifact(folder)
 

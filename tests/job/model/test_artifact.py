@@ -53,10 +53,11 @@ def test_a_manifest_is_unchanged_by_encoding_and_decoding() -> None:
 
 def test_the_manifests_fields_are_frozen() -> None:
     """Old workers read new manifests, and new workers old ones: a change here needs a new `FORMAT_VERSION`."""
-    assert FORMAT_VERSION == 1
+    assert FORMAT_VERSION == 2
     assert Manifest.__struct_fields__ == (
         *("format_version", "model_id", "sam3_version", "checkpoint_sha256", "format", "precision", "image_side"),
-        *("mean", "std", "prompts", "context_length", "image_encoder", "grounding", "text_encoder", "files"),
+        *("mean", "std", "prompts", "context_length", "image_encoder", "grounding", "mask_head"),
+        *("text_encoder", "files"),
         *("parity", "weights_licence"),
     )
 
@@ -92,8 +93,9 @@ def test_a_missing_file_is_named(folder: Path) -> None:
     [
         pytest.param(None, "has no manifest", id="none"),
         pytest.param(b"{", "not an artifact manifest", id="broken"),
-        pytest.param(b'{"format_version": 2}', "has artifact format 2, this version reads 1", id="newer"),
-        pytest.param(b'{"format_version": 1, "model_id": "SAM3"}', "not an artifact manifest", id="fields missing"),
+        pytest.param(b'{"format_version": 1}', "format 1, this version reads 2: export it again", id="older"),
+        pytest.param(b'{"format_version": 3}', "format 3, this version reads 2: upgrade sam3-annotate", id="newer"),
+        pytest.param(b'{"format_version": 2, "model_id": "SAM3"}', "not an artifact manifest", id="fields missing"),
     ],
 )
 def test_an_invalid_manifest_is_refused(tmp_path: Path, content: bytes | None, words: str) -> None:

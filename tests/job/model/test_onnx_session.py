@@ -19,7 +19,7 @@ from job.model import loader as sessions
 from job.model.artifact import Artifact, open_artifact
 from job.model.loader import default_device, open_session
 from job.model.prompts import text_features_for
-from job.model.session import Session, TextFeatures, padded_batch, split_by_image
+from job.model.session import Session, TextFeatures, padded_batch, row_number, select_masks
 
 DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
 
@@ -169,12 +169,47 @@ def test_a_batch_is_padded_with_black(session: Session) -> None:
     assert padded[2:].max() == 0
 
 
-def test_outputs_are_split_by_image_without_padding() -> None:
-    scores = np.zeros((4, 2, 5), np.float32)
-    selected = np.array([[0, 0, 1], [0, 1, 4], [2, 0, 0], [3, 1, 1]], np.int64)
-    masks = np.arange(4, dtype=np.float32).reshape(4, 1, 1)
-    first, second, third = split_by_image(scores, selected, masks, images=3)
-    assert first.selected.tolist() == [[0, 1], [1, 4]]
-    assert first.mask_logits.ravel().tolist() == [0, 1]
-    assert second.selected.shape == (0, 2)
-    assert third.mask_logits.ravel().tolist() == [2]
+@pytest.mark.parametrize("threshold", [-1.0, 0.0, 0.2, 0.9, 1.0])
+def test_only_masks_above_the_threshold_are_returned(
+    session: Session, text: TextFeatures, pixels: NDArray[np.uint8], threshold: float
+) -> None:
+    features = session.encode_images(pixels[:1])
+    (found,) = session.ground(features, text, threshold)
+    (every,) = session.ground(features, text, -1.0)
+    np.testing.assert_array_equal(found.selected, np.argwhere(found.scores > np.float32(threshold)))
+    assert len(every.mask_logits) == found.scores.size
+    prompts, queries = found.selected.T
+    np.testing.assert_array_equal(found.mask_logits, every.mask_logits[prompts * found.scores.shape[1] + queries])
+
+
+def test_a_prompt_gives_the_same_masks_among_other_prompts(
+    session: Session, text: TextFeatures, pixels: NDArray[np.uint8]
+) -> None:
+    features = session.encode_images(pixels[:1])
+    (together,) = session.ground(features, text, 0.4)
+    for i in range(len(text.mask)):
+        (alone,) = session.ground(features, TextFeatures(text.features[i : i + 1], text.mask[i : i + 1]), 0.4)
+        np.testing.assert_array_equal(alone.mask_logits, together.mask_logits[together.selected[:, 0] == i])
+
+
+def test_the_mask_head_runs_only_for_prompts_with_a_selected_query() -> None:
+    scores = np.array([[0.1, 0.2, 0.3], [0.5, 0.1, 0.6], [np.nan, 0.1, 0.9]], np.float32)
+    rows: list[tuple[int, list[int]]] = []
+
+    def row_masks(prompt: int, queries: NDArray[np.int64]) -> NDArray[np.float32]:
+        rows.append((prompt, queries.tolist()))
+        return np.full((len(queries), 2, 2), prompt, np.float32)
+
+    found = select_masks(scores, 0.4, (2, 2), row_masks)
+    assert rows == [(1, [0, 2]), (2, [2])]
+    assert found.selected.tolist() == [[1, 0], [1, 2], [2, 2]]
+    assert found.mask_logits[:, 0, 0].tolist() == [1, 1, 2]
+    assert select_masks(scores, 0.95, (2, 2), row_masks).mask_logits.shape == (0, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("axes", "row"), [(("batch",), 2), (("batch", "prompts"), 7), (("prompts",), 1)], ids=["image", "both", "prompt"]
+)
+def test_rows_are_numbered_image_by_image(axes: tuple[str, ...], row: int) -> None:
+    sizes = {"batch": 4, "prompts": 3}
+    assert row_number(axes, [*(sizes[axis] for axis in axes), 48, 96], {"batch": 2, "prompts": 1}) == row

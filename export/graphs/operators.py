@@ -1,0 +1,143 @@
+"""Operators of the graphs: plain torch, or one fused operator of ONNX Runtime in an ONNX export in half precision.
+
+Float32 graphs hold operators of the ONNX standard only, so that each runtime can read them. Half precision is for
+GPUs, where memory traffic decides: there attention, rotary positions, the sum before a normalisation and the bias
+before an activation are one kernel each. B rows, N and M tokens, C channels, H heads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
+from torch import Tensor, nn
+
+QUERY_CHUNK = 576
+"""Largest number of queries in one attention of a float32 ONNX graph; see `attend`."""
+
+_CONTRIB = "com.microsoft"
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """Attend with several heads.
+
+    ONNX Runtime's float32 `Attention` for CPUs stores the logits of all queries and keys: 1.7 GB for the 5,184 tokens
+    of an image. An ONNX export in float32 therefore splits the queries, each part attends to all keys.
+
+    Args:
+        query: (B, N, C).
+        key: (B, M, C).
+        value: (B, M, C).
+        heads: H.
+        bias: Added to the logits, (B or 1, H or 1, N, M).
+
+    Returns:
+        (B, N, C).
+    """
+    if not torch.onnx.is_in_onnx_export():
+        return _attend(query, key, value, heads, bias)
+    if query.dtype == torch.float16:
+        inputs = (query, key, value, None, None, bias)
+        return _fused("MultiHeadAttention", inputs, {"num_heads": heads}, query)
+    parts, tokens = -(-query.shape[1] // QUERY_CHUNK), query.shape[1]
+    if parts == 1:
+        return _attend(query, key, value, heads, bias)
+    size = -(-tokens // parts)
+    chunks = [
+        _attend(query[:, i : i + size], key, value, heads, None if bias is None else bias[:, :, i : i + size])
+        for i in range(0, tokens, size)
+    ]
+    return torch.cat(chunks, 1)
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turn each pair (i, i + D / 2) of the D channels of every head by the angle of its token.
+
+    Args:
+        x: (B, N, C).
+        cosine: (N, D / 2).
+        sine: (N, D / 2).
+    """
+    if torch.onnx.is_in_onnx_export() and x.dtype == torch.float16:
+        first = torch.zeros(1, dtype=torch.int64, device=x.device)
+        return _fused("RotaryEmbedding", (x, first, cosine, sine), {"interleaved": 0}, x)
+    heads = unflatten(x, -1, (-1, 2, cosine.shape[1]))
+    first, second = heads[:, :, :, 0], heads[:, :, :, 1]
+    c, s = cosine[:, None], sine[:, None]
+    turned = torch.stack((first * c - second * s, second * c + first * s), 3)
+    return turned.flatten(2)
+
+
+def add_and_normalize(x: Tensor, branch: Tensor, bias: Tensor | None, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """Add a branch and its bias to the residual stream.
+
+    Args:
+        x: (B, N, C).
+        branch: (B, N, C), without its bias.
+        bias: (C,).
+        norm: Normalisation over C.
+
+    Returns:
+        The sum and its normalisation.
+    """
+    if torch.onnx.is_in_onnx_export() and x.dtype == torch.float16:
+        normalized, _, _, total = torch.onnx.ops.symbolic_multi_out(
+            f"{_CONTRIB}::SkipLayerNormalization",
+            (x, branch, norm.weight, norm.bias, bias),
+            {"epsilon": norm.eps},
+            dtypes=(x.dtype, torch.float32, torch.float32, x.dtype),
+            shapes=(x.shape, (), (), x.shape),
+            version=1,
+        )
+        return total, normalized
+    total = x + (branch if bias is None else branch + bias)
+    return total, norm(total)
+
+
+def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
+    """Add a bias (C,) to (B, N, C) and apply the exact GELU."""
+    if torch.onnx.is_in_onnx_export() and x.dtype == torch.float16:
+        return _fused("BiasGelu", (x, bias), {}, x)
+    return F.gelu(x + bias)
+
+
+def normalize_groups(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """Normalize (1, C, h, w) by groups of channels, then ReLU.
+
+    ONNX Runtime has no CUDA kernel for `GroupNormalization`, and inlines it as a dozen float32 operators. The groups
+    of one row are the channels of `InstanceNormalization`, whose kernel accumulates in float32.
+    """
+    if not (torch.onnx.is_in_onnx_export() and x.dtype == torch.float16):
+        return F.relu(norm(x))
+    rows, channels, height, width = x.shape
+    assert rows == 1
+    ones = torch.ones(norm.num_groups, dtype=x.dtype)
+    grouped = x.reshape(1, norm.num_groups, channels // norm.num_groups * height, width)
+    inputs = (grouped, ones, torch.zeros_like(ones))
+    instance = _fused("InstanceNormalization", inputs, {"epsilon": norm.eps}, grouped, domain="").reshape(x.shape)
+    return F.relu(instance * norm.weight[:, None, None] + norm.bias[:, None, None])
+
+
+def unflatten(x: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor:
+    """Split one axis into several."""
+    split: Tensor = x.unflatten(axis, sizes)  # type: ignore[no-untyped-call]
+    return split
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None) -> Tensor:
+    q, k, v = (unflatten(x, -1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
+
+
+def _fused(
+    operator: str,
+    inputs: tuple[Tensor | None, ...],
+    attributes: dict[str, Any],
+    like: Tensor,
+    domain: str = _CONTRIB,
+) -> Tensor:
+    """One operator with one output, of the shape and type of `like`."""
+    name = f"{domain}::{operator}" if domain else operator
+    version = 1 if domain else None
+    return torch.onnx.ops.symbolic(name, inputs, attributes, dtype=like.dtype, shape=like.shape, version=version)

@@ -28,7 +28,7 @@ def main(model: Path | None, sm: int, by: str, is_json: bool, **given: Any) -> N
     """Count FLOP, memory traffic and launches of a model on a GPU, and predict its speed; needs no GPU.
 
     MODEL is the folder of an ONNX artifact. Without it, the official model at full size in fp16 is exported with
-    random weights; that takes minutes and 6 GB of memory the first time.
+    random weights; that takes minutes and 3 GB of memory the first time.
     """
     sizes = sizes_of(**given)
     costs = cost_of(stub_gpu(), model or _full_size(), sizes, sm=sm)

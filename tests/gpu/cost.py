@@ -173,7 +173,10 @@ def _graph_cost(gpu: StubGpu, path: Path, scratch: Path, sizes: Sizes, sm: int) 
 
 @dataclass
 class _Counter:
-    """Joins what the profile says of the executed nodes with the optimised graph."""
+    """Joins what the profile says of the executed nodes with the optimised graph.
+
+    A node that the probe exchanged counts as one kernel.
+    """
 
     graph: Any
     found: dict[str, Any]
@@ -201,10 +204,11 @@ class _Counter:
         outputs = _values(node.output, event["outputs"])
         if node.op_type != event["operator"]:  # exchanged: its own inputs were not read
             tensors = [self.shapes.get(x, (outputs[0].kind, self.weights.get(x, []))) for x in names]
+            kernels = (node.op_type,)
         return node_cost(node.op_type, stage, event["provider"], kernels, _values(names, tensors), outputs)
 
     def _kernels(self, starts: list[float]) -> list[tuple[str, ...]]:
-        """Kernels by node. Copies of inputs come before the first node, and count with it."""
+        """Kernels by node."""
         launched: list[list[str]] = [[] for _ in starts]
         for launch in self.found["launches"]:
             launched[max(bisect.bisect_right(starts, launch["us"]) - 1, 0)].append(launch["kernel"])

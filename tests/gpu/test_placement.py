@@ -29,7 +29,7 @@ LARGEST_SHAPE = 16
 KINDS = {"flash": "flash_fwd", "memory-efficient": "attention_kernel_batched_impl", "TensorRT's": "fmha_"}
 
 
-@pytest.fixture(scope="module", params=[75, 80, 86, 89, 90], ids=lambda x: f"SM {x / 10}")
+@pytest.fixture(scope="module", params=[75, 80, 86, 89, 90, 120], ids=lambda x: f"SM {x / 10}")
 def placed(request: pytest.FixtureRequest, gpu: StubGpu) -> tuple[GraphCost, ...]:
     return cost_of(gpu, full_size_graphs("fp16"), Sizes(), sm=request.param)
 

@@ -166,7 +166,8 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     BenchReport: "date version machine setting batches largest_batch_error host_ms resident_bytes original roofline",
     Machine: "processor instructions cpus memory_bytes gpu driver",
     Setting: "model_id precision artifact runtime provider threads image_side prompts instances picture_wh",
-    BatchFigures: "batch_size in_flight load_s encoder_ms grounding_ms mask_output_ms images_per_s images device_bytes",
+    BatchFigures: "batch_size in_flight load_s encoder_ms grounding_ms prompt_ms mask_output_ms images_per_s images "
+    "device_bytes",
     OriginalFigures: "library device threads encoder_ms grounding_ms",
     Roofline: "card predicted_ms share",
     Tolerance: "score threshold_band mask_iou mask_pixels mask_iou_mean mask_outliers query_error",

@@ -128,9 +128,9 @@ class _Bench:
         if self._setting is None:
             self._setting = _setting(request, session)
             self._host_ms = self._measure_host(selecting.without_model(), options)
-        encoder, grounding, masks = model_stages(session, text, self._pixels, selecting.threshold)
+        ms = model_stages(session, text, self._pixels, selecting.threshold)
         in_flight = images_in_flight(request.artifact, replace(options, batch_size=None))
-        images = request.images or _images_for((encoder + grounding + masks) / 1e3)
+        images = request.images or _images_for((ms.encoder + ms.grounding + ms.masks) / 1e3)
         write_inputs(self._folder, images, request.picture_wh)
         rate = images_per_s(self._folder, LoadedModel(request.artifact, selecting), options, request.prompts, in_flight)
         self._figures.append(
@@ -138,9 +138,10 @@ class _Bench:
                 batch_size=session.info.batch_size,
                 in_flight=in_flight,
                 load_s=round(load_s, 3),
-                encoder_ms=round(encoder, 3),
-                grounding_ms=round(grounding, 3),
-                mask_output_ms=round(masks, 3),
+                encoder_ms=round(ms.encoder, 3),
+                grounding_ms=round(ms.grounding, 3),
+                prompt_ms=round(ms.prompt, 3),
+                mask_output_ms=round(ms.masks, 3),
                 images_per_s=round(rate, 4),
                 images=images,
                 device_bytes=device_memory_used() if options.device == "cuda" else None,

@@ -62,6 +62,7 @@ class BatchFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         load_s: Seconds to open the session; files may be in the page cache.
         encoder_ms: Milliseconds an image of the image encoder.
         grounding_ms: Milliseconds an image of the grounding of all prompts, without masks.
+        prompt_ms: Milliseconds an image of the grounding of one prompt alone, without masks.
         mask_output_ms: Milliseconds an image that the selected masks add.
         images_per_s: From JPEG files to written masks, model loaded.
         images: Number of images of that measurement.
@@ -73,6 +74,7 @@ class BatchFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     load_s: float
     encoder_ms: float
     grounding_ms: float
+    prompt_ms: float
     mask_output_ms: float
     images_per_s: float
     images: int

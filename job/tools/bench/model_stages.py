@@ -4,25 +4,43 @@ from __future__ import annotations
 
 import statistics
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from job.model.session import TextFeatures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from job.model.session import Session, TextFeatures
+    from job.model.session import Session
 
 MIN_REPEATS, MAX_REPEATS = 3, 30
 BUDGET_S = 6.0
 """Repeats of one measurement end here, after the smallest number of them."""
 
 
-def model_stages(
-    session: Session, text: TextFeatures, pixels: NDArray[np.uint8], threshold: float
-) -> tuple[float, float, float]:
+@dataclass(frozen=True)
+class ModelMs:
+    """Milliseconds an image, medians.
+
+    Attributes:
+        encoder: The image encoder.
+        grounding: All prompts, without masks.
+        prompt: One prompt alone, without masks.
+        masks: What the selected masks of all prompts add.
+    """
+
+    encoder: float
+    grounding: float
+    prompt: float
+    masks: float
+
+
+def model_stages(session: Session, text: TextFeatures, pixels: NDArray[np.uint8], threshold: float) -> ModelMs:
     """Measure a whole batch of one picture.
 
     Args:
@@ -30,19 +48,19 @@ def model_stages(
         text: All prompts.
         pixels: uint8 (1, S, S, 3).
         threshold: Selects the masks of the mask output.
-
-    Returns:
-        Milliseconds an image of the image encoder, of the grounding of all prompts without a mask, and of the masks.
     """
     batch_size = session.info.batch_size
     batch = np.repeat(pixels, batch_size, axis=0)
     features = session.encode_images(batch)
     encoder = median_ms(lambda: session.encode_images(batch))
-    without, with_masks = paired_ms(
-        lambda: session.ground(features, text, 1.0), lambda: session.ground(features, text, threshold)
+    one = TextFeatures(text.features[:1], text.mask[:1])
+    without, prompt, with_masks = paired_ms(
+        lambda: session.ground(features, text, 1.0),
+        lambda: session.ground(features, one, 1.0),
+        lambda: session.ground(features, text, threshold),
     )
-    masks = max(0.0, with_masks - without)
-    return encoder / batch_size, without / batch_size, masks / batch_size
+    each = (encoder, without, prompt, max(0.0, with_masks - without))
+    return ModelMs(*(ms / batch_size for ms in each))
 
 
 def median_ms(call: Callable[[], object]) -> float:

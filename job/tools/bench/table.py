@@ -20,8 +20,8 @@ def render(report: BenchReport) -> str:
 
 
 _MODEL_HEAD = (
-    "batch", "in flight", "encoder ms", "grounding ms, all prompts", "mask output ms", "model ms", "images/s",
-    "GPU memory", "load s",
+    "batch", "in flight", "encoder ms", "grounding ms, all prompts", "one prompt", "mask output ms", "model ms",
+    "images/s", "GPU memory", "load s",
 )  # fmt: skip
 
 
@@ -44,20 +44,13 @@ def _conditions(report: BenchReport) -> Iterator[str]:
 
 def _model_rows(report: BenchReport) -> Iterator[Sequence[str]]:
     for each in report.batches:
-        yield (
-            str(each.batch_size),
-            str(each.in_flight),
-            *(_short(ms) for ms in (each.encoder_ms, each.grounding_ms, each.mask_output_ms, each.model_ms)),
-            _short(each.images_per_s),
-            "-" if each.device_bytes is None else _gib(each.device_bytes),
-            _short(each.load_s),
-        )
-    if report.original is not None:
-        original = report.original
-        model = (original.encoder_ms, original.grounding_ms)
-        yield (f"eager {original.library}", "1", *map(_short, model), "in grounding", _short(original.model_ms)) + (
-            ("-",) * 3
-        )
+        stages = (each.encoder_ms, each.grounding_ms, each.prompt_ms, each.mask_output_ms, each.model_ms)
+        memory = "-" if each.device_bytes is None else _gib(each.device_bytes)
+        rates = (_short(each.images_per_s), memory, _short(each.load_s))
+        yield (str(each.batch_size), str(each.in_flight), *map(_short, stages), *rates)
+    if (original := report.original) is not None:
+        stages_of = (_short(original.encoder_ms), _short(original.grounding_ms), "-", "in grounding")
+        yield (f"eager {original.library}", "1", *stages_of, _short(original.model_ms), "-", "-", "-")
 
 
 def _host_table(report: BenchReport) -> str:

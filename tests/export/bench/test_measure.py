@@ -94,7 +94,15 @@ COSTS = {
     "graphs": {name: {"seconds": {"H100": 0.040, "H200": 0.030}} for name in ("image_encoder", "grounding")},
 }
 MEASURED = BatchFigures(
-    batch_size=4, in_flight=1, load_s=5, encoder_ms=30, grounding_ms=8, mask_output_ms=2, images_per_s=20, images=300
+    batch_size=4,
+    in_flight=1,
+    load_s=5,
+    encoder_ms=30,
+    grounding_ms=8,
+    prompt_ms=3,
+    mask_output_ms=2,
+    images_per_s=20,
+    images=300,
 )
 
 

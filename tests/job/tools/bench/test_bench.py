@@ -63,7 +63,8 @@ def report() -> BenchReport:
 
 def test_every_figure_of_the_embedded_model_is_measured(report: BenchReport) -> None:
     (figures,) = report.batches
-    assert min(figures.encoder_ms, figures.grounding_ms, figures.images_per_s, figures.load_s) > 0
+    assert min(figures.encoder_ms, figures.prompt_ms, figures.images_per_s, figures.load_s) > 0
+    assert figures.prompt_ms < figures.grounding_ms
     assert (figures.batch_size, figures.images, figures.device_bytes) == (1, 3, None)
     assert list(report.host_ms) == ["fetch", "decode", "resize", "postprocess", "rle", "encode", "write"]
     assert min(report.host_ms[stage] for stage in ("resize", "postprocess", "encode")) > 0

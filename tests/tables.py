@@ -20,10 +20,11 @@ def check_tables(store: Store) -> list[str]:
         assert image.result is not None
         assert image.result.instances.startswith(f"{image.result.worker}-")
         assert {row.json for row in image.rows} == {image.key}
-        instances = [row for row in image.rows if row.class_name is not None]
+        instances = [row for row in image.rows if row.value is not None]
         assert len(instances) == sum(map(len, image.result.scores.values()))
         assert len({row.value for row in instances}) == len(instances), f"{image.key} has an instance twice"
-        assert len(image.rows) == max(1, len(instances))
+        masks = [row.rle for row in image.rows if row.class_name is not None]
+        assert len(image.rows) == max(1, len(masks))
         mask = read_mask(store.read(mask_key(image.key)))
         assert paint_rows(image.rows, mask.shape).tobytes() == mask.tobytes()
         assert image.result.mask_sha256 == hashlib.sha256(mask.data).hexdigest()

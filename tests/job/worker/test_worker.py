@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gzip
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -56,7 +57,13 @@ def test_worker_stops_when_a_hundred_files_in_a_row_are_unreadable(tmp_path: Pat
 
 
 class LoadObserver(NullObserver):
-    """Keeps the load of the worker."""
+    """Keeps the load of the worker, and its resident bytes whenever an image has a result."""
+
+    def __init__(self) -> None:
+        self.resident_bytes: list[int] = []
+
+    def image_finished(self, result: str, seconds: Mapping[str, float]) -> None:
+        self.resident_bytes.append(self.load().resident_bytes)
 
     def worker_ready(self, load: Callable[[], Load]) -> None:
         self.load = load
@@ -90,6 +97,18 @@ def test_many_rows_are_stored_before_the_interval_ends(tmp_path: Path, monkeypat
     assert [len(keys) for keys in rows_by_part(run)] == [1] * 20
     assert len(list((run / "journal").glob("*/*"))) == 21, "a start row, and the last row with the leave row"
     assert held == 0
+
+
+def test_rows_that_wait_for_the_journal_are_held_as_resident_bytes(tmp_path: Path) -> None:
+    """When the last image has its result, no image is in flight, and the rows of the others are not stored."""
+    write_inputs(tmp_path / "in", 6)
+    observer = LoadObserver()
+    options = WorkerOptions(device="cpu", shard_size=6)
+    annotate(replace(request_of(tmp_path / "in", tmp_path / "out", options=options), observer=observer), Tally())
+    (part,) = (tmp_path / "out").glob("_sam3/runs/*/instances/*/*")
+    stored = len(gzip.decompress(part.read_bytes()))
+    assert abs(observer.resident_bytes[-1] - stored * 5 / 6) < 10
+    assert observer.load().resident_bytes == 0
 
 
 @pytest.mark.timeout(30)

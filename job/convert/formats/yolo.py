@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from job.convert.formats.base import Encoded, FormatOptions, to_json
 from job.convert.labelled import LabelledImage, LabelledInstance
-from job.convert.outlines import join_parts, outlines, simplify
+from job.convert.outlines import inset, join_parts, outlines, simplify
 
+INSET_PX = 0.05
+"""Ultralytics drops the fraction of coordinates and fills up to and including the border. So it draws the mask; the box,
+which it takes from the outline, is right to a tenth of a pixel."""
 _IMAGES, _LABELS = "/images/", "/labels/"
 
 
@@ -44,7 +47,7 @@ class Yolo:
             x0, y0, x1, y1 = instance.upright.box_xyxy
             values = [(x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height]
         else:
-            outline = join_parts([simplify(part) for part in outlines(instance.upright)])
+            outline = join_parts([simplify(inset(part, INSET_PX)) for part in outlines(instance.upright)])
             values = (outline / (width, height)).ravel().tolist()
         return f"{self._options.categories.index(instance.class_name)} {' '.join(f'{value:.6g}' for value in values)}\n"
 

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from job.convert.outlines import EXACT_CORNERS, join_parts, outlines, simplify
+from job.convert.outlines import EXACT_CORNERS, inset, join_parts, outlines, simplify
 from job.postprocess.masks import crop_mask
 from tests.job.convert.test_formats import filled
 
@@ -92,3 +92,15 @@ def test_joined_parts_are_one_polygon_that_covers_them() -> None:
     x, y = joined.T
     area = abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
     assert area == mask.sum(), "the lines between the parts have no area"
+
+
+@given(MASKS)
+def test_an_inset_outline_is_inside_and_keeps_its_pixels(mask: NDArray[np.bool_]) -> None:
+    for part in parts_of(mask):
+        moved = inset(part, 0.05)
+        x, y = moved.T
+        area = float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+        exact = float(part[:, 0] @ np.roll(part[:, 1], -1) - part[:, 1] @ np.roll(part[:, 0], -1)) / 2
+        edges = np.abs(np.diff(np.concatenate((part, part[:1])), axis=0)).sum()
+        assert area == pytest.approx(exact - 0.05 * edges, abs=0.05 * 0.05 * 4 * len(part))
+        assert np.abs(moved - part).max() == pytest.approx(0.05)

@@ -16,6 +16,7 @@ from job.convert.labelled import LabelledImage
 from job.convert.selection import ConversionCounts, Reviewed, SelectionOptions, select_instances
 from job.convert.source import ImageSource
 from job.convert.splitting import Side, Split, SplitOptions
+from job.convert.thresholds import rows_at_thresholds
 from job.errors import InputError, ObjectError, UnreadableObjectError
 from job.formats import gva
 from job.formats.instance_reader import AnnotatedImage
@@ -126,6 +127,8 @@ def _selected(request: ConvertRequest, counts: ConversionCounts) -> Iterator[Lab
 
     for result in _mapped(_Selector(request).select, request.source.images(is_wanted), request):
         counts.instances_left_out.update(result.instances_left_out)
+        counts.filtered += result.is_filtered
+        counts.inexact += not result.is_exact
         if result.image is None:
             counts.images_left_out[result.reason] += 1
         else:
@@ -149,6 +152,8 @@ class _Selected:
     image: LabelledImage | None
     instances_left_out: Counter[str] = field(default_factory=Counter)
     reason: str = ""
+    is_filtered: bool = False
+    is_exact: bool = True
 
 
 class _Selector:
@@ -161,11 +166,10 @@ class _Selector:
                 raise InputError(stored.problem)
             if not self._fits_review(stored.key):
                 return _Selected(None, reason="reviewed")
-            image, left_out = self._labelled(stored)
+            return self._labelled(stored)
         except (InputError, ObjectError, UnreadableObjectError) as exc:
             logger.warning("%s: it is left out: %s", printable(stored.key), exc)
             return _Selected(None, reason="unreadable")
-        return _Selected(image, left_out)
 
     def _fits_review(self, key: str) -> bool:
         if self._request.reviewed == "any":
@@ -174,10 +178,14 @@ class _Selector:
         is_reviewed = any(gva.is_reviewed(document, model_id) for model_id in self._request.model_ids)
         return is_reviewed == (self._request.reviewed == "only")
 
-    def _labelled(self, stored: AnnotatedImage) -> tuple[LabelledImage, Counter[str]]:
+    def _labelled(self, stored: AnnotatedImage) -> _Selected:
         first = stored.rows[0]
-        rows = [row for row in stored.rows if row.class_name is not None and row.candidate is None]
-        instances, left_out = select_instances(rows, first.orientation, self._request.selection)
+        options, spec = self._request.selection, stored.spec
+        found = rows_at_thresholds(stored, options)
+        found_class = str if spec is None else spec.rules.found_class
+        instances, left_out = select_instances(found.rows, first.orientation, options, found_class)
+        if found.dropped:
+            left_out["min_score"] += found.dropped
         image = LabelledImage(
             key=stored.key,
             image=first.image,
@@ -187,7 +195,7 @@ class _Selector:
             fields=first,
             is_visible_only=stored.is_visible_only,
         )
-        return image, left_out
+        return _Selected(image, left_out, is_filtered=found.is_filtered, is_exact=found.is_exact)
 
 
 class _Writer:

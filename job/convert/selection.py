@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -12,6 +12,7 @@ from typing import Literal
 from job.convert.labelled import LabelledImage, LabelledInstance
 from job.convert.masks import visible_parts
 from job.formats.instance_table import InstanceRow, Rle
+from job.rules.rules import exceeds
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +49,19 @@ class SelectionOptions:
         is_included = not self.include or any(fnmatchcase(key, glob) for glob in self.include)
         return is_included and not any(fnmatchcase(key, glob) for glob in self.exclude)
 
-    def threshold_of(self, class_name: str) -> float | None:
-        """The score that an instance of this class must exceed."""
-        return self.min_scores.get(class_name, self.min_score)
+    @property
+    def has_thresholds(self) -> bool:
+        """Whether instances are selected by their scores."""
+        return self.min_score is not None or bool(self.min_scores)
+
+    def threshold_of(self, class_name: str, found_class: str) -> float | None:
+        """The score that an instance must exceed.
+
+        Args:
+            class_name: Its class.
+            found_class: The class that its prompt gave it; that of a passenger is `person`.
+        """
+        return self.min_scores.get(class_name, self.min_scores.get(found_class, self.min_score))
 
     def names(self, classes: Sequence[str]) -> tuple[str, ...]:
         """The classes as written, in order, each once."""
@@ -69,6 +80,8 @@ class ConversionCounts:
         images_left_out: By reason.
         instances_left_out: By reason.
         visible_only: Images without table rows among those written: their masks are the visible parts.
+        filtered: Images whose runs stored no candidates, so that a lower score than the run's adds nothing.
+        inexact: Images with more candidates than their runs stored.
     """
 
     images: int = 0
@@ -78,6 +91,8 @@ class ConversionCounts:
     images_left_out: Counter[str] = field(default_factory=Counter)
     instances_left_out: Counter[str] = field(default_factory=Counter)
     visible_only: int = 0
+    filtered: int = 0
+    inexact: int = 0
 
     def add(self, image: LabelledImage) -> None:
         """Count an image that is written."""
@@ -90,7 +105,7 @@ class ConversionCounts:
 
 
 def select_instances(
-    rows: Sequence[InstanceRow], orientation: int, options: SelectionOptions
+    rows: Sequence[InstanceRow], orientation: int, options: SelectionOptions, found_class: Callable[[str], str] = str
 ) -> tuple[tuple[LabelledInstance, ...], Counter[str]]:
     """The instances of an image that are written, and how many are not, by reason.
 
@@ -98,11 +113,13 @@ def select_instances(
         rows: Rows of instances of the output, in its order.
         orientation: EXIF orientation of the image.
         options: What is written.
+        found_class: The class that the prompts gave an instance, of its class.
     """
     visible = visible_parts(rows) if options.masks == "visible" else None
     kept, left_out = [], Counter[str]()
     for row in rows:
-        reason = _reason_against(row, options, visible)
+        threshold = options.threshold_of(row.class_name or "", found_class(row.class_name or ""))
+        reason = _reason_against(row, options, threshold, visible)
         instance = None if reason else _instance(row, orientation, options, visible)
         if instance is not None and options.min_area and instance.area < options.min_area:
             reason = "min_area"
@@ -113,12 +130,12 @@ def select_instances(
     return tuple(kept), left_out
 
 
-def _reason_against(row: InstanceRow, options: SelectionOptions, visible: Mapping[int, Rle] | None) -> str:
-    name = row.class_name or ""
-    threshold = options.threshold_of(name)
-    if options.classes and name not in options.classes:
+def _reason_against(
+    row: InstanceRow, options: SelectionOptions, threshold: float | None, visible: Mapping[int, Rle] | None
+) -> str:
+    if options.classes and row.class_name not in options.classes:
         return "classes"
-    if threshold is not None and (row.score is None or row.score <= threshold):
+    if threshold is not None and (row.score is None or not exceeds(row.score, threshold)):
         return "min_score"
     if visible is not None and (row.value is None or row.value not in visible):
         return "hidden"

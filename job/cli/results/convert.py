@@ -236,6 +236,8 @@ def _as_json(counts: ConversionCounts, url: str) -> bytes:
             "instances": counts.instances,
             "negatives": counts.negatives,
             "visible_only": counts.visible_only,
+            "filtered": counts.filtered,
+            "inexact": counts.inexact,
             "split": dict(counts.sides),
             "images_left_out": dict(counts.images_left_out),
             "instances_left_out": dict(counts.instances_left_out),
@@ -256,4 +258,8 @@ def _as_text(counts: ConversionCounts, url: str) -> str:
     ]
     if counts.visible_only:
         parts.append(f"the masks of {counts.visible_only} images are the visible parts: no instance table has them")
+    if counts.filtered:
+        parts.append(f"--min_score only filtered {counts.filtered} images: their runs stored no candidates")
+    if counts.inexact:
+        parts.append(f"{counts.inexact} images may lack instances: their runs stored fewer candidates than this needs")
     return "; ".join(parts)

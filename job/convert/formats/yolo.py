@@ -10,8 +10,9 @@ from job.convert.labelled import LabelledImage, LabelledInstance
 from job.convert.outlines import inset, join_parts, outlines, simplify
 
 INSET_PX = 0.05
-"""Ultralytics drops the fraction of coordinates and fills up to and including the border, so it draws the mask. The box,
-which it takes from the outline, is right to a tenth of a pixel."""
+"""Ultralytics drops the fraction of coordinates and fills up to and including the border, so it draws the mask.
+
+The box, which it takes from the outline, is right to a tenth of a pixel."""
 _IMAGES, _LABELS = "/images/", "/labels/"
 
 

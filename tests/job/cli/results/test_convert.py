@@ -184,6 +184,57 @@ def test_open_results_reads_the_same_instances(output: Path, tmp_path: Path) -> 
     assert [image.is_whole for image in bare] == [False] * 4
 
 
+@pytest.fixture(scope="module")
+def with_candidates(source: Path) -> Path:
+    flags = ("--threads", "1", "--device", "cpu", "--candidates_threshold", "0.1")
+    annotate(source, source.parent / "candidates", *flags).check_returncode()
+    return source.parent / "candidates"
+
+
+@pytest.mark.parametrize("threshold", ["0.2", pytest.param("0.7", marks=pytest.mark.slow)])
+def test_another_score_gives_what_a_run_with_it_gives(
+    with_candidates: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], threshold: str
+) -> None:
+    flags = ("--threads", "1", "--device", "cpu", "--confidence_threshold", threshold)
+    annotate(source, tmp_path / "out", *flags).check_returncode()
+    for masks in ("whole", "visible"):
+        for folder, arguments in ((tmp_path / "out", []), (with_candidates, ["--min_score", threshold])):
+            dest = tmp_path / f"{masks} {folder.name}"
+            said = convert(capsys, folder, dest, "--to", "coco", "--masks", masks, *arguments)
+            assert "filtered" not in said
+        one, other = ((tmp_path / f"{masks} {name}" / "instances.json").read_bytes() for name in ("out", "candidates"))
+        assert one == other
+    stored = convert(capsys, with_candidates, tmp_path / "stored", "--to", "coco", "-o", "json")
+    assert json.loads(stored)["instances"] != len(json.loads(one)["annotations"]), "the threshold changes something"
+
+
+def test_without_candidates_a_score_only_filters_and_the_last_line_says_so(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    everything = json.loads(convert(capsys, output, tmp_path / "all", "--to", "coco", "-o", "json"))
+    said = convert(capsys, output, tmp_path / "low", "--to", "coco", "--min_score", "0.1")
+    assert f", {everything['instances']} instances," in said
+    assert said.endswith("; --min_score only filtered 4 images: their runs stored no candidates\n")
+
+
+def test_a_score_below_the_candidates_is_not_exact_and_the_last_line_says_so(
+    with_candidates: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = convert(capsys, with_candidates, tmp_path / "low", "--to", "coco", "--min_score", "0.05")
+    assert said.endswith(" images may lack instances: their runs stored fewer candidates than this needs\n")
+
+
+def test_the_score_of_an_occupant_counts_for_passengers(
+    with_candidates: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--min_score", "person=0.999", "--min_score", "0.3", "-o", "json"]
+    convert(capsys, with_candidates, tmp_path / "none", "--to", "coco", *arguments)
+    document = json.loads((tmp_path / "none" / "instances.json").read_text())
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    found = {names[annotation["category_id"]] for annotation in document["annotations"]}
+    assert found == {"car", "license_plate"}
+
+
 REFUSED = {
     "a flag of another format": (["--to", "coco", "--task", "detect"], "--task is for --to yolo, not for coco"),
     "a split without a share": (["--to", "yolo", "--split_by", "day"], "--split_by needs --split"),

@@ -38,6 +38,7 @@ from job.storage.listing.pages import LAST_CHARACTER, DirListing, Page
 from job.storage.retry import RefusedError, RejectedError
 from job.storage.s3_credentials import with_credentials
 from job.storage.s3_errors import BeyondEndError, ExistsError, NotImplementedByServerError, to_error
+from job.storage.s3_session import new_session
 from job.storage.store import PRIVATE_FOLDER, Fetched, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class S3Driver:
         fs = S3FileSystem(**options, config_kwargs=config, use_listings_cache=False, skip_instance_cache=True)
         fs.retries = 1
         try:
+            fs.session = fs.session or new_session(**fs.kwargs)
             asyncio.run_coroutine_threadsafe(self._connect(fs), fs.loop).result()
         except NoCredentialsError as exc:
             raise CredentialsRefusedError(

@@ -50,3 +50,13 @@ def test_a_rerun_over_done_images_costs_the_listings_and_reads_nothing(tmp_path:
         ratios.append(rerun["seconds"] / bare["seconds"])
     sys.stdout.write(f"re-run to a bare listing of both sides: {ratios}\n")
     assert turns == 1 or sorted(ratios)[1] <= 1.5
+
+
+def test_a_plan_takes_at_most_twice_the_processor_time_of_a_bare_listing() -> None:
+    """Recorded pages of S3, which the real driver parses, in both."""
+    command = [sys.executable, "-m", "tests.bench.recorded", "10000"]
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    found: dict[str, float] = json.loads(completed.stdout)
+    listing, plan = (1e6 * found[name] / found["images"] for name in ("listing", "plan"))
+    sys.stdout.write(f"processor time of an image: listing {listing:.0f} us, plan {plan:.0f} us\n")
+    assert plan <= 2 * listing

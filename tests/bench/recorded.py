@@ -1,4 +1,4 @@
-"""Processor time of a plan and of a bare listing over recorded pages of S3: `python -m tests.bench.recorded IMAGES`.
+"""Processor time of a plan and of a bare listing over recorded pages of S3: `… tests.bench.recorded IMAGES DONE`.
 
 The pages are answers of ListObjectsV2 as S3 sends them; the real driver parses them. Prints one JSON object.
 """
@@ -74,23 +74,24 @@ def recorded_store(pages: list[bytes]) -> ObjectStore:
     return store
 
 
-def main(images: int) -> dict[str, float]:
-    """Processor seconds of a bare listing and of a plan, twice in turn."""
+def main(images: int, done: int) -> dict[str, float]:
+    """Processor seconds of a bare listing of both sides and of a plan, twice in turn; `done` images have outputs."""
+    outputs = recorded_store(record(done, (".jpg", ".json", ".npz")))
     source = recorded_store(record(images, (".jpg", ".json")))
     found = dict[str, list[float]](listing=[], plan=[])
     for turn in range(2):
         begun = time.process_time()
-        listed = sum(1 for _ in source.list(skip="_sam3"))
+        listed = sum(1 for store in (source, outputs) for _ in store.list(skip="_sam3"))
         found["listing"].append(time.process_time() - begun)
         with tempfile.TemporaryDirectory() as folder:
-            target = SyntheticOutput(Path(folder), recorded_store(record(0, ())))
+            target = SyntheticOutput(Path(folder), outputs)
             run = open_run(target, spec_of(Path("in")), name=f"r{turn}", is_date_given=False, process_id="x")
             begun = time.process_time()
             plan = make_plan(run, Selection(run, source), Sizing(shard_size=1000))
             found["plan"].append(time.process_time() - begun)
-        assert (listed, plan.inputs_planned) == (2 * images, images)
+        assert (listed, plan.inputs_planned) == (2 * images + 3 * done, images - done)
     return {"images": images, "listing": min(found["listing"]), "plan": min(found["plan"])}
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(main(int(sys.argv[1]))) + "\n")
+    sys.stdout.write(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]))) + "\n")

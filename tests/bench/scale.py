@@ -9,6 +9,7 @@ import json
 import resource
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,9 +47,11 @@ class SyntheticDriver:
         """See `PagedDriver.page`; a prefix is empty or a folder's."""
         time.sleep(PAGE_S)
         first, last = self._range(prefix)
-        start = self._index_after(after, first)
+        start = max(first, bisect_right(range(last), after, key=self._key))
         stop = min(start + PAGE_KEYS, last)
         return Page(tuple(self._object(index) for index in range(start, stop)), is_last=stop == last)
+
+    page_of_token = _refuse
 
     def list_dir(self, prefix: str, after: str) -> DirListing:
         """See `Driver.list_dir`."""
@@ -68,20 +71,12 @@ class SyntheticDriver:
         folder = int(prefix.strip("/").removeprefix("camera"))
         return folder * KEYS_IN_A_FOLDER * width, min((folder + 1) * KEYS_IN_A_FOLDER, self._count) * width
 
-    def _index_after(self, after: str, first: int) -> int:
-        if not after:
-            return first
-        name = after.rpartition("/")[2]
-        width = len(self._suffixes)
-        if name == LAST_CHARACTER:
-            folder = int(after.partition("/")[0].removeprefix("camera"))
-            return (folder + 1) * KEYS_IN_A_FOLDER * width
-        number, _, suffix = name.partition(".")
-        return int(number) * width + self._suffixes.index(f".{suffix}") + 1
+    def _key(self, index: int) -> str:
+        number, suffix = divmod(index, len(self._suffixes))
+        return f"camera{number // KEYS_IN_A_FOLDER:06d}/{number:010d}{self._suffixes[suffix]}"
 
     def _object(self, index: int) -> StoredObject:
-        number, suffix = divmod(index, len(self._suffixes))
-        return StoredObject(f"camera{number // KEYS_IN_A_FOLDER:06d}/{number:010d}{self._suffixes[suffix]}", 9, 1.7e9)
+        return StoredObject(self._key(index), 9, 1.7e9)
 
 
 class SyntheticOutput(LocalStore):

@@ -35,26 +35,22 @@ def test_a_plan_of_many_keys_takes_the_memory_of_the_largest_held_plan(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("count", "turns"),
+    "count",
     [
-        pytest.param(50_000, 1, id="50 thousand"),
-        pytest.param(1_000_000, 3, id="1 million", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+        pytest.param(50_000, id="50 thousand"),
+        pytest.param(1_000_000, id="1 million", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ],
 )
-def test_a_rerun_over_done_images_costs_the_listings_and_reads_nothing(tmp_path: Path, count: int, turns: int) -> None:
-    ratios = []
-    for turn in range(turns):
-        bare = scale("listing", count, tmp_path / f"bare{turn}")
-        rerun = scale("rerun", count, tmp_path / f"rerun{turn}")
-        assert (rerun["listed"], rerun["planned"]) == (count, 0)
-        ratios.append(rerun["seconds"] / bare["seconds"])
-    sys.stdout.write(f"re-run to a bare listing of both sides: {ratios}\n")
-    assert turns == 1 or sorted(ratios)[1] <= 1.5
+def test_a_rerun_over_done_images_reads_nothing(tmp_path: Path, count: int) -> None:
+    bare = scale("listing", count, tmp_path / "bare")
+    rerun = scale("rerun", count, tmp_path / "rerun")
+    assert (bare["listed"], rerun["listed"], rerun["planned"]) == (5 * count, count, 0)
 
 
-def test_a_plan_takes_at_most_twice_the_processor_time_of_a_bare_listing() -> None:
+@pytest.mark.parametrize("done", [pytest.param(0, id="first run"), pytest.param(8_000, id="re-run")])
+def test_a_plan_takes_at_most_twice_the_processor_time_of_a_bare_listing(done: int) -> None:
     """Recorded pages of S3, which the real driver parses, in both."""
-    command = [sys.executable, "-m", "tests.bench.recorded", "10000"]
+    command = [sys.executable, "-m", "tests.bench.recorded", "8000", str(done)]
     completed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     found: dict[str, float] = json.loads(completed.stdout)
     listing, plan = (1e6 * found[name] / found["images"] for name in ("listing", "plan"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import chain
@@ -14,6 +15,7 @@ import pytest
 from job.errors import InterruptedRunError, ObjectMissingError, UnreadableObjectError
 from job.formats.instance_table import decode_part
 from job.run.options import WorkerOptions
+from job.run.run import open_run
 from job.storage.local.store import LocalStore
 from job.storage.store import Fetched
 from job.telemetry.observer import Load, NullObserver
@@ -120,6 +122,18 @@ def test_rows_never_keep_images_from_being_admitted(tmp_path: Path, monkeypatch:
     run, held = annotate_with_rows(tmp_path, 20, options=options)
     assert sum(map(len, rows_by_part(run))) == 20
     assert held == 0
+
+
+def test_a_run_of_a_version_without_tables_is_resumed_with_a_table(tmp_path: Path) -> None:
+    write_inputs(tmp_path / "in", 2)
+    request = request_of(tmp_path / "in", tmp_path / "out", run_name="one")
+    open_run(request.target, request.spec, name="one", is_date_given=True, process_id="x")
+    path = tmp_path / "out/_sam3/runs/one/run.json"
+    fields = json.loads(path.read_text())
+    assert fields.pop("instances") == "table"
+    path.write_text(json.dumps(fields))
+    annotate(request, Tally())
+    assert len(rows_by_part(path.parent)) == 2
 
 
 def test_no_rows_are_stored_on_request(tmp_path: Path) -> None:

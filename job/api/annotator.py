@@ -26,7 +26,7 @@ from job.model.session import Device, Grounding
 from job.postprocess.annotate import annotate_grounding
 from job.postprocess.orientation import read_orientation
 from job.rules.classes_file import read_classes_file
-from job.rules.requested import DEFAULT_PROMPTS
+from job.rules.requested import DEFAULT_PROMPTS, checked_prompts
 from job.rules.rules import Rules, rules_of_prompts
 from job.storage.open import Address
 
@@ -67,7 +67,7 @@ class Annotator:
 
         Raises:
             ArtifactError: The model is missing or damaged.
-            UsageError: The file of classes has a mistake, or a prompt is longer than the text encoder's context.
+            UsageError: The classes or their file have a mistake, or a prompt is longer than the text encoder's context.
             ConfigurationError: onnxruntime is not installed, or cannot use the device.
             DeviceError: The device does not respond.
         """
@@ -126,7 +126,7 @@ class Annotator:
 def _rules_of(classes: Sequence[str] | str | os.PathLike[str] | None, threshold: float) -> Rules:
     if isinstance(classes, str | os.PathLike):
         return read_classes_file(os.fspath(classes), Address("."), threshold).rules
-    return rules_of_prompts(DEFAULT_PROMPTS if classes is None else tuple(classes), threshold)
+    return rules_of_prompts(checked_prompts(DEFAULT_PROMPTS if classes is None else classes, "classes"), threshold)
 
 
 def _open_model(model: str | os.PathLike[str] | None) -> Artifact:

@@ -59,24 +59,37 @@ def parse_prompts(texts: Sequence[str]) -> tuple[str, ...]:
     """Split `car,license plate` into prompts; several texts are one list.
 
     Raises:
-        UsageError: A prompt is empty, repeated, has a semicolon, or is `passenger`.
+        UsageError: See `checked_prompts`.
     """
     text = ",".join(texts)
-    prompts = tuple(" ".join(part.split()) for part in text.split(","))
+    return checked_prompts(text.split(","), f"--prompts {text!r}")
+
+
+def checked_prompts(given: Sequence[str], place: str) -> tuple[str, ...]:
+    """Collapse white space in prompts that are classes.
+
+    Args:
+        given: The prompts.
+        place: Where they are from, for messages.
+
+    Raises:
+        UsageError: There is none, or one is empty, repeated, has a semicolon, or is `passenger`.
+    """
+    prompts = tuple(" ".join(prompt.split()) for prompt in given)
     names = [class_name_of(prompt).lower() for prompt in prompts]
-    if "" in names:
-        raise UsageError(f"--prompts {text!r} has an empty prompt: give names with commas between them")
-    if ";" in text:
-        raise UsageError(f"--prompts {text!r} has a semicolon: give names with commas between them")
+    if not names or "" in names:
+        raise UsageError(f"{place} has an empty prompt: give names with commas between them")
+    if any(";" in name for name in names):
+        raise UsageError(f"{place} has a semicolon: give names with commas between them")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(
-            f"--prompts {text!r} names {', '.join(twice)} twice (case does not count): give each class once. "
-            "--classes FILE takes several prompts of one class"
+            f"{place} names {', '.join(twice)} twice (case does not count): give each class once. A file of classes "
+            "takes several prompts of one class"
         )
     if PASSENGER in names:
         raise UsageError(
-            f"--prompts {text!r}: passenger is not a prompt, it is what a person in a car becomes. Give car and person"
+            f"{place}: passenger is not a prompt, it is what a person in a car becomes. Give car and person"
         )
     return prompts
 

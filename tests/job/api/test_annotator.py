@@ -78,6 +78,23 @@ def test_other_classes_and_another_threshold(output: Path) -> None:
     assert {one.class_name for one in annotator.annotate(output / "0.jpg").instances} <= {"person"}
 
 
+def test_a_file_of_classes(output: Path, tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text("classes: [{name: vehicle, prompts: [car, truck]}, {name: person}]\noverlap: {keep: best}\n")
+    annotator = sam3_annotate.Annotator(classes=path, device="cpu")
+    assert annotator.class_names == ("vehicle", "person")
+    found = annotator.annotate(output / "0.jpg").instances
+    assert {one.class_name for one in found} <= {"vehicle", "person"}
+    assert {one.prompt for one in found} <= {"car", "truck", "person"}
+    assert found
+
+
+@pytest.mark.parametrize("classes", [[], [""], ["car;bus"], ["car", "Car"], ["passenger"], "missing.yaml"])
+def test_classes_that_are_refused(classes: list[str] | str) -> None:
+    with pytest.raises(UsageError, match="classes"):
+        sam3_annotate.Annotator(classes=classes, device="cpu")
+
+
 def test_what_is_no_image_is_refused(annotator: sam3_annotate.Annotator, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
     with pytest.raises(InputError, match="is not in a format that can be read"):

@@ -119,21 +119,14 @@ def test_the_file_is_pinned_by_its_digest(
     assert f"classes_sha256: the run has '{spec.classes_sha256}', asked for is '" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param("", id="classes"),
-        pytest.param(
-            "passengers: {occupant: person, container: car, name: passenger}\n"
-            "overlap: {max_iou: 0.5, keep: first, across: all}\n",
-            id="rules too",
-        ),
-    ],
-)
 def test_the_defaults_as_a_file_give_the_same_bytes(
-    scenes: Path, quiet_run: Path, classes: Path, tmp_path: Path, changes: str
+    scenes: Path, quiet_run: Path, classes: Path, tmp_path: Path
 ) -> None:
-    classes.write_text(DEFAULTS + changes)
+    rules = (
+        "passengers: {occupant: person, container: car, name: passenger}\n"
+        "overlap: {max_iou: 0.5, keep: first, across: all}\n"
+    )
+    classes.write_text(DEFAULTS + rules)
     target = tmp_path / "out"
     folders = ["--input_top_dir", str(scenes), "--out_top_dir", str(target), "--annotation_date", "2026-01-31"]
     assert run_cli([*folders, "--classes", str(classes)]) == 0
@@ -180,14 +173,14 @@ def test_several_prompts_of_one_class_are_merged_by_the_overlap_rule(
     """Both prompts find the same vehicles: each is one instance, the better one."""
     classes.write_text("classes:\n  - {name: vehicle, prompts: [car, vehicle]}\noverlap: {keep: best}\n")
     folders = ["--input_top_dir", str(scenes), "--out_top_dir", str(tmp_path / "out")]
-    assert run_cli([*folders, "--classes", str(classes)]) == 0
+    assert run_cli([*folders, "--classes", str(classes), "--limit", "5"]) == 0
     rows = [
         json.loads(line)
         for path in (tmp_path / "out" / "_sam3").rglob("journal/*/*.jsonl")
         for line in path.read_text().splitlines()
         if '"result":"annotated"' in line
     ]
-    assert sum(row.get("dropped", {}).get("overlap", 0) for row in rows) > 3
+    assert sum(row.get("dropped", {}).get("overlap", 0) for row in rows) > 2
 
 
 def test_overlays_have_the_colours_of_the_file(flags: list[str], classes: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from job.errors import UsageError
 from job.rules.classes_file import ClassesFile, parse_classes_file, read_classes_file
 from job.rules.rules import ClassRule, OverlapRule, PassengerRule, Rules, rules_of_prompts
 from job.storage.open import Address
+from tests.web import served
 
 WHOLE = """\
 classes:
@@ -133,6 +134,15 @@ def test_a_file_is_read_by_path(tmp_path: Path) -> None:
     path = tmp_path / "my classes?.yaml"
     path.write_text(BASE)
     assert read_classes_file(str(path), Address(str(tmp_path)), 0.3).rules == rules_of_prompts(("car", "person"), 0.3)
+
+
+def test_a_file_is_read_by_url(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(BASE)
+    with served(tmp_path) as web:
+        file = read_classes_file(f"{web.url}/my.yaml", Address(str(tmp_path)), 0.3)
+        assert file.rules == rules_of_prompts(("car", "person"), 0.3)
+        with pytest.raises(UsageError, match=r"--classes http.*/none\.yaml cannot be read"):
+            read_classes_file(f"{web.url}/none.yaml", Address(str(tmp_path)), 0.3)
 
 
 @pytest.mark.parametrize("name", ["missing.yaml", ""])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import math
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,7 +205,8 @@ class _Counter:
         if node.op_type != event["operator"]:  # exchanged: its own inputs were not read
             tensors = [self.shapes.get(x, (outputs[0].kind, self.weights.get(x, []))) for x in names]
             kernels = (node.op_type,)
-        return node_cost(node.op_type, stage, event["provider"], kernels, _values(names, tensors), outputs)
+        inputs = _by_heads(node, _values(names, tensors))
+        return node_cost(node.op_type, stage, event["provider"], kernels, inputs, outputs)
 
     def _kernels(self, starts: list[float]) -> list[tuple[str, ...]]:
         """Kernels by node."""
@@ -217,6 +218,15 @@ class _Counter:
 
 def _stage(node: Any) -> str:
     return node.name.partition("/")[0] if node is not None and "/" in node.name else ""
+
+
+def _by_heads(node: Any, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Inputs with queries (B, N, C) as (B, heads, N, C / heads) where an attribute gives the heads."""
+    heads = next((x.i for x in node.attribute if x.name in ("num_heads", "q_num_heads")), 0)
+    if "Attention" not in node.op_type or not heads or len(inputs[0].shape) != 3:
+        return inputs
+    batch, tokens, channels = inputs[0].shape
+    return (replace(inputs[0], shape=(batch, heads, tokens, channels // heads)), *inputs[1:])
 
 
 def _values(names: Sequence[str], tensors: Sequence[Tensor]) -> tuple[Value, ...]:
@@ -256,10 +266,17 @@ def _flop(operator: str, inputs: list[list[int]], output: list[int]) -> float:
 
 
 def _attention_internals(inputs: tuple[Value, ...], kernels: tuple[str, ...]) -> float:
-    """Bytes that the kernels of one Attention node move between themselves."""
-    query, key, *_ = inputs
-    moved = 2.0 * query.size * sum("Transpose" in x for x in kernels)
-    if any("UnfusedSoftmax" in x for x in kernels):  # written, read, written and read as logits and probabilities
+    """Bytes that the kernels of one attention node move between themselves: transposed operands, stored logits."""
+    query, key, value, *_ = inputs
+    transposes = sum("Transpose" in x for x in kernels)
+    operands = (query, key, value, query) if transposes >= 3 else (query, query)
+    moved = 2.0 * sum(x.size for x in operands[:transposes])
+    if is_unfused(kernels):  # logits are written and read, probabilities too
         heads = query.shape[1] if len(query.shape) == 4 else 1
         moved += 4.0 * _BYTES[query.kind] * query.shape[0] * heads * query.shape[-2] * key.shape[-2]
     return moved
+
+
+def is_unfused(kernels: tuple[str, ...]) -> bool:
+    """Whether an attention node stores its logits: only then a kernel of its own computes the softmax."""
+    return any("Softmax" in x for x in kernels)

@@ -121,7 +121,7 @@ def _run(path: Path, sizes: dict[str, int]) -> dict[str, Any]:
     binding = session.io_binding()
     for x in session.get_inputs():
         shape = [sizes[size] if isinstance(size, str) else size for size in x.shape]
-        array = np.zeros(shape, _DTYPES[x.type])
+        array: Any = np.zeros(shape, _DTYPES[x.type])
         if x.type == "tensor(float16)":  # made by another graph: it is on the device
             binding.bind_ortvalue_input(x.name, ort.OrtValue.ortvalue_from_numpy(array, "cuda"))
         else:

@@ -29,8 +29,10 @@ from job.system.threads import iter_in_threads
 
 _THREADS = 8
 _MIN_CACHED_PARTS = 4
-_CACHED_BYTES = 8 << 20
-"""Compressed size of the parts that stay decoded; decoded they take about five times as much."""
+_CACHED_BYTES = 32 << 20
+"""Bytes of the decoded parts that stay in memory; by their compressed size equal masks would be too many."""
+_ROW_BYTES = 1000
+"""What a row takes without the counts of its mask."""
 
 _HEADER_BYTES = 1 << 18
 """Bytes of an image that hold its header; EXIF in a JPEG has at most 64 KiB."""
@@ -88,10 +90,12 @@ class InstanceParts:
     def _load(self, store: Store, key: str) -> None:
         part = store.read(key)
         by_key: dict[str, list[InstanceRow]] = {}
+        size = 0
         for row in decode_part(part):
             by_key.setdefault(row.json, []).append(row)
+            size += _ROW_BYTES + (len(row.rle.counts) if row.rle is not None else 0)
         self._parts[key] = {name: tuple(rows) for name, rows in by_key.items()}
-        self._sizes[key] = len(part)
+        self._sizes[key] = size
         while len(self._parts) > _MIN_CACHED_PARTS and sum(self._sizes.values()) > _CACHED_BYTES:
             oldest, _ = self._parts.popitem(last=False)
             del self._sizes[oldest]

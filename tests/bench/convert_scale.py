@@ -34,7 +34,8 @@ def main(count: int, folder: Path, format_name: Any) -> dict[str, float]:
     """Convert `count` images of three instances; the first of each thousand has none."""
     outputs = ObjectStore(SyntheticDriver(count, (".jpg", ".json", ".npz")), "scale")  # type: ignore[arg-type]
     output = SyntheticOutput(folder / "out", outputs)
-    write_tables(output, count)
+    if not (folder / "out").exists():  # a folder of an earlier call is converted again
+        write_tables(output, count)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begun = time.monotonic()
     request = ConvertRequest(

@@ -30,7 +30,7 @@ def measured_part() -> str:
         report = msgspec.json.decode(path.read_bytes(), type=BenchReport)
         title = f"{report.setting.model_id}, {report.setting.precision}, {path.stem.partition('-')[0]}"
         parts.append(f"### {title} ({path.name})\n\n{render(report)}")
-    return "\n".join(parts)
+    return "\n".join(parts) or "No figures are stored yet: docs/measurements has no JSON file.\n"
 
 
 def with_measured_part(page: str) -> str:

@@ -204,7 +204,7 @@ def check_not_empty(request: AnnotateRequest, inputs_listed: int) -> None:
     if request.fail_if_empty and not inputs_listed:
         raise NoInputsError(
             f"no JSON files in {request.source.url} (--fail_if_empty): give the folder or prefix whose images have "
-            "JSON files beside them"
+            "JSON files beside them, or --missing_json create for images without JSON files"
         )
 
 

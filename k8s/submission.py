@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from job.errors import UsageError
 from job.plan.plan import read_plan
 from job.plan.planner import plan_now
 from job.plan.selection import Selection
+from job.plan.spool import SpooledSelection
 from job.run.heartbeat import Heartbeat
 from job.run.run import Run, find_run, list_runs, read_end
 from job.storage.open import Address, new_process_id, read_storage_options
@@ -75,12 +76,14 @@ class Work:
         is_planned: Whether the run has a plan.
         follows_end: Whether it is another pass after a run that has ended.
         is_empty: Whether the selection has no input at all, done or not.
+        listed: The inputs, or None of a run with a plan.
     """
 
     images: int
     is_planned: bool
     follows_end: bool = False
     is_empty: bool = False
+    listed: SpooledSelection | None = field(default=None, compare=False)
 
     @property
     def is_nothing(self) -> bool:
@@ -189,8 +192,14 @@ def check_jobs_can_resume(cluster: Cluster, release: Release) -> None:
     )
 
 
-def find_work(release: Release, options: StorageOptions) -> Work:
-    """Count the inputs to do; write nothing."""
+def find_work(release: Release, options: StorageOptions, *, keeps_listing: bool = False) -> Work:
+    """Count the inputs to do; write nothing to the storage.
+
+    Args:
+        release: Release of the run.
+        options: Storage options of this machine.
+        keeps_listing: Whether the inputs are stored on this machine's disk, so that `make_plan` lists nothing.
+    """
     with _request(release, options) as request:
         run = Run(request.target, release.run, request.spec)
         if (plan := read_plan(run)) is not None:
@@ -198,23 +207,26 @@ def find_work(release: Release, options: StorageOptions) -> Work:
             return Work(left, is_planned=True, is_empty=plan.inputs_listed == 0)
         find_run(request.target, request.spec, name=release.run, is_date_given=request.is_date_given)
         selection = Selection(run, request.source, input_list=request.input_list)
-        images = sum(1 for _ in selection.inputs())
-        return Work(images, is_planned=False, is_empty=selection.inputs_listed == 0)
+        listed = SpooledSelection(selection, keeps_lines=keeps_listing)
+        return Work(listed.count, is_planned=False, is_empty=listed.inputs_listed == 0, listed=listed)
 
 
-def make_plan(release: Release, options: StorageOptions, num_indexes: int) -> None:
+def make_plan(
+    release: Release, options: StorageOptions, num_indexes: int, listed: SpooledSelection | None = None
+) -> None:
     """Write the plan of the run.
 
     Args:
         release: Release of the run.
         options: Storage options of this machine.
         num_indexes: Indexes of its largest pool.
+        listed: The inputs, if `find_work` has listed them.
     """
     with _request(release, options, num_indexes) as request:
         run = begin_run(request)
         with ended_by_signals(), Heartbeat(run, request.options):
             if read_plan(run) is None:
-                plan = plan_now(run, request.source, request.options, request.input_list)
+                plan = plan_now(run, request.source, request.options, request.input_list, listed)
                 logger.info("Run %s: %d inputs in %d shards", run.name, plan.inputs_planned, plan.shards_planned)
 
 

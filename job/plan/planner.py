@@ -10,10 +10,12 @@ from collections.abc import Callable
 import msgspec
 
 from job.plan.input_list import InputList
+from job.plan.output_names import open_output_names
 from job.plan.plan import Plan, read_plan
 from job.plan.selection import Selection
 from job.plan.sharding import Sizing, write_shards
-from job.plan.takeover import supersede_older
+from job.plan.spool import SpooledSelection
+from job.plan.takeover import supersede_older, was_quiet
 from job.run.heartbeat import heartbeats
 from job.run.history import options_that_differ
 from job.run.options import WorkerOptions
@@ -61,14 +63,31 @@ def obtain_plan(
     return plan_now(run, source, options, input_list)
 
 
-def plan_now(run: Run, source: Store, options: WorkerOptions, input_list: InputList | None) -> Plan:
-    """Supersede older runs, list, and write the plan; raises the errors of `obtain_plan`."""
+def plan_now(
+    run: Run,
+    source: Store,
+    options: WorkerOptions,
+    input_list: InputList | None,
+    listed: SpooledSelection | None = None,
+) -> Plan:
+    """Supersede older runs, list, and write the plan; raises the errors of `obtain_plan`.
+
+    Args:
+        run: The run to plan.
+        source: The input.
+        options: Of this process.
+        input_list: Replaces both listings, or None.
+        listed: The same selection, listed before; used if no older run may have written since.
+    """
     on_progress = options.watchdog.touch
+    sizing = Sizing(num_indexes=options.num_indexes * options.workers, shard_size=options.shard_size)
     must_redo = supersede_older(run, process_id=options.process_id, sleep=options.clock.sleep, on_progress=on_progress)
-    selection = Selection(run, source, must_redo, input_list, on_progress)
-    selection.probes_output = True
-    sharing = options.num_indexes * options.workers
-    plan = make_plan(run, selection, Sizing(num_indexes=sharing, shard_size=options.shard_size))
+    if listed is not None and _is_current(run, listed):
+        plan = make_plan(run, listed, sizing)
+    else:
+        selection = Selection(run, source, must_redo, input_list, on_progress)
+        selection.probes_output = True
+        plan = make_plan(run, selection, sizing)
     if plan.other_options:
         logger.warning(
             "%d inputs are annotated already and kept, though earlier runs had another %s "
@@ -77,6 +96,16 @@ def plan_now(run: Run, source: Store, options: WorkerOptions, input_list: InputL
             " and ".join(plan.other_options),
         )
     return plan
+
+
+def _is_current(run: Run, listed: SpooledSelection) -> bool:
+    """Whether a listing made before may be planned: whole, after older runs, and no names can meet in the output."""
+    if not listed.is_whole or not was_quiet(run, listed.age_s):
+        return False
+    names = open_output_names(run.store)
+    if names is not None:
+        names.close()
+    return names is None
 
 
 def is_planner(options: WorkerOptions) -> bool:
@@ -114,7 +143,7 @@ def _is_of_planner(beat: StoredObject) -> bool:
     return worker_key.endswith(_PLANNER_SUFFIX)
 
 
-def make_plan(run: Run, selection: Selection, sizing: Sizing) -> Plan:
+def make_plan(run: Run, selection: Selection | SpooledSelection, sizing: Sizing) -> Plan:
     """List input and output, and write the plan unless another planner has.
 
     Args:

@@ -126,6 +126,14 @@ def _wait_until_quiet(run: Run, sleep: Sleep) -> None:
         sleep(wait_s)
 
 
+def was_quiet(run: Run, age_s: float) -> bool:
+    """Whether a listing that began `age_s` ago saw the last writes of all older runs; as `supersede_older` waits."""
+    older = runs_before(run)
+    ends = map_in_threads(lambda other: run.store.stat(other.key("end.json")), older)
+    now_s = run.store.now_s() if older else 0.0
+    return all(end is not None and now_s - end.modified_s >= age_s + QUIET_AFTER_END_S for end in ends)
+
+
 def interrupted_work(older_runs: Iterable[Run], on_progress: OnProgress = lambda: None) -> frozenset[str]:
     """Keys of unfinished runs that had an earlier JSON, may have been started, and have no stored row.
 

@@ -137,7 +137,9 @@ def _prepare(helm: Helm, chart: Chart, flags: Mapping[str, Any]) -> tuple[Submis
         _check_pass(rendered, following)
     work = None
     if flags["images"] is None and has_no_volumes(rendered):
-        work = replace(find_work(rendered, options), follows_end=following is not None)
+        work = replace(
+            find_work(rendered, options, keeps_listing=not flags["dry_run"]), follows_end=following is not None
+        )
     images = flags["images"] if work is None else work.images
     sizes = _sizes(rendered, images, flags, has_jobs=installed_run(helm, chart) == rendered.run)
     computed = {
@@ -248,7 +250,8 @@ def _install(helm: Helm, chart: Chart, work: Work | None, options: StorageOption
     if work is not None and not work.is_planned and work.images >= PLAN_FIRST_INPUTS:
         if output == "text":
             click.echo("Planning …")
-        make_plan(rendered, options, max(job.spec.completions for job in rendered.jobs.values()))
+        largest = max(job.spec.completions for job in rendered.jobs.values())
+        make_plan(rendered, options, largest, work.listed)
     notes = helm.install(chart.release, chart.location, chart.arguments)
     if output == "text":
         click.echo(notes)

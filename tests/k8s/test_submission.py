@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from job.errors import RunConflictError, UsageError
-from job.plan.plan import read_plan
+from job.plan import takeover
+from job.plan.plan import PlannedInput, iter_shards, read_plan, read_shard
 from job.run.run import find_named
 from job.run.spec import RunEnd
 from job.storage.local.store import LocalStore
@@ -69,6 +73,73 @@ def test_counting_writes_nothing_and_planning_is_idempotent(scenes: Path, tmp_pa
     assert (work.images, work.is_planned) == (5, True)
     make_plan(submitted, HERE, num_indexes=2)
     assert read_plan(find_named(LocalStore(tmp_path / "out", "tester"), "night-1a2b3c4d")) == plan
+
+
+def listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The folders that are listed from the root on, from now on."""
+    listed: list[str] = []
+    original = LocalStore.list
+
+    def noted(self: LocalStore, prefix: str = "", *arguments: Any, **more: Any) -> Any:
+        if not prefix:
+            listed.append(Path(self.url).name)
+        return original(self, prefix, *arguments, **more)
+
+    monkeypatch.setattr(LocalStore, "list", noted)
+    return listed
+
+
+def lines_of(target: Path, run_name: str) -> list[PlannedInput]:
+    run = find_named(LocalStore(target, "tester"), run_name)
+    plan = read_plan(run)
+    assert plan is not None
+    return [planned for shard in iter_shards(run, plan) for planned in read_shard(run, plan, shard)]
+
+
+def test_what_was_counted_is_planned_without_another_listing(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_plan(release_of(scenes, tmp_path / "other"), HERE, num_indexes=2)
+    submitted = release_of(scenes, tmp_path / "out")
+    listed = listings(monkeypatch)
+    work = find_work(submitted, HERE, keeps_listing=True)
+    assert work.images == 10
+    assert not (tmp_path / "out").exists()
+    make_plan(submitted, HERE, 2, work.listed)
+    assert sorted(listed) == sorted([scenes.name, "out"]), "each once"
+    assert lines_of(tmp_path / "out", submitted.run) == lines_of(tmp_path / "other", submitted.run)
+
+
+def test_after_an_older_run_what_was_counted_is_listed_again(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older run may have written outputs since they were counted."""
+    monkeypatch.setattr(takeover, "QUIET_AFTER_END_S", 0.0)
+    make_plan(release_of(scenes, tmp_path / "out", "older-1a2b3c4d"), HERE, num_indexes=1)
+    submitted = release_of(scenes, tmp_path / "out", "night-1a2b3c4d", "--supersede")
+    work = find_work(submitted, HERE, keeps_listing=True)
+    shutil.copy(next(scenes.rglob("*.json")), scenes / "late.json")
+    try:
+        make_plan(submitted, HERE, 1, work.listed)
+        assert work.images == 10
+        assert "late.json" in {planned.json for planned in lines_of(tmp_path / "out", submitted.run)}
+    finally:
+        (scenes / "late.json").unlink()
+
+
+def test_a_listing_that_does_not_fit_the_disk_is_made_again(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(gzip.GzipFile, "write", full)
+    submitted = release_of(scenes, tmp_path / "out")
+    work = find_work(submitted, HERE, keeps_listing=True)
+    assert work.images == 10
+    assert "No space left on device: the input is listed again for the plan" in caplog.text
+    make_plan(submitted, HERE, 1, work.listed)
+    assert len(lines_of(tmp_path / "out", submitted.run)) == 10
 
 
 REACHABLE = ["--input_top_dir=s3://pictures/in", "--out_top_dir=s3://pictures/out", "--model_cache=/cache/models"]

@@ -36,6 +36,7 @@ NOTHING_GIVEN: dict[str, Any] = {
     "images": None,
     "input_storage_options": None,
     "output_storage_options": None,
+    "dry_run": False,
 }
 RATES = (("gpu", 60.0), ("cpu", 0.5))
 

@@ -76,7 +76,7 @@ def test_prediction_is_the_longer_of_arithmetic_and_traffic_and_the_launches() -
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_full_size_fp16_graphs(gpu: StubGpu) -> None:
-    """FLOP follow from the architecture; traffic and launches from how the graphs are written."""
+    """FLOP follow from the architecture; traffic and launches from how the graphs are written: they may only fall."""
     from tests.gpu.full_size import full_size_graphs
 
     sizes = Sizes()
@@ -87,5 +87,6 @@ def test_full_size_fp16_graphs(gpu: StubGpu) -> None:
     encoder = costs[0]
     assert encoder.flop / sizes.batch == pytest.approx(5.61e12, rel=0.01)
     assert sum(x.flop for x in costs) / sizes.batch == pytest.approx(6.81e12, rel=0.01)
-    assert sum(x.traffic for x in costs) / sizes.batch < 80e9
+    assert sum(x.traffic for x in costs) / sizes.batch < 28e9, "77 GB with the first fp16 graphs"
+    assert sum(x.launches for x in costs) < 1600, "3,086 with the first fp16 graphs"
     assert as_json(costs, sizes)["graphs"]["image_encoder"]["launches"] == encoder.launches

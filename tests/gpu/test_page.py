@@ -28,5 +28,6 @@ def test_recorded_figures_are_those_of_the_graphs() -> None:
     """A change of the graphs, of ONNX Runtime or of torch needs `python -m tests.gpu.page --count`."""
     recorded, counted = json.loads(FIGURES.read_text())["now"], count_now()
     for route, figures in counted.items():
+        assert route in recorded
         for key in ("launches", "tflop", "gigabytes"):
             assert figures[key] == pytest.approx(recorded[route][key], rel=0.02), (route, key)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 # docs/guides/local-folders.md states this need of GPU memory for four images a call.
-STATED_MEMORY = 10e9
+STATED_MEMORY = 6e9
 # More elements than this are data, not a shape.
 LARGEST_SHAPE = 16
 # Parts of kernel names, by the kind of attention; nothing else computes softmax without storing its logits.

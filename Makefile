@@ -79,8 +79,8 @@ lock: $(TEST)/$(STAMP)test ## Write requirements/*.txt from pyproject.toml
 	$(COMPILE) --all-build-deps --extra s3,metrics,k8s,cpu --output-file requirements/cpu.txt pyproject.toml
 	$(COMPILE) --all-build-deps --extra s3,metrics,gpu --output-file requirements/gpu.txt pyproject.toml
 	$(COMPILE) --all-build-deps --extra s3,export --output-file requirements/export.txt pyproject.toml
-	$(COMPILE) --all-build-deps --extra s3,metrics,k8s,export,dev --output-file requirements/dev.txt pyproject.toml
-	$(COMPILE) --all-build-deps --extra s3,metrics,k8s,cpu,dev --constraint requirements/dev.txt \
+	$(COMPILE) --all-build-deps --extra s3,metrics,k8s,tables,export,dev --output-file requirements/dev.txt pyproject.toml
+	$(COMPILE) --all-build-deps --extra s3,metrics,k8s,tables,cpu,dev --constraint requirements/dev.txt \
 		--output-file requirements/test.txt pyproject.toml
 	$(COMPILE) --output-file requirements/image.txt requirements/image.in
 

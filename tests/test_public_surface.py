@@ -12,6 +12,7 @@ import click
 import msgspec
 import pytest
 
+import sam3_annotate
 from export.cli import export, verify
 from job import errors
 from job.cli.annotate import annotate
@@ -196,6 +197,28 @@ def test_exit_codes_of_a_cluster() -> None:
 @pytest.mark.parametrize(("kind", "fields"), FIELDS.items(), ids=lambda value: getattr(value, "__name__", ""))
 def test_fields(kind: type[msgspec.Struct], fields: str) -> None:
     assert kind.__struct_encode_fields__ == tuple(fields.split())
+
+
+API: dict[type, str] = {
+    sam3_annotate.Annotator: "annotate",
+    sam3_annotate.Annotation: "class_names draw image_key instances is_whole key load_image orientation painted "
+    "size_hw to_coco to_supervision upright",
+    sam3_annotate.Instance: "area box_xyxy class_name cropped mask prompt query rle score source value",
+    sam3_annotate.Results: "class_names instances to_pandas",
+}
+"""Public names of the Python API."""
+
+
+@pytest.mark.parametrize(("kind", "names"), API.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_names_of_the_python_api(kind: type, names: str) -> None:
+    given = {*vars(kind), *getattr(kind, "__dataclass_fields__", ())}
+    assert {name for name in given if not name.startswith("_")} == set(names.split())
+
+
+def test_the_python_api_hands_on_these_names() -> None:
+    assert sorted(sam3_annotate.__all__) == [
+        "AnnotateError", "Annotation", "Annotator", "Instance", "Results", "open_results",
+    ]  # fmt: skip
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("cpu", "s3", "k8s", "metrics")
+EXTRAS = ("cpu", "s3", "k8s", "metrics", "tables")
 LOWER_BOUND = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[^]]*\])?>=([0-9][0-9.]*)")
 
 
@@ -44,5 +44,7 @@ def test_the_lowest_allowed_versions_work(scenes: Path, tmp_path: Path) -> None:
         assert "Usage:" in run(command, "--help")
     run("annotate", "--input_top_dir", str(scenes), "--out_top_dir", str(tmp_path / "out"), "--limit", "2")
     assert len(list((tmp_path / "out").rglob("*.npz"))) == 2
+    for name in ("coco", "yolo", "label-studio", "cvat", "labelme", "parquet"):
+        assert "2 images" in run("convert", str(tmp_path / "out"), str(tmp_path / name), "--to", name)
     modules = "import s3fs, kubernetes, prometheus_client, job.storage.s3, job.telemetry.metrics, k8s.cluster"
     subprocess.run([str(environment / "bin" / "python"), "-c", modules], check=True, cwd=tmp_path, env={})

@@ -61,7 +61,7 @@ class Parquet:
 def _fields() -> list[tuple[str, object]]:
     import pyarrow as pa
 
-    counts = pa.struct([("size", pa.list_(pa.int32(), 2)), ("counts", pa.string())])
+    counts = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
     return [
         ("json", pa.string()),
         ("image", pa.string()),
@@ -78,7 +78,7 @@ def _fields() -> list[tuple[str, object]]:
         ("score", pa.float32()),
         ("value", pa.int16()),
         ("parent", pa.int16()),
-        ("box", pa.list_(pa.int32(), 4)),
+        ("box", pa.list_(pa.int32())),
         ("area", pa.int64()),
         ("visible_area", pa.int64()),
         ("is_whole", pa.bool_()),

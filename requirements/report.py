@@ -22,8 +22,8 @@ _HEAD = """# Licences of the locked packages
 
 Written by `python requirements/report.py` from the metadata of the packages; a test compares names and versions with
 the locks in `requirements/`. The code of this project is under Apache-2.0. The images `cpu`, `gpu` and `export` contain
-the locks of the same names; `image` builds them; `test` and `dev` are for development. SAM 3's weights have a licence of
-their own.
+the locks of the same names; `image` builds them; `test` and `dev` are for development. SAM 3's weights have a licence
+of their own.
 
 | Package | Version | Licence | Locks |
 |---|---|---|---|

@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
-from export.graphs.operators import normalize_groups, unflatten
+from export.graphs.operators import add_upsampled, normalize_groups, unflatten
 
 
 class MaskHead(nn.Module):
@@ -41,9 +40,8 @@ class MaskHead(nn.Module):
         side = int(memory.shape[1] ** 0.5)
         x = unflatten(memory.transpose(1, 2), -1, (side, side))
         for feature, convolution, norm in zip((feature_1, feature_0), self.convolutions, self.norms, strict=False):
-            upsampled = F.interpolate(x, size=feature.shape[-2:], mode=self.mode)
-            x = normalize_groups(convolution(feature + upsampled), norm)
+            x = normalize_groups(convolution(add_upsampled(feature, x, self.mode)), norm)
         # All queries, so that the product has one shape.
-        logits = (queries @ x.flatten(2)).index_select(1, selected).to(torch.float32)
-        chosen = logits + offsets.index_select(1, selected)[..., None]
-        return unflatten(chosen[0], 1, tuple(feature_0.shape[-2:]))
+        logits = (queries @ x.flatten(2)).reshape(-1, *feature_0.shape[-2:])
+        chosen = logits.index_select(0, selected).to(torch.float32)
+        return chosen + offsets.reshape(-1, 1, 1).index_select(0, selected)

@@ -119,6 +119,17 @@ def normalize_groups(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     return F.relu(instance * norm.weight[:, None, None] + norm.bias[:, None, None])
 
 
+def add_upsampled(feature: Tensor, x: Tensor, mode: str) -> Tensor:
+    """Add (1, C, h, w), enlarged to twice its sides, to a feature map (1, C, 2 h, 2 w)."""
+    if not (torch.onnx.is_in_onnx_export() and x.dtype == torch.float16):
+        return feature + F.interpolate(x, size=feature.shape[-2:], mode=mode)
+    # One operator that broadcasts instead of a resized copy.
+    assert mode == "nearest"
+    height, width = x.shape[-2:]
+    pairs = unflatten(unflatten(feature, -1, (width, 2)), 2, (height, 2))
+    return (pairs + x[:, :, :, None, :, None]).reshape(feature.shape)
+
+
 def unflatten(x: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor:
     """Split one axis into several."""
     split: Tensor = x.unflatten(axis, sizes)  # type: ignore[no-untyped-call]

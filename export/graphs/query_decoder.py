@@ -16,6 +16,8 @@ from export.graphs.attention import Attention
 from export.graphs.layers import FeedForward, grid_side, key_bias
 from export.graphs.operators import add_and_normalize, unflatten
 
+QUERY_MULTIPLE = 8
+"""In float16 the tokens are padded to a multiple of this, which memory-efficient attention with a bias requires."""
 _SMALLEST_SIDE = 1e-3
 """Of `sam3.model.model_misc.inverse_sigmoid`."""
 
@@ -58,17 +60,20 @@ class QueryDecoder(nn.Module):
         """
         narrow, keys = prompt.to(memory.dtype), memory + position
         x, boxes = self.tokens.to(memory.dtype), self.start
-        bias = key_bias(padding, x)
+        missing = -x.shape[1] % QUERY_MULTIPLE if memory.dtype == torch.float16 else 0
+        x = F.pad(x, (0, 0, 0, missing))
+        queries = slice(1, x.shape[1] - missing)
+        bias, own = key_bias(padding, x), own_bias(x, missing)
         layers: list[Any] = list(self.layers)
         for index, layer in enumerate(layers):
             if index:
-                boxes = self._refine(boxes, x[:, 1:])
-            place = self.places(boxes).to(x.dtype)
-            x = layer.attend_self(x, place)
+                boxes = self._refine(boxes, x[:, queries])
+            place = self.places(boxes, missing).to(x.dtype)
+            x = layer.attend_self(x, place, own)
             x = x if index else x.expand(memory.shape[0], -1, -1)
             x = layer.attend_prompt(x, place, narrow, bias)
-            x = layer.attend_image(x, place, keys, memory, self.bias(boxes).to(x.dtype))
-        query = self.norm(x[:, 1:].to(torch.float32))
+            x = layer.attend_image(x, place, keys, memory, self.bias(boxes, missing).to(x.dtype))
+        query = self.norm(x[:, queries].to(torch.float32))
         logit = self.scoring(query[None], prompt.transpose(0, 1), padding)[0, ..., 0]
         presence = self.presence_head(self.presence_norm(x[:, 0].to(torch.float32)))
         return query, logit, presence
@@ -103,11 +108,11 @@ class BoxPosition(nn.Module):
         self.first.weight = nn.Parameter(first.weight.detach()[:, columns], requires_grad=False)
         self.first.bias = first.bias
 
-    def forward(self, boxes: Tensor) -> Tensor:
-        """Boxes (N or 1, Q, 4) to float32 (N or 1, Q + 1, C)."""
+    def forward(self, boxes: Tensor, missing: int) -> Tensor:
+        """Boxes (N or 1, Q, 4) to float32 (N or 1, Q + 1 + missing, C)."""
         angles = boxes @ self.rates
         waves = torch.cat((angles.sin(), angles.cos()), -1)
-        return F.pad(self.second(F.relu(self.first(waves))), (0, 0, 1, 0))
+        return F.pad(self.second(F.relu(self.first(waves))), (0, 0, 1, missing))
 
 
 class BoxBias(nn.Module):
@@ -132,16 +137,17 @@ class BoxBias(nn.Module):
         self.floor = nn.Parameter(-first[:, None], requires_grad=False)
         # relu(x + b) = max(x, -b) + b
         total = second + (first[:, None] @ self.narrow)[:, 0]
-        self.last = nn.Parameter(total[:, :, None, None], requires_grad=False)
+        self.last = nn.Parameter(total[:, None, :, None, None], requires_grad=False)
 
-    def forward(self, boxes: Tensor) -> Tensor:
-        """Boxes (N or 1, Q, 4) to (N or 1, H, Q + 1, T); the bias of the presence token is zero."""
-        edges = unflatten(boxes @ self.edges, -1, (2, 1, 2)).transpose(1, 2)
+    def forward(self, boxes: Tensor, missing: int) -> Tensor:
+        """Boxes (N or 1, Q, 4) to (N or 1, H, Q + 1 + missing, T); the bias of the other tokens is zero."""
+        rows, queries, _ = boxes.shape
+        edges = unflatten(boxes @ self.edges, -1, (2, 1, 2)).permute(2, 0, 1, 3, 4)
         distance = self.coordinates - edges
         scaled = (distance.sign() * torch.log(distance.abs() + 1.0)).to(self.widen.dtype)
-        wide = torch.maximum(scaled.flatten(2, 3) @ self.widen, self.floor)
-        bias = unflatten(wide @ self.narrow, 2, (-1, self.side)).permute(0, 1, 4, 2, 3) + self.last
-        x, y = F.pad(bias, (0, 0, 1, 0)).unbind(1)
+        wide = torch.maximum(scaled.flatten(1, 3) @ self.widen, self.floor)
+        bias = unflatten(wide @ self.narrow, 1, (rows, queries, self.side)).permute(0, 1, 4, 2, 3) + self.last
+        x, y = F.pad(bias, (0, 0, 1, missing)).unbind(0)
         return (y[..., None] + x[..., None, :]).flatten(3)
 
 
@@ -155,10 +161,10 @@ class DecoderLayer(nn.Module):
         self.norm_tokens, self.norm_prompt, self.norm_image = layer.norm2, layer.catext_norm, layer.norm1
         self.feed_forward, self.norm = FeedForward(layer), layer.norm3
 
-    def attend_self(self, x: Tensor, place: Tensor) -> Tensor:
+    def attend_self(self, x: Tensor, place: Tensor, bias: Tensor | None) -> Tensor:
         """Attend among the tokens (N or 1, Q + 1, C)."""
         q = x + place
-        return add_and_normalize(x, self.tokens(q, q, x), self.tokens.to_output.bias, self.norm_tokens)[1]
+        return add_and_normalize(x, self.tokens(q, q, x, bias), self.tokens.to_output.bias, self.norm_tokens)[1]
 
     def attend_prompt(self, x: Tensor, place: Tensor, prompt: Tensor, bias: Tensor) -> Tensor:
         """Attend to the prompt."""
@@ -170,6 +176,14 @@ class DecoderLayer(nn.Module):
         seen = self.image(x + place, keys, memory, bias)
         x = add_and_normalize(x, seen, self.image.to_output.bias, self.norm_image)[1]
         return add_and_normalize(x, self.feed_forward(x), self.feed_forward.bias, self.norm)[1]
+
+
+def own_bias(x: Tensor, missing: int) -> Tensor | None:
+    """Bias (1, 1, N, N) that leaves the last tokens of (1, N, C) out of attention among the tokens."""
+    if not missing:
+        return None
+    padding = torch.arange(x.shape[1], device=x.device) >= x.shape[1] - missing
+    return key_bias(padding[None], x)
 
 
 def _stacked(axes: tuple[Any, Any], index: int) -> Tensor:

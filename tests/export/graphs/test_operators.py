@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from export.graphs import operators
-from export.graphs.operators import add_and_normalize, attend, bias_gelu, normalize_groups, rotate
+from export.graphs.operators import add_and_normalize, add_upsampled, attend, bias_gelu, normalize_groups, rotate
 from export.sam3_runtime import quiet
 
 ROWS, TOKENS, CHANNELS, HEADS = 2, 36, 32, 4
@@ -89,6 +89,14 @@ def test_groups_are_normalized_as_torch_does(tmp_path: Path) -> None:
     assert "InstanceNormalization" in found
     expected = torch.relu(norm.to(torch.float32)(x.to(torch.float32)))
     torch.testing.assert_close(answer.to(torch.float32), expected, atol=4e-3, rtol=4e-3)
+
+
+def test_an_upsampled_map_is_added_as_torch_does(tmp_path: Path) -> None:
+    feature, x = tokens(torch.float16, 0, 1, 8, 12, 6), tokens(torch.float16, 1, 1, 8, 6, 3)
+    found, answer = exported(Calling(lambda *maps: add_upsampled(*maps, "nearest")), (feature, x), tmp_path / "g.onnx")
+    assert found.count("Add") == 1
+    assert "Resize" not in found
+    torch.testing.assert_close(answer, add_upsampled(feature, x, "nearest"), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("chunk", [7, 12, TOKENS])

@@ -90,8 +90,9 @@ def _input_groups(keys: Iterable[str]) -> Iterator[_Group]:
     """Every stem with a JSON or an image, ascending by the key of its JSON."""
     opened: dict[str, set[str]] = {}
     for key in keys:
-        yield from _passed(opened, ordered(key))
         stem, suffix = split_key(key)
+        if opened and not (len(opened) == 1 and stem in opened):  # else no stem can be passed: the usual case
+            yield from _passed(opened, ordered(key))
         if suffix in IMAGE_SUFFIXES:
             opened.setdefault(stem, set()).add(suffix)
         elif suffix == JSON_SUFFIX:

@@ -15,6 +15,8 @@ def find_parents(
 ) -> tuple[int | None, ...]:
     """Find the car that holds each license plate, and the container that holds each passenger.
 
+    A container of the passenger rule holds license plates too.
+
     It holds an instance by the passenger rule (`is_inside`); of several it is the one that shares the most pixels with
     it (ties: the earlier).
 
@@ -27,14 +29,15 @@ def find_parents(
     Returns:
         For each instance of `held` the value of what holds it; None if nothing does, and for other classes.
     """
-    containers = {LICENSE_PLATE: CAR}
+    containers = {LICENSE_PLATE: {CAR}}
     if passengers is not None:
-        containers[passengers.name] = passengers.container
+        containers[LICENSE_PLATE].add(passengers.container)
+        containers[passengers.name] = {passengers.container}
     pairs = list(zip(painted, values, strict=True))
 
     def parent_of(one: Instance) -> int | None:
-        container = containers.get(one.class_name)
-        return None if container is None else _parent(one, [pair for pair in pairs if pair[0].class_name == container])
+        allowed = containers.get(one.class_name, set())
+        return _parent(one, [pair for pair in pairs if pair[0].class_name in allowed])
 
     return tuple(parent_of(one) for one in held)
 

@@ -54,6 +54,9 @@ def test_objects_are_read_as_they_were_put(bucket: Bucket) -> None:
     assert all(store.read(key) == key.encode() for key in listed)
     assert store.list_dirs("") == ("_sam3", "a", "é \U0001f600+%")
     assert store.existing_suffixes("a/b") == {".json"}
+    store.put("a/b.png", b"x")
+    assert store.existing_suffixes("a/b", (".webp", ".png")) == {".png"}
+    store.delete("a/b.png")
     found = store.stat("a.json")
     assert found is not None
     assert found.size == 6

@@ -31,9 +31,6 @@ def converted(count: int, folder: Path, format_name: str) -> dict[str, float]:
     [
         pytest.param(20_000, "coco", id="20 thousand"),
         pytest.param(1_000_000, "coco", id="1 million", marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
-        pytest.param(
-            1_000_000, "label-studio", id="1 million tasks", marks=[pytest.mark.slow, pytest.mark.timeout(7200)]
-        ),
     ],
 )
 def test_a_conversion_stays_below_400_mb(tmp_path: Path, count: int, format_name: str) -> None:

@@ -20,7 +20,7 @@ from job.convert.thresholds import rows_at_thresholds
 from job.errors import InputError, ObjectError, UnreadableObjectError
 from job.formats import gva
 from job.formats.instance_reader import AnnotatedImage
-from job.storage.keys import printable
+from job.storage.keys import mask_key, printable
 from job.storage.store import Store
 from job.system.threads import iter_in_threads
 
@@ -45,7 +45,7 @@ class ConvertRequest:
         selection: What is written.
         split: How images are split; None for no split.
         reviewed: Whether a person must have, or must not have, filled in `review`.
-        model_ids: Models whose annotation is converted.
+        model_id: Name of the model, for formats that store it.
         image_mode: Whether images are copied or linked.
         polygons: See `FormatOptions`.
         results: See `FormatOptions`.
@@ -61,7 +61,7 @@ class ConvertRequest:
     selection: SelectionOptions = field(default_factory=SelectionOptions)
     split: SplitOptions | None = None
     reviewed: Reviewed = "any"
-    model_ids: tuple[str, ...] = ()
+    model_id: str = ""
     image_mode: ImageMode = "none"
     polygons: bool = False
     results: bool = False
@@ -99,7 +99,7 @@ def _format_options(request: ConvertRequest, destination: Destination, categorie
         destination=destination,
         categories=categories,
         sides=sides,
-        model_id=next(iter(request.model_ids), ""),
+        model_id=request.model_id,
         images_url=request.image_places[0].url,
         places_images=request.image_mode != "none",
         polygons=request.polygons,
@@ -175,7 +175,7 @@ class _Selector:
         if self._request.reviewed == "any":
             return True
         document = gva.parse(self._request.output.read(key))
-        is_reviewed = any(gva.is_reviewed(document, model_id) for model_id in self._request.model_ids)
+        is_reviewed = gva.is_mask_reviewed(document, mask_key(key).rpartition("/")[2])
         return is_reviewed == (self._request.reviewed == "only")
 
     def _labelled(self, stored: AnnotatedImage) -> _Selected:

@@ -34,7 +34,7 @@ class OutputSource:
 
     Attributes:
         classes: Classes that its runs considered, those of the newest first.
-        model_ids: Models of its runs, that of the newest first.
+        model_id: Model of its newest run; empty without a run.
         input_url: Input of its newest run; None without a run.
         has_image_copies: Whether its newest run copied the images.
     """
@@ -50,7 +50,7 @@ class OutputSource:
         if not runs and next(iter(store.list(skip=PRIVATE_FOLDER)), None) is None:
             raise UsageError(f"{store.url} has no annotations: give the folder that annotate wrote to")
         self.classes = tuple(dict.fromkeys(name for run in runs for name in run.spec.rules.class_names))
-        self.model_ids = tuple(dict.fromkeys(run.spec.model_id for run in runs))
+        self.model_id = runs[0].spec.model_id if runs else ""
         self.input_url = runs[0].spec.input_url if runs else None
         self.has_image_copies = not runs or runs[0].spec.image_mode == "copy"
 

@@ -110,6 +110,11 @@ def is_reviewed(document: Document, model_id: str) -> bool:
     return any(_is_ours(entry, model_id) and entry.get("review") is not None for entry in _segmentation(document))
 
 
+def is_mask_reviewed(document: Document, npz_name: str) -> bool:
+    """Whether an entry that points at a mask's file has a review, whatever its model."""
+    return any(_labels_path(entry) == npz_name and entry.get("review") is not None for entry in _segmentation(document))
+
+
 @dataclass(frozen=True)
 class Labels:
     """Labels of an entry of ours.

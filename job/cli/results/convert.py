@@ -150,7 +150,7 @@ def _request(flags: dict[str, Any]) -> ConvertRequest:
         selection=selection,
         split=None if flags["split"] is None else SplitOptions(share=flags["split"], by=_fields(flags["split_by"])),
         reviewed=flags["reviewed"],
-        model_ids=source.model_ids,
+        model_id=source.model_id,
         image_mode=flags["image_mode"],
         polygons=flags["polygons"],
         results=flags["results"],

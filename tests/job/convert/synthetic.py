@@ -129,7 +129,7 @@ def convert_set(folder: Path, format_name: Any, **changes: Any) -> ConversionCou
         "image_places": (output,),
         "target": LocalStore(folder / "dest", "tester"),
         "format_name": format_name,
-        "model_ids": ("SAM3-demo",),
+        "model_id": "SAM3-demo",
     }
     selection = SelectionOptions(**{name: changes.pop(name) for name in list(changes) if name in SELECTION})
     return convert(ConvertRequest(**(fields | {"selection": selection} | changes)))

@@ -109,9 +109,10 @@ def test_reviewed_images(tmp_path: Path, reviewed: str, keys: list[str]) -> None
     for stem in CONTENT:
         path = tmp_path / "out" / f"{stem}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        entry = {"annotator": {"model_id": "SAM3-demo"}, "review": {"by": "x"} if stem == "a/x" else None}
+        ours = {"labels": {"path": f"{path.stem}.npz"}, "review": {"by": "x"} if stem == "a/x" else None}
+        anothers = {"labels": {"path": "other.npz"}, "review": {"by": "x"}}
         if stem != "b/empty":
-            path.write_text(json.dumps({"annotation": {"segmentation": [entry]}}))
+            path.write_text(json.dumps({"annotation": {"segmentation": [anothers, ours]}}))
     counts = convert_set(tmp_path, "coco", reviewed=reviewed)
     assert list(written(tmp_path)) == keys
     assert counts.images_left_out == {"reviewed": 3 - len(keys), "unreadable": 1}

@@ -64,7 +64,7 @@ def seconds_an_image(source: Path, target: Path, count: int, instances: str) -> 
     return (time.process_time() - begun_s) / count
 
 
-@pytest.mark.parametrize(("count", "turns"), [(6, 3), pytest.param(200, 5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("count", "turns"), [(6, 3), pytest.param(40, 7, marks=pytest.mark.slow)])
 def test_host_cost_with_and_without_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, turns: int
 ) -> None:

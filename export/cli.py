@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,10 @@ from job.storage.store import refusals_are_configuration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from export.parity.recording import Recording
     from job.model.artifact import Artifact, GraphFormat, ParityFigures, Precision
     from job.model.session import Device, Session
 
-DEMO_IMAGES, OFFICIAL_IMAGES = 60, 6
 _DEFAULT_PRECISION: dict[Device, Precision] = {"cuda": "fp16", "cpu": "fp32"}
 
 # torch's threads sleep while they wait: spinning made two of them six times slower next to other programs.
@@ -38,7 +39,7 @@ def _verification_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--image_count",
             type=click.IntRange(1),
-            help=f"Images to compare on. Default: {OFFICIAL_IMAGES}, {DEMO_IMAGES} for the demo model.",
+            help="Images to compare on. Default: 6, 60 for the demo model.",
         ),
         click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda if there is one, else cpu."),
         click.option("--threads", type=click.IntRange(1), help="CPU threads of the model. Default: all."),
@@ -52,7 +53,8 @@ def _verification_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--checkpoint",
     type=FILE,
     required=True,
-    help="Path or URL of sam3.pt, `hub` to download it, or `demo` for the demo model.",
+    help="Path or URL of sam3.pt or sam3.1_multiplex.pt; `hub` or `hub:facebook/sam3.1` to download SAM 3 or SAM 3.1; "
+    "or `demo` for the demo model.",
 )
 @click.option("--out", type=FOLDER, required=True, help="Folder or URL of the model.")
 @click.option("--format", "graph_format", type=click.Choice(["onnx", "torchscript"]), default="onnx", show_default=True)
@@ -74,19 +76,21 @@ def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **verif
     device = _device(verification["device"], graph_format, precision)
     precision = precision or _DEFAULT_PRECISION[device]
     _check_device(device, graph_format)
-    with refusals_are_configuration(is_planner=True), local_output(out) as folder:
-        with local_checkpoint(checkpoint) as path:
-            original = load_original(path)
+    with (
+        refusals_are_configuration(is_planner=True),
+        local_output(out) as folder,
+        local_checkpoint(checkpoint) as path,
+    ):
         request = ExportRequest(
             out=folder,
             format=graph_format,
             precision=precision,
             images=verification["images"],
-            image_count=_image_count(verification["image_count"], original.is_demo),
+            image_count=verification["image_count"],
             device=device,
             threads=verification["threads"],
         )
-        export_artifact(original, request)
+        export_artifact(partial(load_original, path), request)
         written = open_artifact(folder)
     megabytes = sum(entry.size for entry in written.manifest.files.values()) / 1e6
     click.echo(f"{out}: {written.manifest.model_id}, {graph_format} {precision}, {megabytes:.1f} MB")
@@ -112,10 +116,10 @@ def verify(folder: Path, checkpoint: str | None, model_digest: str | None, **ver
         if checkpoint is None
         else _verify_original(artifact, checkpoint, device, verification)
     )
-    from job.model.comparison import describe
+    from job.model.comparison import report
 
     for each in figures:
-        click.echo(describe(each))
+        click.echo(report(each))
     if not all(each.passed for each in figures):
         raise WorkerError(
             f"model {folder} does not give the original's answers on this machine's {device}: see the figures above. "
@@ -137,22 +141,34 @@ def _verify_stored(artifact: Artifact, device: Device, flags: dict[str, Any]) ->
 def _verify_original(
     artifact: Artifact, checkpoint: str, device: Device, flags: dict[str, Any]
 ) -> tuple[ParityFigures, ...]:
-    from export.checkpoint import load_original
     from export.locations import local_checkpoint
-    from export.parity.pictures import pictures_of
-    from export.parity.verify import Verifier
+    from export.parity.recording import recording, release_memory
+    from export.parity.verify import compare
 
     _check_device(device, artifact.manifest.format)
-    with refusals_are_configuration(is_planner=True), local_checkpoint(checkpoint) as path:
-        original = load_original(path)
+    with recording() as answers:
+        with refusals_are_configuration(is_planner=True), local_checkpoint(checkpoint) as path:
+            _record_original(path, artifact, device, flags, answers)
+        release_memory()
+        return compare(artifact, _session(artifact, device, flags["threads"]), answers)
+
+
+def _record_original(
+    checkpoint: str, artifact: Artifact, device: Device, flags: dict[str, Any], answers: Recording
+) -> None:
+    """Store the original's answers; the original leaves memory when this returns."""
+    from export.checkpoint import load_original
+    from export.parity.pictures import pictures_of
+    from export.parity.recording import record
+
+    original = load_original(checkpoint)
     if original.checkpoint_sha256 != artifact.manifest.checkpoint_sha256:
         raise UsageError(
             f"{artifact.folder} was made from the checkpoint {artifact.manifest.checkpoint_sha256}, "
             f"--checkpoint {checkpoint} is {original.checkpoint_sha256}: give the one it was made from"
         )
-    pictures = pictures_of(flags["images"], _image_count(flags["image_count"], original.is_demo))
-    session = _session(artifact, device, flags["threads"])
-    return Verifier(original, device).compare(artifact, session, pictures)
+    pictures = pictures_of(flags["images"], flags["image_count"], is_demo=original.is_demo)
+    record(original, device, artifact.manifest.prompts, pictures, answers)
 
 
 def _session(artifact: Artifact, device: Device, threads: int | None) -> Session:
@@ -179,7 +195,3 @@ def _check_device(device: Device, graph_format: GraphFormat) -> None:
     check_gpu(device, runtime)
     with explained(device, "torch"):
         check_device(device)
-
-
-def _image_count(wanted: int | None, is_demo: bool) -> int:
-    return wanted or (DEMO_IMAGES if is_demo else OFFICIAL_IMAGES)

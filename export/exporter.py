@@ -16,7 +16,14 @@ from export.graphs.onnx_writer import write_onnx
 from export.graphs.torchscript_writer import write_torchscript
 from export.parity.machine import machine_name
 from export.parity.pictures import drawn_pictures, pictures_of
-from export.parity.verify import REFERENCE_PICTURES, Verifier
+from export.parity.recording import (
+    REFERENCE_PICTURES,
+    record,
+    record_reference,
+    recording,
+    release_memory,
+)
+from export.parity.verify import compare
 from export.sam3_runtime import quiet, running_on
 from export.staging import staged_folder
 from export.tokenizer import write_tokenizer
@@ -33,7 +40,7 @@ from job.model.artifact import (
     encode_manifest,
     file_entry,
 )
-from job.model.comparison import describe
+from job.model.comparison import describe, report
 from job.model.loader import open_session, runtime_of
 from job.model.prompts import TEXT_FEATURES_NAME, TOKENIZER_NAME
 from job.model.self_check import compare_with_reference
@@ -41,10 +48,11 @@ from job.model.session import TextFeatures
 from job.postprocess.masks import full_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from export.checkpoint import Original
+    from export.parity.recording import Recording
     from job.model.artifact import ParityFigures
     from job.model.session import Device
 
@@ -61,7 +69,7 @@ class ExportRequest:
         format: Format of the graphs.
         precision: Precision of weights and arithmetic.
         images: Folder of images to verify with, None to draw scenes.
-        image_count: Largest number of images.
+        image_count: Largest number of images, None for the default of the model.
         device: Device on which original and artifact are compared.
         threads: Threads of the artifact's session, None for all.
     """
@@ -70,33 +78,49 @@ class ExportRequest:
     format: GraphFormat
     precision: Precision
     images: Path | None
-    image_count: int
+    image_count: int | None
     device: Device
     threads: int | None
 
 
-def export_artifact(original: Original, request: ExportRequest) -> Artifact:
+def export_artifact(load: Callable[[], Original], request: ExportRequest) -> Artifact:
     """Write an artifact, compare it with the original and with the stored reference, and keep it if they agree.
+
+    The original leaves memory before the artifact is loaded.
+
+    Args:
+        load: Loads the original; nothing else may refer to it.
+        request: Parameters.
 
     Raises:
         ConfigurationError: They disagree; nothing is kept.
         StorageError: The artifact cannot be written.
     """
-    with staged_folder(request.out) as folder:
-        draft = write_files(original, folder, request.format, request.precision)
-        verifier = Verifier(original, request.device)
-        click.echo("Comparing with the original …")
-        verifier.write_reference(draft.manifest, folder, drawn_pictures(REFERENCE_PICTURES))
+    with staged_folder(request.out) as folder, recording() as answers:
+        draft = _run_original(load(), request, folder, answers)
+        release_memory()
         session = open_session(
             draft, device=request.device, threads=request.threads, runtime=runtime_of(request.format)
         )
-        parity = verifier.compare(draft, session, pictures_of(request.images, request.image_count))
+        parity = compare(draft, session, answers)
         machine = machine_name(session.info.provider)
         stored = compare_with_reference(draft, session, full_mask, machine=machine)
         _require_agreement((*parity, stored))
         manifest = msgspec.structs.replace(draft.manifest, parity=parity, files=_entries(folder))
         (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     return msgspec.structs.replace(draft, folder=request.out, manifest=manifest)
+
+
+def _run_original(original: Original, request: ExportRequest, folder: Path, answers: Recording) -> Artifact:
+    """Do everything that needs the original: write the files, and record its answers to the pictures."""
+    draft = write_files(original, folder, request.format, request.precision)
+    click.echo("Running the original on the images of the comparison …")
+    prompts, device = draft.manifest.prompts, request.device
+    record_reference(original, device, draft.manifest, folder, drawn_pictures(REFERENCE_PICTURES))
+    pictures = pictures_of(request.images, request.image_count, is_demo=original.is_demo)
+    record(original, device, prompts, pictures, answers)
+    click.echo("Comparing with the original …")
+    return draft
 
 
 def write_files(original: Original, folder: Path, graph_format: GraphFormat, precision: Precision) -> Artifact:
@@ -109,6 +133,7 @@ def write_files(original: Original, folder: Path, graph_format: GraphFormat, pre
         click.echo(f"Exporting {graph.name} to {graph_format}, {precision} …")
         name = _WRITERS[graph_format](graph, folder, precision)
         specs.append(GraphSpec(file=name, inputs=graph.inputs, outputs=graph.outputs))
+        release_memory()
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         model_id=original.model_id,
@@ -147,7 +172,7 @@ def encode_prompts(original: Original, prompts: tuple[str, ...]) -> TextFeatures
 
 def _require_agreement(parity: Iterable[ParityFigures]) -> None:
     for figures in parity:
-        click.echo(describe(figures))
+        click.echo(report(figures))
         if not figures.passed:
             raise ConfigurationError(
                 f"the exported graphs do not agree with the original: {describe(figures)}; allowed is "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from export.hub import is_on_hub
 from job.errors import ConfigurationError, ObjectMissingError, ObjectRefusedError, UsageError
 from job.model.artifact import MANIFEST_NAME
 from job.model.cache import local_path, remote_url
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from job.storage.store import Store
 
-NAMED_CHECKPOINTS = {"demo", "hub"}
 _STEMS = {"image_encoder", "grounding", "mask_head", "text_encoder", "text_features", "tokenizer", "reference"}
 """Stems of an artifact's files, which an interrupted export may have left."""
 _PROBE = "image_encoder.probe"
@@ -36,9 +36,12 @@ def local_checkpoint(checkpoint: str) -> Iterator[str]:
         UsageError: There is no checkpoint at that URL.
         ConfigurationError: The store refuses to read it.
     """
-    url = None if checkpoint in NAMED_CHECKPOINTS else remote_url(checkpoint)
+    if checkpoint == "demo" or is_on_hub(checkpoint):
+        yield checkpoint
+        return
+    url = remote_url(checkpoint)
     if url is None:
-        yield checkpoint if checkpoint in NAMED_CHECKPOINTS else str(local_path(checkpoint))
+        yield str(local_path(checkpoint))
         return
     folder, _, name = url.rpartition("/")
     with tempfile.TemporaryDirectory(prefix="sam3-checkpoint-") as scratch:

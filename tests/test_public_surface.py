@@ -163,7 +163,7 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     TensorSpec: "name dtype shape",
     GraphSpec: "file inputs outputs",
     ParityFigures: "comparison images instances unmatched score_max mask_iou_min mask_iou_mean mask_pixels_max "
-    "tolerance passed provider machine queries query_error",
+    "tolerance passed provider machine queries query_error prompt_error",
     BenchReport: "date version machine setting batches largest_batch_error host_ms resident_bytes original roofline",
     Machine: "processor instructions cpus memory_bytes gpu driver",
     Setting: "model_id precision artifact runtime provider threads image_side prompts instances picture_wh",
@@ -171,7 +171,7 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     "device_bytes",
     OriginalFigures: "library device threads encoder_ms grounding_ms",
     Roofline: "card predicted_ms share",
-    Tolerance: "score threshold_band mask_iou mask_pixels mask_iou_mean mask_outliers query_error",
+    Tolerance: "score threshold_band mask_iou mask_pixels mask_iou_mean mask_outliers query_error prompt_error",
 }
 
 

@@ -19,7 +19,8 @@ from export.bench.random_weights import random_original
 from export.checkpoint import Original, load_original
 from export.exporter import write_files
 from export.parity.pictures import drawn_pictures
-from export.parity.verify import Verifier
+from export.parity.recording import record, recording
+from export.parity.verify import compare
 from job.errors import AnnotateError, DeviceError, WorkerError
 from job.model.artifact import MANIFEST_NAME, ParityFigures, encode_manifest, open_artifact
 from job.model.comparison import describe
@@ -174,9 +175,11 @@ def _run_in_own_process(bench: BenchRequest) -> BenchReport:
 
 
 def _compare(original: Original, artifact: Artifact, request: MeasureRequest) -> Parity:
-    session = open_session(artifact, device=request.device, batch_size=1, threads=request.threads)
-    verifier = Verifier(original, _device_of_torch(request.device))
-    figures = verifier.compare(artifact, session, drawn_pictures(PARITY_PICTURES))
+    device, prompts = _device_of_torch(request.device), artifact.manifest.prompts
+    with recording() as answers:
+        record(original, device, prompts, drawn_pictures(PARITY_PICTURES), answers)
+        session = open_session(artifact, device=request.device, batch_size=1, threads=request.threads)
+        figures = compare(artifact, session, answers)
     for each in figures:
         click.echo(describe(each))
     return Parity(figures=figures)

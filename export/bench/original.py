@@ -56,7 +56,8 @@ def measure_original(original: Original, request: BenchRequest) -> OriginalFigur
     picture = draw_picture(request.picture_wh)
     pixels = resize_to_square(picture, image_side(original.model))
     side = OriginalSide(original.model, request.prompts, 1.0, device)
-    threshold = threshold_for(side.query_answer(pixels).scores, INSTANCES)
+    answer, _ = side.answer(pixels, pixels.shape[:2])
+    threshold = threshold_for(answer.scores, INSTANCES)
     with running_on(device), quiet(), torch.inference_mode():
         from sam3.model.sam3_image_processor import Sam3Processor
 

@@ -39,6 +39,7 @@ def write_onnx(graph: Graph, folder: Path, precision: Precision) -> str:
         Name of the graph's file.
     """
     model = to_ir(graph)
+    weights = list(model.graph.initializers.values())
     if precision == "int8" and graph.name in QUANTIZED_SCOPES:
         quantize(model, QUANTIZED_SCOPES[graph.name])
     strip(model)
@@ -46,6 +47,9 @@ def write_onnx(graph: Graph, folder: Path, precision: Precision) -> str:
     name = f"{graph.name}.onnx"
     size = sum(x.const_value.nbytes for x in model.graph.initializers.values() if x.const_value is not None)
     ir.save(model, folder / name, external_data=f"{name}.data" if size > LARGEST_SINGLE_FILE else None)
+    # Caches of the exporter keep the graph alive.
+    for value in (*weights, *model.graph.initializers.values()):
+        value.const_value = None
     return name
 
 

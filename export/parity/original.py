@@ -12,6 +12,7 @@ from export.graphs.graphs import image_side
 from export.sam3_runtime import quiet, running_on
 from job.errors import DeviceError
 from job.model.answers import Answer, QueryAnswer
+from job.model.reference import QUERY_STEP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,8 +47,12 @@ class OriginalSide:
         )
         return resized
 
-    def answer(self, pixels: NDArray[np.uint8], size_hw: tuple[int, int]) -> Answer:
-        """Answer for the resized pixels (S, S, 3) of an image of the given size."""
+    def answer(self, pixels: NDArray[np.uint8], size_hw: tuple[int, int]) -> tuple[Answer, QueryAnswer]:
+        """Answer for the resized pixels (S, S, 3) of an image of the given size.
+
+        Returns:
+            The instances, and a sample of the mask logits of every query, below the threshold too.
+        """
         image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         with _device_errors(self._device), running_on(self._device), quiet(), self._recorded() as recorded:
             state = self._processor.set_image(image)
@@ -56,28 +61,21 @@ class OriginalSide:
             for prompt in self._prompts:
                 state = self._processor.set_text_prompt(prompt, state)
                 masks.extend(state["masks"][:, 0].cpu().numpy())
-        scores = np.stack([_scores(output) for output in recorded])
+        scores = np.stack([output.scores for output in recorded])
         selected = np.argwhere(scores > np.float32(self._processor.confidence_threshold))
-        return Answer(scores=scores, selected=selected, masks=tuple(masks))
-
-    def query_answer(self, pixels: NDArray[np.uint8]) -> QueryAnswer:
-        """Answer for every query of resized pixels (S, S, 3), below the threshold too."""
-        image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        with _device_errors(self._device), running_on(self._device), quiet(), self._recorded() as recorded:
-            state = self._processor.set_image(image)
-            for prompt in self._prompts:
-                state = self._processor.set_text_prompt(prompt, state)
-            logits = [output["pred_masks"][0].float().cpu().numpy() for output in recorded]
-        return QueryAnswer(scores=np.stack([_scores(output) for output in recorded]), mask_logits=np.stack(logits))
+        queries = QueryAnswer(scores, np.stack([output.mask_logits for output in recorded]))
+        return Answer(scores=scores, selected=selected, masks=tuple(masks)), queries
 
     @contextmanager
-    def _recorded(self) -> Iterator[list[dict[str, Any]]]:
-        """Record the model's outputs: the processor does not return the query of each mask."""
-        outputs: list[dict[str, Any]] = []
+    def _recorded(self) -> Iterator[list[QueryAnswer]]:
+        """Record the scores (Q,) and mask logits (Q, y, x) of each prompt: the processor returns no query of a mask."""
+        outputs: list[QueryAnswer] = []
 
         def recording(**arguments: Any) -> dict[str, Any]:
-            outputs.append(type(self._model).forward_grounding(self._model, **arguments))
-            return outputs[-1]
+            output: dict[str, Any] = type(self._model).forward_grounding(self._model, **arguments)
+            logits = output["pred_masks"][0, :, ::QUERY_STEP, ::QUERY_STEP].float().cpu().numpy()
+            outputs.append(QueryAnswer(_scores(output), logits))
+            return output
 
         self._model.forward_grounding = recording
         try:

@@ -18,16 +18,22 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 _FIRST_SEED = 7_000_000
 
 
-def pictures_of(folder: Path | None, number: int) -> Iterator[Image.Image]:
+DEMO_IMAGES, OFFICIAL_IMAGES = 60, 6
+"""Images to compare on by default."""
+
+
+def pictures_of(folder: Path | None, number: int | None, *, is_demo: bool) -> Iterator[Image.Image]:
     """Yield upright RGB images.
 
     Args:
         folder: Folder of image files, read in order of their names, or None to draw scenes.
-        number: Largest number of images.
+        number: Largest number of images, or None for the default of the model.
+        is_demo: Whether they are for the demo model.
 
     Raises:
         UsageError: The folder has no image file.
     """
+    number = number or (DEMO_IMAGES if is_demo else OFFICIAL_IMAGES)
     if folder is None:
         return drawn_pictures(number)
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)[:number]

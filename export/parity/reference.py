@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from job.model.reference import QUERY_STEP
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -24,7 +22,15 @@ def write_reference(
     grid_hw: tuple[int, int],
     queries: Sequence[QueryAnswer] = (),
 ) -> None:
-    """Store pixels (S, S, 3), answers with masks of `grid_hw`, and the mask logits of all queries where given."""
+    """Store pixels (S, S, 3), answers with masks of `grid_hw`, and samples of the mask logits of all queries.
+
+    Args:
+        path: File to write.
+        pixels: uint8 (S, S, 3) of each image.
+        answers: One for each image.
+        grid_hw: Height and width of the masks.
+        queries: One for each image with logits on each `QUERY_STEP`-th row and column, or none.
+    """
     masks = [mask for answer in answers for mask in answer.masks]
     rows = [np.column_stack((np.full(len(answer.selected), i), answer.selected)) for i, answer in enumerate(answers)]
     arrays: dict[str, Any] = {
@@ -35,5 +41,5 @@ def write_reference(
         "grid_hw": np.array(grid_hw, np.int64),
     }
     if queries:
-        arrays["query_logits"] = np.stack([query.sampled(QUERY_STEP).mask_logits for query in queries])
+        arrays["query_logits"] = np.stack([query.mask_logits for query in queries])
     np.savez_compressed(path, **arrays)

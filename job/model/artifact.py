@@ -73,15 +73,17 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """The limits that a comparison must meet.
 
     Attributes:
-        score: Largest difference of the scores of one instance.
+        score: Largest difference of the scores of one query, also of those below the threshold.
         threshold_band: An instance that only one side finds is accepted when its score is this near the threshold.
         mask_iou: Smallest mask IoU of one instance, unless its masks differ by at most `mask_pixels` pixels.
         mask_pixels: See `mask_iou`.
         mask_iou_mean: Smallest mean mask IoU over all instances.
         mask_outliers: Fraction of the instances whose mask may miss `mask_iou`: with rounded arithmetic a mask whose
             logits are near zero everywhere can get another shape.
-        query_error: Largest relative error of the scores and mask logits of all queries. Set only when no instance was
+        query_error: Largest relative error of the mask logits of all queries of a prompt. Set only when no instance was
             found: then it decides instead of the limits on masks.
+        prompt_error: Largest relative error of the scores of all queries of a prompt in one image. Presence is a factor
+            of each of them, so this limits its relative error too.
     """
 
     score: float
@@ -91,20 +93,20 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     mask_iou_mean: float
     mask_outliers: float = 0.0
     query_error: float = 0.0
+    prompt_error: float = 0.0
 
 
 class ParityFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """Agreement of an artifact with the original, and the machine that it was measured on.
 
-    Fields with a default are written only when they differ from it, so that workers of the first release read the
-    manifest of each artifact that has instances to compare.
+    Fields with a default may be missing: artifacts of earlier versions lack them.
 
     Attributes:
         comparison: `same_input` (the same resized tensor) or `end_to_end` (each side resizes the image itself).
         images: Images compared.
         instances: Instances compared (found by both), by class name.
         unmatched: Instances found by one side only, those near the threshold included.
-        score_max: Largest score difference.
+        score_max: Largest score difference of all queries.
         mask_iou_min: Smallest mask IoU.
         mask_iou_mean: Mean mask IoU.
         mask_pixels_max: Largest number of differing pixels of one instance.
@@ -112,8 +114,10 @@ class ParityFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         passed: Whether they were met.
         provider: Execution provider of the artifact.
         machine: Processor or GPU of the artifact.
-        queries: Queries compared because no instance was found, else 0.
-        query_error: Largest relative error of their scores and mask logits.
+        queries: Queries whose scores were compared: all of each prompt and image.
+        query_error: Largest relative error of the mask logits of all queries of a prompt, compared where no instance
+            was found.
+        prompt_error: Largest relative error of the scores of all queries of a prompt in one image.
     """
 
     comparison: Literal["same_input", "end_to_end"]
@@ -130,6 +134,12 @@ class ParityFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     machine: str
     queries: int = 0
     query_error: float = 0.0
+    prompt_error: float = 0.0
+
+    @property
+    def unproved(self) -> tuple[str, ...]:
+        """Classes of which no instance was compared: their masks are not proved."""
+        return tuple(name for name, count in self.instances.items() if not count)
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

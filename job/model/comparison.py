@@ -23,30 +23,59 @@ SCORE_THRESHOLD = 0.4
 
 TOLERANCES: dict[tuple[Precision, Comparison], Tolerance] = {
     ("fp32", "same_input"): Tolerance(
-        score=1e-4, threshold_band=0.0, mask_iou=0.999, mask_pixels=2, mask_iou_mean=0.999
+        score=1e-4, threshold_band=0.0, mask_iou=0.999, mask_pixels=2, mask_iou_mean=0.999, prompt_error=5e-3
     ),
     ("fp32", "end_to_end"): Tolerance(
-        score=1e-3, threshold_band=1e-3, mask_iou=0.995, mask_pixels=4, mask_iou_mean=0.999
+        score=1e-3, threshold_band=1e-3, mask_iou=0.995, mask_pixels=4, mask_iou_mean=0.999, prompt_error=0.01
     ),
     ("fp16", "same_input"): Tolerance(
-        score=5e-3, threshold_band=5e-3, mask_iou=0.99, mask_pixels=8, mask_iou_mean=0.998
+        score=5e-3, threshold_band=5e-3, mask_iou=0.99, mask_pixels=8, mask_iou_mean=0.998, prompt_error=0.1
     ),
     ("fp16", "end_to_end"): Tolerance(
-        score=5e-3, threshold_band=5e-3, mask_iou=0.99, mask_pixels=8, mask_iou_mean=0.998
+        score=5e-3, threshold_band=5e-3, mask_iou=0.99, mask_pixels=8, mask_iou_mean=0.998, prompt_error=0.1
     ),
     ("int8", "same_input"): Tolerance(
-        score=0.05, threshold_band=0.05, mask_iou=0.92, mask_pixels=16, mask_iou_mean=0.99, mask_outliers=0.005
+        score=0.05,
+        threshold_band=0.05,
+        mask_iou=0.92,
+        mask_pixels=16,
+        mask_iou_mean=0.99,
+        mask_outliers=0.005,
+        prompt_error=0.5,
     ),
     ("int8", "end_to_end"): Tolerance(
-        score=0.05, threshold_band=0.05, mask_iou=0.92, mask_pixels=16, mask_iou_mean=0.99, mask_outliers=0.005
+        score=0.05,
+        threshold_band=0.05,
+        mask_iou=0.92,
+        mask_pixels=16,
+        mask_iou_mean=0.99,
+        mask_outliers=0.005,
+        prompt_error=0.5,
     ),
 }
+"""Measured `prompt_error` of the demo model: 1.5e-6 in fp32, 2e-3 in fp16, 0.12 in int8; scores that collapse give 1."""
+OTHER_RESIZE = Tolerance(
+    score=0.02,
+    threshold_band=0.02,
+    mask_iou=0.95,
+    mask_pixels=16,
+    mask_iou_mean=0.99,
+    mask_outliers=0.005,
+    prompt_error=0.2,
+)
+"""For `end_to_end` in fp32 and fp16 where the original's resize gives other pixels than the artifact's.
+
+On a GPU torch resizes in floating point and on a CPU in fixed point: 16 % of the pixels differ by one level. The demo
+model's own answers to the two differ by 7e-3 in scores, 0.03 by prompt, 0.988 in mask IoU (mean 0.998).
+"""
 QUERY_ERRORS: dict[Precision, float] = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.1}
-"""Largest relative error of the scores and mask logits of all queries, where neither side finds an instance.
+"""Largest relative error of the mask logits of all queries of a prompt, where neither side finds an instance.
 
 Measured on the demo model with random weights: 1e-6, 9e-4 and 0.011; at SAM 3's size, image encoder alone: 1.5e-6
 in fp32 and 0.032 in int8.
 """
+_SMALLEST_SCORES = 1e-3
+"""Norm of a prompt's scores below which their error is relative to this: a sigmoid near 0 has few exact digits."""
 
 
 @dataclass
@@ -68,28 +97,30 @@ class Tally:
     unmatched_margins: list[float] = field(default_factory=list)
     not_finite: int = 0
     queries: int = 0
+    prompt_errors: list[float] = field(default_factory=list)
     query_errors: list[float] = field(default_factory=list)
 
     def add(self, theirs: Answer, ours: Answer) -> None:
-        """Compare the original's answer to an image with the artifact's."""
+        """Compare the original's answer to an image with the artifact's: the scores of all queries, and instances."""
         self.images += 1
         self.not_finite += int(np.count_nonzero(~np.isfinite(ours.scores)))
+        self.queries += theirs.scores.size
+        self.score_differences.append(float(np.abs(ours.scores - theirs.scores).max()))
+        rows = zip(theirs.scores, ours.scores, strict=True)
+        self.prompt_errors.extend(_relative_error(a, b, _SMALLEST_SCORES) for a, b in rows)
         left = {tuple(key): mask for key, mask in zip(theirs.selected.tolist(), theirs.masks, strict=True)}
         right = {tuple(key): mask for key, mask in zip(ours.selected.tolist(), ours.masks, strict=True)}
         for key in left.keys() | right.keys():
             a, b = float(theirs.scores[key]), float(ours.scores[key])
             if key in left and key in right:
                 self.found[self.prompts[key[0]].replace(" ", "_")] += 1
-                self.score_differences.append(abs(a - b))
                 self._add_masks(left[key], right[key])
             else:
                 self.unmatched_margins.append(max(abs(a - self.threshold), abs(b - self.threshold)))
 
     def add_queries(self, theirs: QueryAnswer, ours: QueryAnswer) -> None:
-        """Compare every query of an image that was added; decides where neither side finds an instance."""
-        self.queries += theirs.scores.size
-        self.score_differences.append(float(np.abs(ours.scores - theirs.scores).max()))
-        pairs = [(theirs.scores, ours.scores), *zip(theirs.mask_logits, ours.mask_logits, strict=True)]
+        """Compare the mask logits of every query of an image; decides where neither side finds an instance."""
+        pairs = zip(theirs.mask_logits, ours.mask_logits, strict=True)
         self.query_errors.extend(_relative_error(a, b) for a, b in pairs)
 
     @property
@@ -121,7 +152,10 @@ class Tally:
             machine: Processor or GPU of the artifact.
             tolerance: Limits to meet, or None for those of `TOLERANCES`.
         """
-        tolerance = tolerance or TOLERANCES[precision, comparison]
+        usual = TOLERANCES[precision, comparison]
+        tolerance = tolerance or usual
+        # An artifact that was exported before this limit existed has none.
+        tolerance = msgspec.structs.replace(tolerance, prompt_error=tolerance.prompt_error or usual.prompt_error)
         if not self.has_instances:
             tolerance = msgspec.structs.replace(tolerance, query_error=QUERY_ERRORS[precision])
         return ParityFigures(
@@ -129,7 +163,7 @@ class Tally:
             images=self.images,
             instances={name: self.found[name] for name in (p.replace(" ", "_") for p in self.prompts)},
             unmatched=len(self.unmatched_margins),
-            score_max=max(self.score_differences, default=0.0),
+            score_max=float(np.max(self.score_differences, initial=0.0)),
             mask_iou_min=min(self.ious, default=1.0),
             mask_iou_mean=float(np.mean(self.ious)) if self.ious else 1.0,
             mask_pixels_max=max(self.pixels, default=0),
@@ -138,7 +172,8 @@ class Tally:
             provider=provider,
             machine=machine,
             queries=self.queries,
-            query_error=float(np.max(self.query_errors)) if self.query_errors else 0.0,
+            prompt_error=float(np.max(self.prompt_errors, initial=0.0)),
+            query_error=float(np.max(self.query_errors, initial=0.0)),
         )
 
     def _meets(self, tolerance: Tolerance) -> bool:
@@ -146,8 +181,10 @@ class Tally:
             return False
         if not all(difference <= tolerance.score for difference in self.score_differences):
             return False
+        if not self.prompt_errors or not all(error <= tolerance.prompt_error for error in self.prompt_errors):
+            return False
         if not self.has_instances:
-            return self.queries > 0 and all(error <= tolerance.query_error for error in self.query_errors)
+            return bool(self.query_errors) and all(error <= tolerance.query_error for error in self.query_errors)
         masks = zip(self.ious, self.pixels, strict=True)
         outliers = sum(iou < tolerance.mask_iou and n > tolerance.mask_pixels for iou, n in masks)
         return (
@@ -160,20 +197,42 @@ def describe(figures: ParityFigures) -> str:
     """Give the figures in one line."""
     return (
         f"{figures.comparison}: {'agrees' if figures.passed else 'DISAGREES'} on {figures.images} images "
-        f"({_compared(figures)}); unmatched {figures.unmatched}, score within {figures.score_max:.2g}, "
-        f"mask IoU at least {figures.mask_iou_min:.5f} (mean {figures.mask_iou_mean:.6f}), "
-        f"at most {figures.mask_pixels_max} pixels apart [{figures.provider}, {figures.machine}]"
+        f"({_found(figures)}); all {figures.queries} queries: score within {figures.score_max:.2g}, "
+        f"relative error by prompt {figures.prompt_error:.2g}; {_masks(figures)} "
+        f"[{figures.provider}, {figures.machine}]"
     )
 
 
-def _compared(figures: ParityFigures) -> str:
+def report(figures: ParityFigures) -> str:
+    """Give the figures in one line, and in a second one the prompts whose masks they do not prove."""
+    if not figures.unproved:
+        return describe(figures)
+    return (
+        f"{describe(figures)}\n{figures.comparison}: not proved for {', '.join(figures.unproved)}: these pictures have "
+        "no instance of it, so only scores were compared. Give --images with a folder of pictures that show it"
+    )
+
+
+def _found(figures: ParityFigures) -> str:
     if any(figures.instances.values()):
-        return ", ".join(f"{n} {name}" for name, n in figures.instances.items())
-    return f"no instance; {figures.queries} queries, relative error {figures.query_error:.2g}"
+        found = ", ".join(f"{n} {name}" for name, n in figures.instances.items())
+        return f"{found}; unmatched {figures.unmatched}"
+    if figures.unmatched:
+        return f"no instance found by both sides; unmatched {figures.unmatched}"
+    return "both sides found nothing in these pictures"
 
 
-def _relative_error(theirs: NDArray[np.float32], ours: NDArray[np.float32]) -> float:
-    """Norm of the difference over the norm of the original's values."""
-    size = float(np.linalg.norm(theirs))
+def _masks(figures: ParityFigures) -> str:
+    if not any(figures.instances.values()):
+        return f"no mask to compare, relative error of mask logits {figures.query_error:.2g}"
+    return (
+        f"mask IoU at least {figures.mask_iou_min:.5f} (mean {figures.mask_iou_mean:.6f}), "
+        f"at most {figures.mask_pixels_max} pixels apart"
+    )
+
+
+def _relative_error(theirs: NDArray[np.float32], ours: NDArray[np.float32], smallest: float = 0.0) -> float:
+    """Norm of the difference over the norm of the original's values, or over `smallest` where that is larger."""
+    size = max(float(np.linalg.norm(theirs)), smallest)
     difference = float(np.linalg.norm(ours - theirs))
     return difference / size if size else difference

@@ -6,7 +6,7 @@ selected      int64   (K, 3)         (image, prompt, query), ascending
 masks         uint8   (K, h * w / 8) bits of the masks on a grid of grid_hw
 grid_hw       int64   (2,)           a multiple of the model's own grid
 query_logits  float32 (n, P, Q, y, x) mask logits of all queries on each `QUERY_STEP`-th row and column of the model's
-                                     own grid; only where K is 0
+                                     own grid; not in every file
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Reference:
         pixels: uint8 (n, S, S, 3).
         answers: One for each image, masks on a grid of `grid_hw`.
         grid_hw: Height and width of the masks.
-        queries: One for each image when no image has an instance, else none. Artifacts that were exported before
-            `query_logits` existed have scores only: their logits are of size zero.
+        queries: One for each image where the file has their logits, else none. Artifacts without instances that were
+            exported before `query_logits` existed have scores only: their logits are of size zero.
     """
 
     pixels: NDArray[np.uint8]
@@ -75,13 +75,13 @@ def read_reference(path: Path) -> Reference:
         pixels, scores, selected = arrays["pixels"], arrays["scores"], arrays["selected"]
         height, width = map(int, arrays["grid_hw"])
         bits = np.unpackbits(arrays["masks"], axis=1, count=height * width) if len(selected) else arrays["masks"]
-        empty = np.zeros((*scores.shape, 0, 0), np.float32)
+        empty = None if len(selected) else np.zeros((*scores.shape, 0, 0), np.float32)
         query_logits = arrays.get("query_logits", empty)
     masks = bits.astype(np.bool_).reshape(len(selected), height, width)
     answers = tuple(
         Answer(scores=of, selected=selected[mine][:, 1:], masks=tuple(masks[mine]))
         for of, mine in ((scores[i], selected[:, 0] == i) for i in range(len(pixels)))
     )
-    queries = () if len(selected) else tuple(map(QueryAnswer, scores, query_logits))
+    queries = () if query_logits is None else tuple(map(QueryAnswer, scores, query_logits))
     grid_hw = (max(height, 1), max(width, 1))  # without a mask the first release stored 0 x 0
     return Reference(pixels=pixels, answers=answers, grid_hw=grid_hw, queries=queries)

@@ -15,8 +15,9 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 
 from export import sam3_runtime
-from export.checkpoint import Original, detector_weights, load_original, load_strictly
+from export.checkpoint import Original, load_original
 from export.checkpoint_file import read_checkpoint
+from export.checkpoint_layout import detector_weights, load_strictly
 from export.sam3_runtime import quiet
 from job.errors import AnnotateError, ConfigurationError, UsageError
 from tests.export.conftest import run_export
@@ -32,7 +33,7 @@ def official_layout(model: Any) -> dict[str, torch.Tensor]:
 
 
 def test_the_official_layout_loads(original: Original) -> None:
-    weights = detector_weights(official_layout(original.model), PATH)
+    weights = detector_weights(official_layout(original.model), PATH).tensors
     assert set(weights) == set(original.model.state_dict())
     load_strictly(original.model, weights, PATH)
 
@@ -40,7 +41,7 @@ def test_the_official_layout_loads(original: Original) -> None:
 def test_safetensors_of_the_official_layout_are_read(original: Original, tmp_path: Path) -> None:
     layout = {name: weight for name, weight in official_layout(original.model).items() if not weight.is_complex()}
     save_file(layout, tmp_path / "sam3.safetensors")
-    weights = detector_weights(read_checkpoint(tmp_path / "sam3.safetensors"), PATH)
+    weights = detector_weights(read_checkpoint(tmp_path / "sam3.safetensors"), PATH).tensors
     load_strictly(original.model, weights, PATH)
     assert all(torch.equal(weight, original.model.state_dict()[name]) for name, weight in weights.items())
 
@@ -81,6 +82,14 @@ def test_a_checkpoint_of_the_tracker_alone_is_refused() -> None:
 
 def garbage(path: Path) -> None:
     path.write_bytes(b"no checkpoint" * 100)
+
+
+def transformers_library(path: Path) -> None:
+    save_file({"detector_model.vision_encoder.backbone.layer_norm.weight": torch.zeros(1)}, path)
+
+
+def number_for_a_tensor(path: Path) -> None:
+    torch.save({"detector.x": 3}, path)
 
 
 def truncated(path: Path) -> None:
@@ -129,6 +138,8 @@ def torn_safetensors(path: Path) -> None:
         pytest.param(torn_safetensors, ConfigurationError, "a damaged safetensors file", id="torn safetensors"),
         pytest.param(numpy_scalar, ConfigurationError, r"holds numpy.*\.scalar, and only tensors", id="numpy scalar"),
         pytest.param(tensor_alone, ConfigurationError, "holds a Tensor", id="a tensor"),
+        pytest.param(transformers_library, ConfigurationError, "transformers library.*Give sam3.pt", id="transformers"),
+        pytest.param(number_for_a_tensor, ConfigurationError, r"no tensors: x", id="a number"),
         pytest.param(foreign, ConfigurationError, "not an official", id="another model's"),
         pytest.param(code, ConfigurationError, "read safely: it holds pathlib", id="code"),
     ],
@@ -142,12 +153,6 @@ def test_an_invalid_checkpoint_is_refused_and_nothing_is_written(
     with pytest.raises(error, match=words):
         run_export("--checkpoint", checkpoint, "--out", out, "--device", "cpu")
     assert not out.exists()
-
-
-def test_another_version_of_sam3_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sam3_runtime, "version", lambda _: "0.2.0")
-    with pytest.raises(ConfigurationError, match=r"sam3 0\.2\.0 is installed, the exporter supports only 0\.1\.4"):
-        load_original("demo")
 
 
 @pytest.mark.parametrize(
@@ -165,8 +170,30 @@ def test_a_failed_download_names_the_next_step(
         raise raised("no", response=response) if raised is GatedRepoError else raised("no")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
-    with pytest.raises(ConfigurationError, match=words):
-        load_original("hub")
+    for checkpoint, repository in (("hub", "facebook/sam3"), ("hub:facebook/sam3.1", r"facebook/sam3\.1")):
+        with pytest.raises(ConfigurationError, match=f"{repository}[: ].*{words}|{words}.*{repository}:"):
+            load_original(checkpoint)
+
+
+def test_each_repository_of_the_hub_has_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+
+    def fetch(*, repo_id: str, filename: str) -> str:
+        asked.append((repo_id, filename))
+        torch.save({"tracker.x": torch.zeros(1)}, tmp_path / filename)
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    for checkpoint in ("hub", "hub:facebook/sam3", "hub:facebook/sam3.1"):
+        with pytest.raises(ConfigurationError, match="none of the detector"):
+            load_original(checkpoint)
+    sam3, sam31 = ("facebook/sam3", "sam3.pt"), ("facebook/sam3.1", "sam3.1_multiplex.pt")
+    assert asked == [sam3, sam3, sam31]
+
+
+def test_another_repository_of_the_hub_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"`hub:facebook/sam3` or `hub:facebook/sam3\.1`"):
+        load_original("hub:someone/sam3")
 
 
 def test_int8_is_refused_for_torchscript(tmp_path: Path) -> None:
@@ -185,5 +212,5 @@ def test_the_official_model_has_the_official_checkpoints_keys(monkeypatch: pytes
     with quiet(), sam3_runtime.running_on("cpu"), torch.device("meta"):
         image_model = build_official()
         video_model = build_sam3_video_model(bpe_path=sam3_runtime.vocabulary_path(), load_from_HF=False, device="meta")
-    held = detector_weights(video_model.state_dict(), PATH)
+    held = detector_weights(video_model.state_dict(), PATH).tensors
     assert set(held) == set(image_model.state_dict())

@@ -46,7 +46,7 @@ def test_a_checkpoint_at_a_url_is_downloaded_temporarily() -> None:
     assert not Path(path).exists()
 
 
-@pytest.mark.parametrize("checkpoint", ["demo", "hub", "/a/sam3.pt", "a/sam3.pt"])
+@pytest.mark.parametrize("checkpoint", ["demo", "hub", "hub:facebook/sam3.1", "/a/sam3.pt", "a/sam3.pt"])
 def test_a_local_checkpoint_is_not_copied(checkpoint: str) -> None:
     with local_checkpoint(checkpoint) as path:
         assert path == checkpoint

@@ -32,8 +32,12 @@ PAGE_S = 0.02
 class SyntheticDriver:
     """Pages of synthetic keys, as S3 lists them: 1,000 a page, each after some milliseconds."""
 
-    def __init__(self, count: int, suffixes: tuple[str, ...]) -> None:
+    def __init__(
+        self, count: int, suffixes: tuple[str, ...], *, in_folder: int = KEYS_IN_A_FOLDER, page_s: float = PAGE_S
+    ) -> None:
         self._count = count
+        self._in_folder = in_folder
+        self._page_s = page_s
         self._suffixes = suffixes
 
     url = "synthetic://bucket"
@@ -45,7 +49,7 @@ class SyntheticDriver:
 
     def page(self, prefix: str, after: str) -> Page:
         """See `PagedDriver.page`; a prefix is empty or a folder's."""
-        time.sleep(PAGE_S)
+        time.sleep(self._page_s)
         first, last = self._range(prefix)
         start = max(first, bisect_right(range(last), after, key=self._key))
         stop = min(start + PAGE_KEYS, last)
@@ -55,11 +59,11 @@ class SyntheticDriver:
 
     def list_dir(self, prefix: str, after: str) -> DirListing:
         """See `Driver.list_dir`."""
-        time.sleep(PAGE_S)
+        time.sleep(self._page_s)
         if prefix:
             page = self.page(prefix, after)
             return DirListing(page.objects, (), None if page.is_last else page.objects[-1].key)
-        folders = [f"camera{number:06d}" for number in range(-(-self._count // KEYS_IN_A_FOLDER))]
+        folders = [f"camera{number:06d}" for number in range(-(-self._count // self._in_folder))]
         folders = [name for name in folders if f"{name}/" > after]
         next_key = None if len(folders) <= PAGE_KEYS else f"{folders[PAGE_KEYS - 1]}/{LAST_CHARACTER}"
         return DirListing((), tuple(folders[:PAGE_KEYS]), next_key)
@@ -69,11 +73,11 @@ class SyntheticDriver:
         if not prefix:
             return 0, self._count * width
         folder = int(prefix.strip("/").removeprefix("camera"))
-        return folder * KEYS_IN_A_FOLDER * width, min((folder + 1) * KEYS_IN_A_FOLDER, self._count) * width
+        return folder * self._in_folder * width, min((folder + 1) * self._in_folder, self._count) * width
 
     def _key(self, index: int) -> str:
         number, suffix = divmod(index, len(self._suffixes))
-        return f"camera{number // KEYS_IN_A_FOLDER:06d}/{number:010d}{self._suffixes[suffix]}"
+        return f"camera{number // self._in_folder:06d}/{number:010d}{self._suffixes[suffix]}"
 
     def _object(self, index: int) -> StoredObject:
         return StoredObject(self._key(index), 9, 1.7e9)

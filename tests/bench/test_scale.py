@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,26 @@ def test_a_plan_takes_at_most_twice_the_processor_time_of_a_bare_listing(done: i
     listing, plan = (1e6 * found[name] / found["images"] for name in ("listing", "plan"))
     sys.stdout.write(f"processor time of an image: listing {listing:.0f} us, plan {plan:.0f} us\n")
     assert plan <= 2 * listing
+
+
+SIZES = [
+    pytest.param(1_500_000, id="1.5 million"),
+    pytest.param(100_000_000, id="100 million", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+    pytest.param(1_000_000_000, id="1 billion", marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+]
+
+
+@pytest.mark.parametrize("num_indexes", [1, 1000, 5000])
+@pytest.mark.parametrize("inputs", SIZES)
+def test_a_plan_of_any_size_leaves_no_index_idle_and_its_run_ends(inputs: int, num_indexes: int) -> None:
+    """Shards, markers and rows are simulated; see tests/bench/simulated.py."""
+    command = [sys.executable, "-m", "tests.bench.simulated", str(inputs), str(num_indexes)]
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=True)
+    found = json.loads(completed.stdout)
+    sys.stdout.write(f"{found}\n")
+    assert found["idle_indexes"] == 0
+    assert found["largest_share"] <= inputs / num_indexes * 1.125 + 1
+    assert found["shards"] <= 1.01 * inputs / 1000 + 8 * num_indexes * (1 + math.log(max(1, inputs / 1e6)))
+    assert found["parts_of_an_index"] <= found["parts"] / num_indexes + 2
+    assert found["end_requests"]["GET"] <= found["shards"] + 10
+    assert found["end_requests"]["LIST"] <= 1.5 * found["shards"] / 1000 + 50

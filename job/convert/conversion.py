@@ -98,6 +98,7 @@ def _format_options(request: ConvertRequest, destination: Destination, categorie
     return FormatOptions(
         destination=destination,
         categories=categories,
+        colours={request.selection.rename.get(name, name): value for name, value in request.source.colours.items()},
         sides=sides,
         model_id=request.model_id,
         images_url=request.image_places[0].url,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from job.errors import ConfigurationError, UsageError
-from job.storage.store import Fetched, Store, first_writes
+from job.storage.store import PRIVATE_FOLDER, Fetched, Store, first_writes
 
 _COPY_BYTES = 1 << 20
 
@@ -96,3 +97,6 @@ class Destination:
             file.close()
         self._folder.cleanup()
         self.store.close()
+        if "://" not in self.store.url:
+            with suppress(OSError):  # a local store keeps temporary files there; it holds nothing else here
+                (Path(self.store.url) / PRIVATE_FOLDER).rmdir()

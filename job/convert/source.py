@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from job.errors import UsageError
@@ -24,6 +24,11 @@ class ImageSource(Protocol):
         """Classes that its runs considered, in order."""
         ...
 
+    @property
+    def colours(self) -> Mapping[str, str]:
+        """Colours of classes that a file of own classes gives, `#rrggbb`."""
+        ...
+
     def images(self, is_wanted: Callable[[str], bool] = every_key) -> Iterator[AnnotatedImage]:
         """Annotated images, ascending by key; `is_wanted` takes the key of a JSON."""
         ...
@@ -34,6 +39,7 @@ class OutputSource:
 
     Attributes:
         classes: Classes that its runs considered, those of the newest first.
+        colours: Colours of classes that a file of own classes gives, `#rrggbb`.
         model_id: Model of its newest run; empty without a run.
         input_url: Input of its newest run; None without a run.
         has_image_copies: Whether its newest run copied the images.
@@ -50,6 +56,8 @@ class OutputSource:
         if not runs and next(iter(store.list(skip=PRIVATE_FOLDER)), None) is None:
             raise UsageError(f"{store.url} has no annotations: give the folder that annotate wrote to")
         self.classes = tuple(dict.fromkeys(name for run in runs for name in run.spec.rules.class_names))
+        rules = [one for run in reversed(runs) for one in run.spec.rules.classes]
+        self.colours = {one.name: one.colour for one in rules if one.colour is not None}
         self.model_id = runs[0].spec.model_id if runs else ""
         self.input_url = runs[0].spec.input_url if runs else None
         self.has_image_copies = not runs or runs[0].spec.image_mode == "copy"

@@ -84,6 +84,7 @@ class FormatOptions:
     Attributes:
         destination: Where they write.
         categories: The classes.
+        colours: Colours of classes, `#rrggbb`; for those that have one.
         sides: Sides of the split; one empty side without a split.
         model_id: Name of the model that annotated.
         images_url: Path or URL of the folder of the images, without a slash at its end.
@@ -96,6 +97,7 @@ class FormatOptions:
 
     destination: Destination
     categories: Categories
+    colours: Mapping[str, str] = field(default_factory=dict)
     sides: tuple[Side, ...] = ("",)
     model_id: str = ""
     images_url: str = ""

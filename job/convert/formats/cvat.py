@@ -22,6 +22,11 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot hold (section 2.2)."""
 _SCORE = {"name": "score", "mutable": False, "input_type": "text", "default_value": "", "values": [""]}
 
+_SCORE_XML = (
+    "<attributes><attribute><name>score</name><mutable>False</mutable><input_type>text</input_type>"
+    "<default_value></default_value><values></values></attribute></attributes>"
+)
+
 
 class Cvat:
     """`annotations.xml`, or `train.xml` and `val.xml`; `labels.json`."""
@@ -52,27 +57,29 @@ class Cvat:
 
     def finish(self) -> None:
         """See `Format`."""
-        names = self._options.categories.names
         for side in self._options.sides:
-            parts: list[bytes | str] = [_head(names, self._images[side]), f"images{side}", b"</annotations>\n"]
+            parts: list[bytes | str] = [self._head(self._images[side]), f"images{side}", b"</annotations>\n"]
             self._options.destination.put_parts(f"{side or 'annotations'}.xml", parts)
-        labels = [{"name": name, "type": "any", "attributes": [_SCORE]} for name in names]
+        colours = self._options.colours
+        labels = [
+            {"name": name, "type": "any", "attributes": [_SCORE]}
+            | ({"color": colours[name]} if name in colours else {})
+            for name in self._options.categories.names
+        ]
         self._options.destination.put("labels.json", to_json(labels) + b"\n")
 
+    def _head(self, images: int) -> bytes:
+        labels = "".join(map(self._label, self._options.categories.names))
+        return (
+            '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta>\n    <task>\n'
+            f"      <name>sam3-annotate</name>\n      <size>{images}</size>\n      <mode>annotation</mode>\n"
+            f"      <labels>\n{labels}      </labels>\n    </task>\n  </meta>\n"
+        ).encode()
 
-def _head(names: tuple[str, ...], images: int) -> bytes:
-    attribute = (
-        "<attributes><attribute><name>score</name><mutable>False</mutable><input_type>text</input_type>"
-        "<default_value></default_value><values></values></attribute></attributes>"
-    )
-    labels = "".join(
-        f"        <label><name>{escape(name)}</name><type>any</type>{attribute}</label>\n" for name in names
-    )
-    return (
-        '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta>\n    <task>\n'
-        f"      <name>sam3-annotate</name>\n      <size>{images}</size>\n      <mode>annotation</mode>\n"
-        f"      <labels>\n{labels}      </labels>\n    </task>\n  </meta>\n"
-    ).encode()
+    def _label(self, name: str) -> str:
+        colour = self._options.colours.get(name)
+        shown = "" if colour is None else f"<color>{escape(colour)}</color>"
+        return f"        <label><name>{escape(name)}</name>{shown}<type>any</type>{_SCORE_XML}</label>\n"
 
 
 def _shape(instance: LabelledInstance) -> str:

@@ -61,12 +61,17 @@ class LabelStudio:
     def finish(self) -> None:
         """See `Format`."""
         self._write()
-        labels = "".join(f"    <Label value={quoteattr(name)}/>\n" for name in self._options.categories.names)
+        labels = "".join(map(self._label, self._options.categories.names))
         text = (
             f'<View>\n  <Image name="{TO_NAME}" value="$image" zoom="true" zoomControl="true"/>\n'
             f'  <BrushLabels name="{FROM_NAME}" toName="{TO_NAME}">\n{labels}  </BrushLabels>\n</View>\n'
         )
         self._options.destination.put("label-config.xml", text.encode("utf-8"))
+
+    def _label(self, name: str) -> str:
+        colour = self._options.colours.get(name)
+        shown = "" if colour is None else f" background={quoteattr(colour)}"
+        return f"    <Label value={quoteattr(name)}{shown}/>\n"
 
     def _write(self) -> None:
         self._files += 1

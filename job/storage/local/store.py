@@ -8,9 +8,10 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from job.errors import ConfigurationError, UsageError
 from job.storage.keys import GROUP_SUFFIXES, ordered
@@ -22,6 +23,7 @@ from job.system.clock import SYSTEM_CLOCK, Clock
 
 logger = logging.getLogger(__name__)
 
+_COPY_BYTES = 1 << 20
 STALE_SCRATCH_S = 24 * 3600.0
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF})
 """What fsync(2) answers where the file system does not support it, for folders above all (CIFS, sshfs)."""
@@ -156,9 +158,12 @@ class LocalStore:
 
     def put(self, key: str, data: bytes, guard: Guard | None = None) -> None:
         """See `Store.put`."""
+        self._put(key, lambda stream: stream.write(data), guard)
+
+    def _put(self, key: str, write: Callable[[IO[bytes]], object], guard: Guard | None = None) -> None:
         target = self._path(key)
         with mapped_errors(target):
-            temporary = self._write_scratch(data)
+            temporary = self._write_scratch(write)
             try:
                 self._make_folder(target.parent)
                 if guard is not None:
@@ -169,8 +174,9 @@ class LocalStore:
                 raise
 
     def put_file(self, key: str, path: Path) -> None:
-        """See `Store.put_file`; the file is read into memory."""
-        self.put(key, path.read_bytes())
+        """See `Store.put_file`."""
+        with path.open("rb") as source:
+            self._put(key, lambda stream: shutil.copyfileobj(source, stream, _COPY_BYTES))
 
     def copy_from(self, key: str, fetched: Fetched, guard: Guard | None = None) -> None:
         """See `Store.copy_from`."""
@@ -184,7 +190,7 @@ class LocalStore:
         """
         target = self._path(key)
         with mapped_errors(target):
-            temporary = self._write_scratch(data)
+            temporary = self._write_scratch(lambda stream: stream.write(data))
             try:
                 self._make_folder(target.parent)
                 os.utime(temporary)  # runs are ordered by this time; the file was written before its sync
@@ -212,7 +218,7 @@ class LocalStore:
     def now_s(self) -> float:
         """The file system's clock: the time of a file that is written for it."""
         with mapped_errors(self._scratch):
-            probe = self._write_scratch(b"")
+            probe = self._write_scratch(lambda stream: stream.write(b""))
             modified_s = probe.stat().st_mtime
             probe.unlink()
             return modified_s
@@ -233,14 +239,14 @@ class LocalStore:
             raise UsageError(f"key {key!r} leads out of {self._root}: keys are relative, without `..`")
         return path
 
-    def _write_scratch(self, data: bytes) -> Path:
+    def _write_scratch(self, write: Callable[[IO[bytes]], object]) -> Path:
         self._scratch.mkdir(parents=True, exist_ok=True)
         with self._lock:
             self._counter += 1
             path = self._scratch / str(self._counter)
         try:
             with path.open("wb") as stream:
-                stream.write(data)
+                write(stream)
                 stream.flush()
                 sync(stream.fileno())
         except OSError:

@@ -111,6 +111,7 @@ class SyntheticSource:
     """The set as a source of a conversion."""
 
     classes: tuple[str, ...] = CLASSES
+    colours: dict[str, str] = field(default_factory=dict)
     rows: dict[str, tuple[InstanceRow, ...]] = field(default_factory=lambda: {stem: rows_of(stem) for stem in CONTENT})
 
     def images(self, is_wanted: Callable[[str], bool] = every_key) -> Iterator[AnnotatedImage]:

@@ -17,7 +17,15 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from job.convert.formats.yolo import label_key
-from tests.job.convert.synthetic import CLASSES, CONTENT, ROTATED, convert_set, masks_of, upright_masks_of
+from tests.job.convert.synthetic import (
+    CLASSES,
+    CONTENT,
+    ROTATED,
+    SyntheticSource,
+    convert_set,
+    masks_of,
+    upright_masks_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -172,6 +180,18 @@ def test_label_studio(tmp_path: Path) -> None:
             assert (region["value"]["brushlabels"], region["score"]) == ([name], score)
     config = ElementTree.parse(tmp_path / "dest" / "label-config.xml").getroot()
     assert [label.get("value") for label in config.iter("Label")] == list(CLASSES)
+
+
+def test_own_colours_are_those_of_the_labels(tmp_path: Path) -> None:
+    source = SyntheticSource(colours={"car": "#ff8800"})
+    for name in ("cvat", "label-studio"):
+        convert_set(tmp_path / name, name, source=source, rename={"car": "vehicle"})
+    labels = json.loads((tmp_path / "cvat" / "dest" / "labels.json").read_text())
+    assert [label.get("color") for label in labels] == ["#ff8800", None, None, None]
+    root = ElementTree.parse(tmp_path / "cvat" / "dest" / "annotations.xml").getroot()
+    assert {label.findtext("name"): label.findtext("color") for label in root.iter("label")}["vehicle"] == "#ff8800"
+    config = ElementTree.parse(tmp_path / "label-studio" / "dest" / "label-config.xml").getroot()
+    assert {label.get("value"): label.get("background") for label in config.iter("Label")}["vehicle"] == "#ff8800"
 
 
 @pytest.mark.parametrize("polygons", [False, True])

@@ -226,6 +226,11 @@ def test_ids_are_unique_across_the_sides(tmp_path: Path) -> None:
         assert sorted(ids) == list(range(1, len(ids) + 1))
 
 
+def test_the_destination_holds_nothing_else(tmp_path: Path) -> None:
+    convert_set(tmp_path, "coco")
+    assert [path.name for path in (tmp_path / "dest").iterdir()] == ["instances.json"]
+
+
 def test_a_destination_with_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dest").mkdir()
     (tmp_path / "dest" / "old.txt").touch()

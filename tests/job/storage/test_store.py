@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,15 @@ def test_a_storage_of_fsspec_that_refuses_this_user_names_the_credentials(tmp_pa
             write()
     with pytest.raises(ObjectRefusedError, match="no such permission"):
         store.read("a")
+
+
+def test_a_large_file_is_copied_without_being_held_in_memory(tmp_path: Path, store: LocalStore) -> None:
+    data = os.urandom(1 << 20) * 40
+    (tmp_path / "large").write_bytes(data)
+    tracemalloc.start()
+    try:
+        store.put_file("a/large", tmp_path / "large")
+        assert tracemalloc.get_traced_memory()[1] < len(data) / 8
+    finally:
+        tracemalloc.stop()
+    assert store.read("a/large") == data

@@ -168,6 +168,40 @@ def test_the_worker_processes_every_border_of_sizes_and_parts(
     assert (last.outcome, last.annotated, fake_session.images) == ("succeeded", 30, 30)
 
 
+def numbered_from(run: Run, plan: Plan, first: int) -> None:
+    """Give the shards of a stored plan of one part other numbers, as if others preceded them."""
+    (part,) = plan.parts
+    folder = f"plan-{plan.nonce}"
+    moved = []
+    for number, shard in enumerate(read_part(run, plan, part)):
+        moved.append(msgspec.structs.replace(shard, name=shard_name(first + number)))
+        run.store.put(
+            run.key(folder, f"{moved[-1].name}.jsonl"), run.store.read(run.key(folder, f"{shard.name}.jsonl"))
+        )
+    part = msgspec.structs.replace(part, name=shard_name(first))
+    run.store.put(run.key(folder, part.file), msgspec.json.Encoder().encode_lines(moved))
+    run.store.put(run.key("plan.json"), msgspec.json.encode(msgspec.structs.replace(plan, parts=(part,))))
+
+
+@pytest.mark.parametrize("first", [99_998, 999_997, 9_999_998, 9_999_999_996])
+def test_the_worker_crosses_the_border_of_a_number_of_digits(
+    tmp_path: Path, fake_session: FakeSession, first: int
+) -> None:
+    """The full plan of a million shards before the border is in tests/bench/test_border.py."""
+    source, target = tmp_path / "in", tmp_path / "out"
+    write_inputs(source, 4)
+    run = open_run(LocalStore(target, "x"), spec_of(source), name="r", is_date_given=False, process_id="x")
+    numbered_from(run, make_plan(run, Selection(run, LocalStore(source, "x")), Sizing(shard_size=1)), first)
+    ends = []
+    for index in range(2):
+        options = WorkerOptions(device="cpu", index=index, num_indexes=2)
+        ends.append(annotate(request_of(source, target, run_name="r", options=options), Tally()))
+        assert read_progress(run.store, "r").done == 2 * index + 2
+    assert ends[0] is None
+    assert isinstance(ends[1], RunEnd)
+    assert (ends[1].outcome, ends[1].annotated) == ("succeeded", 4)
+
+
 def in_earlier_format(run: Run, plan: Plan, names: list[str]) -> Plan:
     """Write the plan as the version before parts did: all shards in plan.json, names of six digits."""
     shards = tuple(

@@ -47,7 +47,6 @@ def test_only_shape_arithmetic_runs_on_the_cpu(placed: tuple[GraphCost, ...]) ->
         assert not floating
 
 
-@pytest.mark.xfail(reason="attention with a bias needs a multiple of 8 queries to be fused, and grounding has 201")
 def test_every_attention_is_fused(placed: tuple[GraphCost, ...], request: pytest.FixtureRequest) -> None:
     for graph in placed:
         kinds = Counter(_kind(x) for x in graph.nodes if "Attention" in x.operator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 from job.errors import ConfigurationError
@@ -18,11 +19,11 @@ PROCESS_BYTES = 100 << 20
 """Python, the libraries and the images between the stages; measured with the demo model."""
 _CPU_GRAPH_FACTOR = 1.75
 """ONNX Runtime copies the weights of matrix products into a packed layout while it loads them."""
-_BYTES_PER_TOKEN_PAIR = 225
-"""Attention between all image tokens in float32: 16 heads, 3.5 matrices at once.
+_ACTIVATIONS_PER_MAP = 30
+"""Bytes of activations for one byte of the finest feature map in float32, 85 MB at full size.
 
-Measured with the full-size model in fp32 (5,184 tokens): 9.7 GB with one image in flight, 15 to 16.5 GB with two.
-The demo model (576 tokens) gives 75 MB by this figure and takes 45 to 80 MB.
+Measured at full size in fp32, three prompts, each graph alone: 0.6 GB for the image encoder, 0.75 GB for the grounding
+and 0.5 GB for the mask head, whose memory ONNX Runtime keeps apart: 22 times the map. The rest is a margin.
 """
 _GIB = 1 << 30
 
@@ -57,7 +58,7 @@ def memory_need(manifest: Manifest, device: str) -> MemoryNeed:
     )
     if device != "cpu" or manifest.format != "onnx":
         return MemoryNeed(graphs, 0)
-    return MemoryNeed(int(graphs * _CPU_GRAPH_FACTOR), _BYTES_PER_TOKEN_PAIR * _image_tokens(manifest) ** 2)
+    return MemoryNeed(int(graphs * _CPU_GRAPH_FACTOR), _ACTIVATIONS_PER_MAP * _finest_map(manifest))
 
 
 def check_memory(artifact: Artifact, options: WorkerOptions) -> None:
@@ -100,11 +101,10 @@ def images_in_flight(artifact: Artifact, options: WorkerOptions) -> int:
     return in_flight
 
 
-def _image_tokens(manifest: Manifest) -> int:
-    """Tokens of one image: pixels of the smallest feature map."""
-    sizes = [spec.shape[-2:] for spec in manifest.image_encoder.outputs]
-    known = [height * width for height, width in sizes if isinstance(height, int) and isinstance(width, int)]
-    return min(known, default=0)
+def _finest_map(manifest: Manifest) -> int:
+    """Bytes of one image's largest feature map in float32."""
+    shapes = [spec.shape[1:] for spec in manifest.image_encoder.outputs]
+    return max((4 * math.prod(size for size in shape if isinstance(size, int)) for shape in shapes), default=0)
 
 
 def _gib(size: int) -> str:

@@ -44,11 +44,12 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, limit: float) -> None:
     monkeypatch.setattr(job.worker.memory_need, "available_memory", lambda: int(limit) - PROCESS_BYTES)
 
 
-def test_estimate_agrees_with_the_measured_memory() -> None:
+def test_estimate_is_above_the_measured_memory() -> None:
     full, demo = memory_need(full_size().manifest, "cpu"), memory_need(demo_artifact().manifest, "cpu")
-    assert full.total(1) == pytest.approx(9.7e9, rel=0.05)
-    assert 15e9 < full.total(2) < 16.5e9
-    assert demo.total(1) == pytest.approx(179 << 20, rel=0.1)
+    # Parts measured at full size, each graph alone: 0.6, 0.75 and 0.5 GB beside the weights.
+    assert 1.86e9 < full.activations < 1.5 * 1.86e9
+    assert full.total(1) < 6.1e9
+    assert demo.total(1) == pytest.approx(156 << 20, rel=0.1)
 
 
 def test_on_a_gpu_the_host_needs_memory_for_the_weights_only() -> None:
@@ -57,34 +58,34 @@ def test_on_a_gpu_the_host_needs_memory_for_the_weights_only() -> None:
 
 
 def test_worker_is_refused_when_its_memory_limit_is_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
-    limit_memory(monkeypatch, 8 * GIB)
+    limit_memory(monkeypatch, 5 * GIB)
     check_memory(demo_artifact(), CPU)
     with pytest.raises(ConfigurationError) as caught:
         check_memory(full_size(), CPU)
     assert str(caught.value) == (
-        "the model needs about 8.9 GiB of memory with one image in flight (3.2 GiB for its graphs, 5.6 GiB for "
-        "activations), and the memory limit leaves this process 8.0 GiB: raise the limit to at least 8.9 GiB, "
+        "the model needs about 5.6 GiB of memory with one image in flight (3.2 GiB for its graphs, 2.4 GiB for "
+        "activations), and the memory limit leaves this process 5.0 GiB: raise the limit to at least 5.6 GiB, "
         "or use a machine with more memory"
     )
-    limit_memory(monkeypatch, 9 * GIB)
+    limit_memory(monkeypatch, 6 * GIB)
     check_memory(full_size(), CPU)
 
 
 def test_workers_share_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    limit_memory(monkeypatch, 16 * GIB)
+    limit_memory(monkeypatch, 10 * GIB)
     check_memory(full_size(), CPU)
-    with pytest.raises(ConfigurationError, match=r"each of 2 workers 8\.0 GiB: .* 17\.8 GiB, give fewer --workers"):
+    with pytest.raises(ConfigurationError, match=r"each of 2 workers 5\.0 GiB: .* 11\.3 GiB, give fewer --workers"):
         check_memory(full_size(), replace(CPU, workers=2))
 
 
 @pytest.mark.parametrize(
     ("limit", "options", "in_flight"),
     [
-        pytest.param(10 * GIB, CPU, 1, id="one fits"),
-        pytest.param(16 * GIB, CPU, 2, id="two fit"),
-        pytest.param(16 * GIB, replace(CPU, batch_size=4), 2, id="two of four fit"),
+        pytest.param(6 * GIB, CPU, 1, id="one fits"),
+        pytest.param(9 * GIB, CPU, 2, id="two fit"),
+        pytest.param(9 * GIB, replace(CPU, batch_size=4), 2, id="two of four fit"),
         pytest.param(64 * GIB, replace(CPU, batch_size=4), 4, id="four fit"),
-        pytest.param(64 * GIB, replace(CPU, memory_limit=10 * GIB), 1, id="share of a worker process"),
+        pytest.param(64 * GIB, replace(CPU, memory_limit=6 * GIB), 1, id="share of a worker process"),
         pytest.param(2 * GIB, CPU, 1, id="not even one fits now"),
         pytest.param(16 * GIB, replace(CPU, device="cuda", batch_size=8), 1, id="GPU"),
     ],

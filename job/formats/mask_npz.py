@@ -22,30 +22,61 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MASK_NAME = "mask"
-_DEFLATE_LEVEL = 6
-"""Ten instances at 3840 x 2160: 32 ms and 39 kB; level 3 takes 11 ms and 71 kB, level 9 takes 87 ms and 26 kB."""
+_LEVEL = 6
+"""Z_RLE does the same at each level above 0."""
+_WINDOW_BITS = -zlib.MAX_WBITS
+"""Negative: a raw deflate stream, as a ZIP holds."""
+_MEMORY_LEVEL = 9
+_EARLIEST_DATE = 1 << 5 | 1
+"""1980-01-01, the earliest that a ZIP can hold; the real time would make the bytes of equal masks differ."""
+_VERSION, _UNIX, _DEFLATED, _READABLE = 20, 3 << 8, 8, 0o600 << 16
 
 
 def to_npz(mask: NDArray[np.uint8]) -> bytes:
     """Encode a mask.
 
+    Runs of equal bytes are the only matches that zlib looks for (Z_RLE): a painted mask of 1920 x 1080 takes 3 ms
+    instead of 7 and becomes smaller. zipfile cannot choose that, so the container is written here.
+
     Args:
-        mask: uint8 (H, W).
+        mask: uint8 (H, W), less than 4 GiB.
 
     Returns:
         A file that `numpy.load` reads.
     """
-    buffer = io.BytesIO()
-    # Opened by name: such an entry uses the level of the archive (a ZipInfo uses zlib's default) and the date
-    # 1980-01-01, the earliest that a ZIP can hold; the real time would make the bytes of equal masks differ.
-    with (
-        zipfile.ZipFile(buffer, "w", compression=zipfile.ZIP_DEFLATED, compresslevel=_DEFLATE_LEVEL) as archive,
-        archive.open(f"{MASK_NAME}.npy", "w") as stream,
-    ):
-        np.lib.format.write_array(  # type: ignore[no-untyped-call]
-            stream, np.ascontiguousarray(mask), allow_pickle=False
-        )
-    return buffer.getvalue()
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(  # type: ignore[no-untyped-call]
+        header, {"descr": np.lib.format.dtype_to_descr(mask.dtype), "fortran_order": False, "shape": mask.shape}
+    )
+    pixels = np.ascontiguousarray(mask).reshape(-1)
+    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zlib.Z_RLE)
+    deflated = [compressor.compress(header.getvalue()), compressor.compress(pixels.data), compressor.flush()]
+    checksum = zlib.crc32(pixels.data, zlib.crc32(header.getvalue()))
+    return _to_zip(f"{MASK_NAME}.npy".encode("ascii"), b"".join(deflated), checksum, header.tell() + pixels.size)
+
+
+def _to_zip(name: bytes, deflated: bytes, checksum: int, size: int) -> bytes:
+    """A ZIP with one deflated entry (APPNOTE.TXT, 4.3.7, 4.3.12, 4.3.16).
+
+    Args:
+        name: Of the entry, ASCII.
+        deflated: Raw deflate stream.
+        checksum: CRC-32 of the contents.
+        size: Of the contents, in bytes.
+    """
+    facts = struct.pack(
+        "<HHHHHIIIHH", _VERSION, 0, _DEFLATED, 0, _EARLIEST_DATE, checksum, len(deflated), size, len(name), 0
+    )
+    local = b"PK\x03\x04" + facts + name + deflated
+    central = (
+        b"PK\x01\x02"
+        + struct.pack("<H", _UNIX | _VERSION)
+        + facts
+        + struct.pack("<HHHII", 0, 0, 0, _READABLE, 0)
+        + name
+    )
+    end = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(central), len(local), 0)
+    return local + central + end
 
 
 def read_mask(npz: bytes) -> NDArray[np.uint8]:

@@ -55,13 +55,24 @@ def paint(instances: Sequence[Instance], size_hw: tuple[int, int]) -> Painting:
     values = [0] * len(instances)
     for rank, i in enumerate(sorted(range(len(instances)), key=lambda i: (-areas[i], i)), start=1):
         values[i] = rank * (MAX_INSTANCES // len(instances))
-        x0, y0, x1, y1 = instances[i].mask.box_xyxy
-        mask[y0:y1, x0:x1][instances[i].mask.crop()] = values[i]
-    return Painting(mask, tuple(values), visible_areas(mask, values))
+        part = _part(mask, instances[i])
+        # Values ascend: the maximum paints over what is there.
+        np.maximum(part, instances[i].mask.crop() * np.uint8(values[i]), out=part)
+    # No two values are equal, so an instance is visible only inside its box.
+    visible = (
+        int(np.count_nonzero(_part(mask, instance) == value)) for instance, value in zip(instances, values, strict=True)
+    )
+    return Painting(mask, tuple(values), tuple(visible))
+
+
+def _part(mask: NDArray[np.uint8], instance: Instance) -> NDArray[np.uint8]:
+    """The pixels of `mask` inside the box of an instance, a view."""
+    x0, y0, x1, y1 = instance.mask.box_xyxy
+    return mask[y0:y1, x0:x1]
 
 
 def visible_areas(mask: NDArray[np.uint8], values: Sequence[int]) -> tuple[int, ...]:
-    """Number of pixels of each value in a painted mask, uint8 (H, W).
+    """Number of pixels of each value in a painted mask, uint8 (H, W), whose boxes and values are not trusted.
 
     They are counted in bands of rows, because counting takes eight bytes a pixel.
     """

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -39,13 +40,26 @@ def test_the_file_holds_no_write_time() -> None:
         assert [entry.date_time for entry in archive.infolist()] == [(1980, 1, 1, 0, 0, 0)]
 
 
-def test_the_compression_level_is_the_constant(monkeypatch: pytest.MonkeyPatch) -> None:
-    mask = np.repeat(np.random.default_rng(0).integers(0, 9, (60, 400), np.uint8), 3, axis=1)
-    sizes = []
-    for level in (1, npz._DEFLATE_LEVEL, 9):
-        monkeypatch.setattr(npz, "_DEFLATE_LEVEL", level)
-        sizes.append(len(npz.to_npz(mask)))
-    assert sizes == sorted(set(sizes), reverse=True)
+def test_a_painted_mask_takes_no_more_bytes_than_with_all_matches_of_zlib() -> None:
+    painted = np.zeros((1080, 1920), np.uint8)
+    y, x = np.ogrid[:1080, :1920]
+    for i in range(7):
+        painted[(y - 540) ** 2 + (x - 250 * (i + 1)) ** 2 < (60 + 20 * i) ** 2] = 36 * (i + 1)
+    assert len(npz.to_npz(painted)) < len(zlib.compress(painted.tobytes(), 6))
+
+
+def test_the_archive_is_whole_and_its_entry_is_a_file_that_its_owner_reads() -> None:
+    with zipfile.ZipFile(io.BytesIO(npz.to_npz(np.arange(35, dtype=np.uint8).reshape(5, 7)))) as archive:
+        assert archive.testzip() is None
+        (entry,) = archive.infolist()
+    assert (entry.filename, entry.file_size, entry.create_system) == ("mask.npy", 128 + 35, 3)
+    assert entry.external_attr == 0o600 << 16
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (0, 5), (1, 100_000), (100_000, 1)])
+def test_masks_of_extreme_shapes_are_read_again(shape: tuple[int, int]) -> None:
+    mask = np.full(shape, 3, np.uint8)
+    assert np.array_equal(npz.read_mask(npz.to_npz(mask)), mask)
 
 
 def test_masks_are_compressed() -> None:

@@ -70,6 +70,20 @@ def test_completely_covered_instances_are_counted() -> None:
     assert painting.values[0] not in painting.mask
 
 
+def test_visible_areas_are_those_of_the_whole_mask_where_many_boxes_overlap() -> None:
+    random = np.random.default_rng(3)
+    corners = random.integers(0, 30, (60, 2))
+    sizes = random.integers(1, 11, (60, 2))
+    boxes = np.concatenate((corners, corners + sizes), axis=1)
+    painting = paint([instance("car", rectangles(tuple(box), size_hw=SIZE)) for box in boxes.tolist()], SIZE)
+    expected = np.zeros(SIZE, np.uint8)
+    for value, i in sorted((value, i) for i, value in enumerate(painting.values)):
+        x0, y0, x1, y1 = boxes[i]
+        expected[y0:y1, x0:x1] = value
+    assert np.array_equal(painting.mask, expected)
+    assert painting.visible_areas == visible_areas(expected, painting.values)
+
+
 @pytest.mark.parametrize(("values", "areas"), [((), ()), ((7, 9), (1, 2)), ((7, 8, 9), (1, 0, 2)), ((255, 10), (0, 0))])
 def test_visible_areas_count_the_pixels_of_all_rows(values: tuple[int, ...], areas: tuple[int, ...]) -> None:
     mask = np.zeros((1000, 3), np.uint8)

@@ -46,7 +46,7 @@ def to_npz(mask: NDArray[np.uint8]) -> bytes:
     """
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(  # type: ignore[no-untyped-call]
-        header, {"descr": np.lib.format.dtype_to_descr(mask.dtype), "fortran_order": False, "shape": mask.shape}
+        header, {"descr": "|u1", "fortran_order": False, "shape": mask.shape}
     )
     pixels = np.ascontiguousarray(mask).reshape(-1)
     compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW_BITS, _MEMORY_LEVEL, zlib.Z_RLE)

@@ -15,7 +15,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from job.errors import InputError
 from job.formats.file_type import READABLE, describe, unsupported_jpeg
 from job.formats.image_resize import resize_to_square
-from job.postprocess.orientation import read_orientation, swap_if_sideways, turn_upright
+from job.formats.jpeg_scan import check_scans, decode_whole
+from job.postprocess.orientation import read_orientation, swap_if_sideways, turn_pixels_upright, turn_upright
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,20 +100,38 @@ def upright_image(image: Image.Image) -> Image.Image:
     return upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
-def decode_for_model(data: bytes, side: int) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class ModelInput:
+    """An image as the model sees it.
+
+    Attributes:
+        pixels: uint8 (side, side, 3), RGB, 0 to 255.
+        damage: libjpeg's warning about a JPEG that is damaged but whole; None if there is none.
+    """
+
+    pixels: NDArray[np.uint8]
+    damage: str | None
+
+
+def decode_for_model(data: bytes, side: int) -> ModelInput:
     """Decode, turn upright and resize.
+
+    A colour JPEG that libjpeg decodes without a warning is decoded once. Any other file is decoded by Pillow, and the
+    scans of a JPEG are then checked.
 
     Args:
         data: The image file.
         side: Side of the model's square, in pixels.
 
-    Returns:
-        uint8 (side, side, 3), RGB, 0 to 255.
-
     Raises:
         InputError: The file is truncated or damaged.
     """
-    return resize_to_square(decode_upright(data), side)
+    with _mapped_errors(data), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        whole = decode_whole(data) if image.mode == "RGB" else None
+        if whole is not None and whole.shape[:2] == (image.height, image.width):
+            return ModelInput(resize_to_square(turn_pixels_upright(whole, read_orientation(image)), side), None)
+        picture = upright_image(image)
+    return ModelInput(resize_to_square(picture, side), check_scans(data))
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

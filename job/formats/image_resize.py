@@ -19,35 +19,50 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from PIL import Image
 
 _BLOCK = 16
-_ROWS = 256
+_ROWS = 128
+"""Rows in floating point at once. More of them leave the caches of a core."""
 # With at most this many fractional bits, the sums, which are below 256, fit into a float32.
 _FLOAT32_BITS = 16
 _MAX_BITS, _MAX_WEIGHT = 22, 1 << 15
 # OpenBLAS computes products up to this size (rows x inputs x outputs) in the calling thread.
 _PRODUCT = 1 << 19
+_CHANNELS = 3
 
 
-def resize_to_square(picture: Image.Image, side: int) -> NDArray[np.uint8]:
+def resize_to_square(picture: Image.Image | NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Resize an upright RGB image to a square, without keeping the aspect ratio.
+
+    Args:
+        picture: The image, or its pixels as uint8 (H, W, 3) in any memory layout.
+        side: Side of the square, in pixels.
 
     Returns:
         uint8 (side, side, 3).
     """
-    across, down = _filter_of(picture.width, side), _filter_of(picture.height, side)
-    narrowed = np.empty((3, picture.height, side), np.uint8)
-    for top in range(0, picture.height, _ROWS):
-        bottom = min(top + _ROWS, picture.height)
-        planes = picture.crop((0, top, picture.width, bottom)).split()
-        across.apply(np.stack([np.asarray(plane) for plane in planes]), narrowed[:, top:bottom])
-    square = np.empty((3, side, side), np.uint8)
-    down.apply(narrowed.transpose(0, 2, 1), square.transpose(0, 2, 1))
-    return np.ascontiguousarray(square.transpose(1, 2, 0))
+    height, width = picture.shape[:2] if isinstance(picture, np.ndarray) else (picture.height, picture.width)
+    across, down = _filter_of(width, side), _filter_of(height, side)
+    narrowed = np.empty((_CHANNELS, height, side), np.uint8)
+    step = max(1, min(_ROWS, across.vectors // _CHANNELS))
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        across.narrow(_rows_of(picture, top, bottom), narrowed[:, top:bottom])
+    square = np.empty((side, side, _CHANNELS), np.uint8)
+    for blocks in down.groups():
+        down.shorten(narrowed, blocks, square)
+    return square
+
+
+def _rows_of(picture: Image.Image | NDArray[np.uint8], top: int, bottom: int) -> NDArray[np.uint8]:
+    """Some rows of an image, uint8 (rows, W, 3)."""
+    if isinstance(picture, np.ndarray):
+        return picture[top:bottom]
+    return np.asarray(picture.crop((0, top, picture.width, bottom)))
 
 
 @dataclass(frozen=True)
@@ -63,21 +78,43 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Filter:
-    """A resize along one axis."""
+    """A resize along one axis; a product has at most `vectors` vectors of inputs."""
 
     blocks: tuple[_Block, ...]
-    rows: int
+    vectors: int
 
-    def apply(self, planes: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        """Resize the last axis of uint8 (3, rows, inputs) into (3, rows, outputs)."""
+    def narrow(self, rows: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        """Resize the columns of uint8 (rows, inputs, 3) into planes (3, rows, outputs)."""
         kind = self.blocks[0].weights.dtype
-        for top in range(0, planes.shape[1], self.rows):
-            band = planes[:, top : top + self.rows].astype(kind)
-            for block in self.blocks:
-                summed = band[:, :, block.start : block.end] @ block.weights
-                # Round half up: add 0.5, and the conversion to uint8 truncates.
-                summed += 0.5
-                out[:, top : top + self.rows, block.first : block.last] = summed
+        planes = rows.transpose(2, 0, 1).astype(kind, order="C")
+        vectors = planes.reshape(-1, planes.shape[2])
+        summed = np.empty((len(vectors), out.shape[2]), kind)
+        for block in self.blocks:
+            part = summed[:, block.first : block.last]
+            np.matmul(vectors[:, block.start : block.end], block.weights, out=part)
+        _round(summed.reshape(out.shape), out)
+
+    def shorten(self, planes: NDArray[np.uint8], blocks: Sequence[_Block], out: NDArray[np.uint8]) -> None:
+        """Resize the rows of planes, uint8 (3, inputs, width), into the rows of `blocks` of (outputs, width, 3)."""
+        start, end = blocks[0].start, max(block.end for block in blocks)
+        rows = planes[:, start:end].transpose(1, 2, 0).astype(blocks[0].weights.dtype, order="C")
+        vectors, flat = rows.reshape(end - start, -1), out.reshape(len(out), -1)
+        for block in blocks:
+            inputs = vectors[block.start - start : block.end - start]
+            for left in range(0, flat.shape[1], self.vectors):
+                right = left + self.vectors
+                _round(block.weights.T @ inputs[:, left:right], flat[block.first : block.last, left:right])
+
+    def groups(self) -> Iterator[tuple[_Block, ...]]:
+        """Neighbouring blocks, of about as many inputs as are in floating point at once."""
+        count = max(1, 2 * _ROWS // max(block.end - block.start for block in self.blocks))
+        for first in range(0, len(self.blocks), count):
+            yield self.blocks[first : first + count]
+
+
+def _round(summed: NDArray[np.floating], out: NDArray[np.uint8]) -> None:
+    """Round half up: add 0.5, and the conversion to uint8 truncates."""
+    np.add(summed, 0.5, out=out, casting="unsafe")
 
 
 @lru_cache(maxsize=32)
@@ -87,7 +124,7 @@ def _filter_of(inputs: int, outputs: int) -> _Filter:
     kind = np.float32 if bits <= _FLOAT32_BITS else np.float64
     blocks = tuple(_blocks(starts, sizes, (fixed / (1 << bits)).astype(kind)))
     widest = max(block.end - block.start for block in blocks)
-    return _Filter(blocks=blocks, rows=max(1, min(_ROWS, _PRODUCT // (widest * _BLOCK))))
+    return _Filter(blocks=blocks, vectors=max(1, _PRODUCT // (widest * _BLOCK)))
 
 
 def _weights(inputs: int, outputs: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:

@@ -1,8 +1,9 @@
 """Check whether the entropy-coded data of a JPEG are whole, by libjpeg's own warnings.
 
-libjpeg replaces missing data by grey or repeated blocks and only emits a warning, which Pillow hides. Pixels come from
-Pillow; this module decodes the file a second time with libjpeg-turbo (through simplejpeg), greyscale and at 1/8 of the
-size: that decodes every Huffman code and skips most of the inverse DCT.
+libjpeg replaces missing data by grey or repeated blocks and only emits a warning, which Pillow hides. simplejpeg
+reports it. Both hold libjpeg-turbo and decode the same pixels, so a colour JPEG without a warning is decoded once, by
+simplejpeg (`decode_whole`). The pixels of any other file come from Pillow, and `check_scans` decodes a JPEG a second
+time, greyscale and at 1/8 of the size: that decodes every Huffman code and skips most of the inverse DCT.
 
 libjpeg-turbo returns the first warning only. If that is another one, or if simplejpeg does not support the file, the
 file is decoded twice with Pillow, the second time with bytes inserted at the end of every entropy-coded segment. The
@@ -14,11 +15,16 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from typing import TYPE_CHECKING
 
 import simplejpeg
 from PIL import Image
 
 from job.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _START = b"\xff\xd8"
 _MARKER = re.compile(rb"\xff+[\x01-\xfe]", re.DOTALL)
@@ -28,6 +34,21 @@ _RESTARTS = range(0xD0, 0xD8)
 _WITHOUT_LENGTH = {0x01, *_RESTARTS}
 _PADDING = bytes((73 * i + 41) % 251 for i in range(512))
 _ROWS = 256
+
+
+def decode_whole(data: bytes) -> NDArray[np.uint8] | None:
+    """Decode a colour JPEG, if libjpeg has nothing to warn of.
+
+    Returns:
+        uint8 (H, W, 3), RGB, as stored: the pixels that Pillow decodes. None if the file is another one or is damaged.
+    """
+    if not data.startswith(_START):
+        return None
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+    except ValueError:
+        return None
+    return pixels
 
 
 def check_scans(data: bytes) -> str | None:

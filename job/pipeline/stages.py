@@ -23,7 +23,6 @@ from job.formats import gva
 from job.formats.image_decode import Header, decode_for_model, read_header
 from job.formats.instance_rows import ImageFacts, rows_of
 from job.formats.instance_table import encode_rows
-from job.formats.jpeg_scan import check_scans
 from job.formats.mask_npz import to_npz
 from job.formats.overlay import OverlayEncoding, encode_overlay
 from job.model.session import Grounding, Session, TextFeatures
@@ -138,11 +137,12 @@ class Annotator:
         header = read_header(loaded.image.data, self._spec.max_image_pixels)
         self._warn_of_size(loaded, header)
         with self._budgets.transient.hold(header.decode_bytes):
-            pixels = decode_for_model(loaded.image.data, self._session.info.image_side)
-            damage = check_scans(loaded.image.data)
-        if damage is not None:
-            logger.warning("%s: the image is damaged (%s): it is annotated as decoded", loaded.image_key, damage)
-        return DecodedItem(loaded, header, pixels)
+            decoded = decode_for_model(loaded.image.data, self._session.info.image_side)
+        if decoded.damage is not None:
+            logger.warning(
+                "%s: the image is damaged (%s): it is annotated as decoded", loaded.image_key, decoded.damage
+            )
+        return DecodedItem(loaded, header, decoded.pixels)
 
     def infer(self, batch: list[DecodedItem]) -> list[InferredItem | InputError]:
         """Run the model; retry the images of a failed batch one at a time."""

@@ -6,9 +6,13 @@ The upright frame is the image as a viewer shows it; the stored frame is the ras
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 ORIENTATION_TAG = 0x0112
 _EXIF_FIELDS = ("exif", "Raw profile type exif")
@@ -74,3 +78,12 @@ def turn_upright(stored: Image.Image, orientation: int) -> Image.Image:
     """Turn a stored raster upright."""
     turn = TURNS.get(orientation)
     return stored if turn is None else stored.transpose(turn.to_upright)
+
+
+def turn_pixels_upright(stored: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Turn the pixels of a stored raster, uint8 (H, W, 3), upright; gives a view."""
+    turn = TURNS.get(orientation)
+    if turn is None:
+        return stored
+    upright = stored[:: -1 if turn.flipped_y else 1, :: -1 if turn.flipped_x else 1]
+    return upright.transpose(1, 0, 2) if turn.transposed else upright

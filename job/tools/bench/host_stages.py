@@ -8,6 +8,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from job.formats.image_decode import decode_upright
 from job.formats.image_resize import resize_to_square
 from job.formats.rle import encode_rle
@@ -49,8 +51,8 @@ def host_stages(annotator: Annotator, inputs: Iterable[PlannedInput], image_side
     timer = _Timer()
     for planned in inputs:
         loaded = timer.call("fetch", annotator.read, planned)
-        picture = decode_upright(loaded.image.data)
-        timer.call("resize", resize_to_square, picture, image_side)
+        raster = np.asarray(decode_upright(loaded.image.data))
+        timer.call("resize", resize_to_square, raster, image_side)
         decoded = timer.call("decode", annotator.decode, loaded)
         (inferred,) = annotator.infer([decoded])
         processed = timer.call("postprocess", annotator.postprocess, inferred)

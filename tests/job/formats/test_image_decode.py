@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from job.errors import InputError
 from job.formats.image_decode import _to_8_bits, decode_for_model, decode_upright, read_header
+from job.formats.image_resize import resize_to_square
+from job.formats.jpeg_scan import decode_whole
 from tests import reference
 
 ANY_SIZE = 1 << 40
@@ -285,7 +288,65 @@ def test_memory_is_estimated_from_the_rasters_held_at_once(image: Image.Image, o
 def test_the_model_input_is_a_square_of_the_upright_image(orientation: int) -> None:
     planes = np.asarray(picture()).transpose(2, 0, 1)
     stored = np.stack([reference.turn_back(plane, orientation) for plane in planes], axis=2)
-    square = decode_for_model(encoded(Image.fromarray(stored), "PNG", exif=exif(orientation)), 24)
+    square = decode_for_model(encoded(Image.fromarray(stored), "PNG", exif=exif(orientation)), 24).pixels
     assert (square.shape, square.dtype) == ((24, 24, 3), np.uint8)
     assert tuple(square[2, 2]) == GREEN
     assert tuple(square[21, 2]) == tuple(square[2, 21]) == tuple(square[21, 21]) == RED
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (3, 100), (100, 3), (17, 33), (241, 320)], ids=str)
+@pytest.mark.parametrize("sampling", ["444", "422", "420", "440", "411"])
+@pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
+def test_a_whole_jpeg_is_decoded_once_to_the_pixels_of_pillow(
+    size_hw: tuple[int, int], sampling: str, progressive: bool
+) -> None:
+    data = simplejpeg.encode_jpeg(detailed(size_hw), 85, "RGB", sampling)
+    if progressive:
+        with Image.open(io.BytesIO(data)) as image:
+            data = encoded(image, "JPEG", progressive=True, quality="keep")
+    assert np.array_equal(decode_whole(data), np.asarray(decode_upright(data)))
+
+
+def detailed(size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Slopes with noise, so that the colours of neighbouring pixels differ."""
+    height, width = size_hw
+    slope = np.add.outer(np.arange(height), 2 * np.arange(width))[..., None] * (1, 2, 3) // 4 % 200
+    return (slope + np.random.default_rng(5).integers(0, 56, (height, width, 3))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_model_input_is_that_of_the_upright_pillow_image(mode: str, orientation: int) -> None:
+    image = Image.fromarray(detailed((90, 70))).convert(mode)
+    data = encoded(image, "JPEG", exif=exif(orientation), quality=90)
+    found = decode_for_model(data, 56)
+    assert found.damage is None
+    assert np.array_equal(found.pixels, resize_to_square(decode_upright(data), 56))
+
+
+def test_a_jpeg_stored_as_rgb_has_the_pixels_of_pillow() -> None:
+    data = encoded(Image.fromarray(detailed((90, 70))), "JPEG", keep_rgb=True)
+    assert np.array_equal(decode_whole(data), np.asarray(decode_upright(data)))
+
+
+def test_pillow_is_not_asked_for_the_pixels_of_a_whole_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(Image.fromarray(detailed((90, 70))), "JPEG")
+    expected = decode_for_model(data, 56).pixels
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
+    assert np.array_equal(decode_for_model(data, 56).pixels, expected)
+
+
+def test_a_jpeg_with_a_warning_has_the_pixels_of_pillow_and_the_warning() -> None:
+    data = encoded(Image.fromarray(detailed((90, 70))), "JPEG")[:-2] + bytes(9) + b"\xff\xd9"
+    found = decode_for_model(data, 56)
+    assert "extraneous bytes" in str(found.damage)
+    assert np.array_equal(found.pixels, resize_to_square(decode_upright(data), 56))
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 500), (500, 1), (67, 4500), (4500, 67), (300, 257)], ids=str)
+def test_an_array_of_any_layout_is_resized_as_the_image(size_hw: tuple[int, int]) -> None:
+    pixels = detailed(size_hw)
+    expected = resize_to_square(Image.fromarray(pixels), 56)
+    turned = np.asfortranarray(pixels[::-1, ::-1])[::-1, ::-1]
+    assert np.array_equal(resize_to_square(pixels, 56), expected)
+    assert np.array_equal(resize_to_square(turned, 56), expected)

@@ -227,7 +227,7 @@ def answers(folder: Path) -> Iterator[tuple[Run, list[InstanceRow], list[Instanc
     for path in sorted(folder.rglob("*.jpg")):
         raw = path.read_bytes()
         header = read_header(raw, 1 << 30)
-        features = session.encode_images(decode_for_model(raw, session.info.image_side)[None])
+        features = session.encode_images(decode_for_model(raw, session.info.image_side).pixels[None])
 
         def run(rules: Rules, limits: CandidateLimits | None = None, of: Any = (features, header)) -> Annotation:
             (grounding,) = session.ground(of[0], text, rules.min_score if limits is None else limits.min_score)

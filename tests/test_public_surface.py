@@ -139,7 +139,7 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     PlannedShard: "name inputs forced",
     PlannedInput: "json image prior problem forced no_json",
     ResultRow: "json result reason scores dropped hidden seconds mask_sha256 worker artifact precision provider "
-    "self_check instances",
+    "runtime self_check instances",
     InstanceRow: "json image width height orientation class prompt query score value box area visible_area rle parent "
     "camera garage timestamp_ms candidate cut",
     Rle: "size counts",

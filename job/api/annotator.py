@@ -20,7 +20,7 @@ from job.formats.image_decode import decode_upright, read_header, upright_image
 from job.formats.image_resize import resize_to_square
 from job.model.artifact import Artifact, open_artifact
 from job.model.cache import default_cache, local_path, open_remote_model, remote_url
-from job.model.loader import default_device, open_session
+from job.model.loader import choose_runtime, default_device, open_session
 from job.model.prompts import text_features_for
 from job.model.session import Device, Grounding
 from job.postprocess.annotate import annotate_grounding
@@ -68,14 +68,15 @@ class Annotator:
         Raises:
             ArtifactError: The model is missing or damaged.
             UsageError: The classes or their file have a mistake, or a prompt is longer than the text encoder's context.
-            ConfigurationError: onnxruntime is not installed, or cannot use the device.
+            ConfigurationError: Neither onnxruntime nor openvino is installed, or the device cannot be used.
             DeviceError: The device does not respond.
         """
         artifact = _open_model(model)
         self._rules = _rules_of(classes, threshold)
         self.class_names = self._rules.class_names
         self.device: Device = device or default_device().device
-        self._session = open_session(artifact, device=self.device, batch_size=1, threads=threads)
+        runtime = choose_runtime("auto", self.device).runtime
+        self._session = open_session(artifact, device=self.device, batch_size=1, threads=threads, runtime=runtime)
         self._text = text_features_for(artifact, self._session, self._rules.prompts)
         self._lock = threading.Lock()
 

@@ -24,13 +24,7 @@ from job.tools.doctor import examine
 @groups.missing_json_flag
 @groups.model_flags
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda if there is one, else cpu.")
-@click.option(
-    "--runtime",
-    type=click.Choice(["onnx", "torch"]),
-    default="onnx",
-    show_default=True,
-    help="Library that runs the model.",
-)
+@groups.runtime_flag
 def doctor(**flags: Any) -> None:
     """Check everything that a run needs: storage and its guarantees, model, one image."""
     set_up_logging("WARNING", "text")

@@ -241,15 +241,17 @@ share_flags = _group(
     ),
 )
 
+runtime_flag = click.option(
+    "--runtime",
+    type=click.Choice(["auto", "onnx", "openvino", "torch"]),
+    default="auto",
+    show_default=True,
+    help="Library that runs the model. `auto`: ONNX Runtime; on a CPU without it, OpenVINO.",
+)
+
 runtime_flags = _group(
     click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda if there is one, else cpu."),
-    click.option(
-        "--runtime",
-        type=click.Choice(["onnx", "torch"]),
-        default="onnx",
-        show_default=True,
-        help="Library that runs the model.",
-    ),
+    runtime_flag,
     click.option("--batch_size", type=click.IntRange(1), help="GPU: images per call. CPU: images in flight."),
     click.option(
         "--threads", type=click.IntRange(1), help="CPU threads of the model, for all workers together. Default: all."

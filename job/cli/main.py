@@ -29,6 +29,7 @@ _EXTRA_OF_MODULE = {
     "onnx": "export",
     "onnxruntime": "cpu",
     "onnxscript": "export",
+    "openvino": "openvino",
     "open_clip": "export",
     "prometheus_client": "metrics",
     "pyarrow": "tables",

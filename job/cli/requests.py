@@ -15,8 +15,8 @@ from job.cli.flags import DEFAULT_MAX_CANDIDATES
 from job.errors import ArtifactError, UsageError
 from job.model.artifact import Artifact, open_artifact
 from job.model.cache import RemoteModel, default_cache, local_path, open_remote_model, remote_url
-from job.model.loader import default_device
-from job.model.session import Device, Runtime
+from job.model.loader import choose_runtime, default_device
+from job.model.session import Device, Runtime, RuntimeFlag
 from job.plan.input_list import InputList, open_input_list
 from job.rules.requested import check_prompt_lengths, requested_classes
 from job.run.options import WorkerOptions
@@ -30,7 +30,7 @@ from job.worker.runner import AnnotateRequest
 logger = logging.getLogger(__name__)
 
 RUNTIME_OPTIONS = (
-    "runtime", "batch_size", "threads", "memory_budget", "journal_interval_s", "image_timeout_s", "device_retry_s",
+    "batch_size", "threads", "memory_budget", "journal_interval_s", "image_timeout_s", "device_retry_s",
     "max_failed_fraction", "self_check", "visualize", "overlay_format", "overlay_side", "order",
 )  # fmt: skip
 
@@ -95,6 +95,7 @@ def annotate_request(flags: dict[str, Any], folders: Folders, process_id: str, w
     """Build the request of `annotate` from its flags."""
     index, num_indexes = _share(flags)
     device = _device(flags["device"], flags["runtime"])
+    runtime = _runtime(flags["runtime"], device)
     options = WorkerOptions(
         pool=flags["pool"],
         index=index,
@@ -102,6 +103,7 @@ def annotate_request(flags: dict[str, Any], folders: Folders, process_id: str, w
         workers=flags["workers"] or (max(1, len(visible_gpus())) if device == "cuda" else 1),
         shard_size=flags["shard_size"],
         device=device,
+        runtime=runtime,
         supersede=flags["supersede"],
         process_id=process_id,
         watchdog=watch.watchdog,
@@ -144,7 +146,8 @@ def doctor_request(flags: dict[str, Any], folders: Folders) -> AnnotateRequest:
         "run_name": None,
     }
     device = _device(flags["device"], flags["runtime"])
-    options = WorkerOptions(device=device, runtime=flags["runtime"], model_cache=_model_cache(flags))
+    runtime = _runtime(flags["runtime"], device)
+    options = WorkerOptions(device=device, runtime=runtime, model_cache=_model_cache(flags))
     return _request({**flags, **defaults}, folders, options)
 
 
@@ -269,7 +272,7 @@ def _endpoint(address: Address) -> object:
     return options.get("endpoint_url") or options.get("client_kwargs", {}).get("endpoint_url")
 
 
-def _device(wanted: Device | None, runtime: Runtime) -> Device:
+def _device(wanted: Device | None, runtime: RuntimeFlag) -> Device:
     if wanted is not None:
         logger.info("Device: %s", wanted)
         return wanted
@@ -277,6 +280,12 @@ def _device(wanted: Device | None, runtime: Runtime) -> Device:
     logger.info("Device: %s", choice.device)
     logger.info("No --device given: %s, because %s", choice.device, choice.reason)
     return choice.device
+
+
+def _runtime(wanted: RuntimeFlag, device: Device) -> Runtime:
+    choice = choose_runtime(wanted, device)
+    logger.info("Runtime: %s, because %s", choice.runtime, choice.reason)
+    return choice.runtime
 
 
 def _annotation_date(text: str | None) -> str:

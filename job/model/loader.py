@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from job.errors import ConfigurationError, DeviceError, UnusableDeviceError
 from job.model.gpu import unusable_devices, why_unusable
+from job.model.processor import instruction_names
 from job.system.cuda_driver import cuda_driver
 from job.system.resources import count_gpus, usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from job.model.artifact import Artifact, GraphFormat
     from job.model.onnx_session import OnnxSession
-    from job.model.session import Device, Runtime, Session
+    from job.model.openvino_runtime.session import OpenVinoSession
+    from job.model.session import Device, Runtime, RuntimeFlag, Session
     from job.model.torch_session import TorchSession
 
-_FORMAT_OF_RUNTIME: dict[Runtime, GraphFormat] = {"onnx": "onnx", "torch": "torchscript"}
-_RUNTIME_OF_FORMAT = {value: key for key, value in _FORMAT_OF_RUNTIME.items()}
+_FORMAT_OF_RUNTIME: dict[Runtime, GraphFormat] = {"onnx": "onnx", "openvino": "onnx", "torch": "torchscript"}
+_RUNTIME_OF_FORMAT: dict[GraphFormat, Runtime] = {"onnx": "onnx", "torchscript": "torch"}
 
 
 DEFAULT_GPU_BATCH = 4
@@ -34,6 +38,14 @@ class DeviceChoice:
     reason: str
 
 
+@dataclass(frozen=True)
+class RuntimeChoice:
+    """A runtime and, for the log, the reason for it."""
+
+    runtime: Runtime
+    reason: str
+
+
 def open_session(
     artifact: Artifact,
     *,
@@ -41,6 +53,7 @@ def open_session(
     batch_size: int | None = None,
     threads: int | None = None,
     runtime: Runtime = "onnx",
+    cache: Path | None = None,
 ) -> Session:
     """Load the graphs of an artifact.
 
@@ -50,14 +63,17 @@ def open_session(
         batch_size: Images in one call on a GPU, None for `DEFAULT_GPU_BATCH`; on a CPU it is always 1.
         threads: Threads inside one operator on a CPU, None for as many as this process may use.
         runtime: The library that executes the graphs.
+        cache: The model cache, None for the default; OpenVINO keeps compiled graphs in it.
 
     Raises:
-        ConfigurationError: The runtime does not run this format, the files may not be executed, or the runtime is
-            not installed or does not support the device.
+        ConfigurationError: The runtime does not run this format or precision, the files may not be executed, or the
+            runtime is not installed or does not support the device.
         UnusableDeviceError: The driver is too old, or the runtime has no kernels for the GPU.
         DeviceError: The device does not respond.
     """
     check_session(artifact, device, runtime)
+    if runtime == "openvino":
+        return _openvino_session()(artifact, threads=threads or usable_cpus(), cache=cache)
     kind = _torch_session() if runtime == "torch" else _onnx_session()
     with explained(device, runtime):
         return kind(
@@ -108,7 +124,7 @@ def check_session(artifact: Artifact, device: Device, runtime: Runtime) -> None:
         ConfigurationError: See `open_session`.
     """
     _check_format(artifact, runtime)
-    _check_precision(artifact, device)
+    _check_precision(artifact, device, runtime)
     if runtime == "torch":
         _check_pinned(artifact)
     check_runtime(device, runtime)
@@ -122,21 +138,46 @@ def check_runtime(device: Device, runtime: Runtime) -> None:
     """
     if runtime == "torch":
         _torch_session()
+    elif runtime == "openvino":
+        _openvino_session().check_installation(device)
     else:
         _onnx_session().check_installation(device)
 
 
-def default_device(runtime: Runtime = "onnx") -> DeviceChoice:
+def default_device(runtime: RuntimeFlag = "auto") -> DeviceChoice:
     """Choose cuda when a GPU responds and the installation can use it, else cpu."""
+    if runtime == "openvino":
+        return DeviceChoice("cpu", "OpenVINO is used on CPUs only")
     if not gpu_answers():
         return DeviceChoice("cpu", "no NVIDIA GPU answers")
-    if runtime == "onnx" and not _onnx_has_cuda():
+    if runtime != "torch" and not _onnx_has_cuda():
         return DeviceChoice(
             "cpu",
             "an NVIDIA GPU answers, but this installation of onnxruntime cannot use it: "
             "pip uninstall onnxruntime, then pip install 'sam3-annotate[gpu]'",
         )
     return DeviceChoice("cuda", "an NVIDIA GPU answers")
+
+
+def choose_runtime(wanted: RuntimeFlag, device: Device) -> RuntimeChoice:
+    """Turn `auto` into a runtime: ONNX Runtime wherever it is installed, else OpenVINO on a CPU where that is.
+
+    ONNX Runtime runs every precision, and the bytes of earlier outputs are its own. Torch executes programs, so it is
+    never chosen without the flag.
+
+    Raises:
+        ConfigurationError: The runtime that is asked for does not support the device.
+    """
+    if wanted != "auto":
+        if wanted == "openvino":
+            check_runtime(device, wanted)
+        return RuntimeChoice(wanted, "--runtime asks for it")
+    if device == "cuda":
+        return RuntimeChoice("onnx", "GPUs run ONNX Runtime")
+    sets = " ".join(instruction_names()) or "unknown"
+    if find_spec("onnxruntime") is None and find_spec("openvino") is not None:
+        return RuntimeChoice("openvino", f"onnxruntime is not installed and openvino is (instruction sets: {sets})")
+    return RuntimeChoice("onnx", f"it is the default on every CPU (instruction sets: {sets})")
 
 
 def gpu_answers() -> bool:
@@ -158,8 +199,15 @@ def _check_format(artifact: Artifact, runtime: Runtime) -> None:
         )
 
 
-def _check_precision(artifact: Artifact, device: Device) -> None:
-    if device == "cuda" and artifact.manifest.precision == "int8":
+def _check_precision(artifact: Artifact, device: Device, runtime: Runtime) -> None:
+    precision = artifact.manifest.precision
+    if runtime == "openvino" and precision != "fp32":
+        # OpenVINO 2026.4 fails on the demo model's int8 graphs and computes other features from its fp16 graphs.
+        raise ConfigurationError(
+            f"--runtime openvino runs fp32 models, {artifact.folder} is {precision}, whose graphs hold operators of "
+            "ONNX Runtime: give --runtime onnx, or export with --precision fp32"
+        )
+    if device == "cuda" and precision == "int8":
         raise ConfigurationError(
             f"--device cuda: {artifact.folder} is int8, which is made for CPUs: give --device cpu, or export with "
             "--precision fp16"
@@ -182,6 +230,16 @@ def _onnx_session() -> type[OnnxSession]:
             f"onnxruntime cannot be imported ({exc}): pip install 'sam3-annotate[cpu]', or [gpu] for an NVIDIA GPU"
         ) from exc
     return OnnxSession
+
+
+def _openvino_session() -> type[OpenVinoSession]:
+    try:
+        from job.model.openvino_runtime.session import OpenVinoSession
+    except ImportError as exc:
+        raise ConfigurationError(
+            f"openvino cannot be imported ({exc}): pip install 'sam3-annotate[openvino]', or give --runtime onnx"
+        ) from exc
+    return OpenVinoSession
 
 
 def _gpu_module(runtime: Runtime) -> Any:

@@ -64,7 +64,7 @@ class SessionInfo:
 
     Attributes:
         runtime: Name and version of the library, as in `onnxruntime 1.31.1`.
-        provider: Execution provider, as in `CPUExecutionProvider`.
+        provider: Execution provider, as in `CPUExecutionProvider`; of OpenVINO, `CPU` and its instruction sets.
         image_side: Side of the model's square input, in pixels.
         batch_size: Images in one call of `encode_images`; the session pads a smaller batch.
         threads: Threads inside one operator; 0 on an accelerator.
@@ -173,4 +173,7 @@ def row_number(axes: Sequence[str], shape: Sequence[int], at: Mapping[str, int])
 Device = Literal["cuda", "cpu"]
 
 
-Runtime = Literal["onnx", "torch"]
+Runtime = Literal["onnx", "openvino", "torch"]
+
+
+RuntimeFlag = Literal["auto", "onnx", "openvino", "torch"]

@@ -54,6 +54,7 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag=
         artifact: Digest of the artifact's manifest.
         precision: Of the artifact.
         provider: Execution provider and its threads.
+        runtime: Name and version of the library that ran the model; rows of earlier versions lack it.
         self_check: Digest of the self-check that the worker passed; empty with `--self_check off`.
         instances: Part of the instance table that has its rows (`<attempt>-<n>`), or empty.
     """
@@ -70,6 +71,7 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag=
     artifact: str = ""
     precision: str = ""
     provider: str = ""
+    runtime: str = ""
     self_check: str = ""
     instances: str = ""
 

@@ -39,7 +39,7 @@ class WorkerOptions:
         memory_limit: Bytes that this process may use; None for all available memory.
         journal_interval_s: Seconds between two parts of the journal.
         self_check: When to compare the model's answers with its reference; see `job.model.self_check`.
-        model_cache: Folder of fetched models and of passed self-checks; None for the default.
+        model_cache: Folder of fetched models, passed self-checks and compiled graphs; None for the default.
         device_retry_s: Seconds for which a device that does not respond is retried.
         image_timeout_s: Maximum seconds for one stage of one image.
         max_failed_fraction: Maximum failed inputs of a successful run, as a fraction of all inputs listed.

@@ -102,6 +102,7 @@ def assemble_worker(run: Run, source: Store, model: LoadedModel, options: Worker
         artifact=artifact.digest,
         precision=artifact.manifest.precision,
         provider=f"{info.provider}/{info.threads}",
+        runtime=info.runtime,
         self_check=model.check_digest,
     )
     return Worker(run, pipeline, budgets.resident, options, provenance)
@@ -194,6 +195,7 @@ def _open_session(artifact: Artifact, options: WorkerOptions, prompts: int) -> S
             batch_size=batch_size,
             threads=options.threads,
             runtime=options.runtime,
+            cache=options.model_cache,
         )
 
     if options.device != "cuda":

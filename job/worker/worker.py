@@ -63,6 +63,7 @@ class Provenance:
     artifact: str
     precision: str
     provider: str
+    runtime: str = ""
     self_check: str = ""
 
 
@@ -214,6 +215,7 @@ class Worker:
             artifact=made_by.artifact,
             precision=made_by.precision,
             provider=made_by.provider,
+            runtime=made_by.runtime,
             self_check=made_by.self_check,
         )
         if row.result == FAILED:

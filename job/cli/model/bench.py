@@ -13,7 +13,7 @@ from job.cli import flags as groups
 from job.cli.requests import open_model
 from job.errors import ConfigurationError, UsageError
 from job.model.gpu import unusable_device_is_configuration
-from job.model.loader import check_gpu, default_device
+from job.model.loader import check_gpu, choose_runtime, default_device
 from job.rules.requested import parse_prompts
 from job.run.options import WorkerOptions
 from job.telemetry.logs import set_up_logging
@@ -44,13 +44,7 @@ class PictureSize(click.ParamType[tuple[int, int]]):
 @click.option("--model_digest", help="Required sha256 of the model's manifest.json.")
 @click.option("--prompts", default=groups.DEFAULT_PROMPTS, show_default=True, help="Classes, separated by commas.")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Default: cuda if there is one, else cpu.")
-@click.option(
-    "--runtime",
-    type=click.Choice(["onnx", "torch"]),
-    default="onnx",
-    show_default=True,
-    help="Library that runs the model.",
-)
+@groups.runtime_flag
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of the model. Default: all.")
 @click.option(
     "--batch_size",
@@ -113,11 +107,12 @@ def _request(flags: dict[str, Any]) -> BenchRequest:
     if remote is not None:
         remote.fetch()
     device = flags["device"] or default_device(flags["runtime"]).device
+    runtime = choose_runtime(flags["runtime"], device).runtime
     if device == "cpu" and flags["batch_sizes"]:
         raise UsageError("--batch_size: on a CPU a call of the model takes one image. Leave it out, or give a GPU")
     return BenchRequest(
         artifact=artifact,
-        options=WorkerOptions(device=device, runtime=flags["runtime"], threads=flags["threads"]),
+        options=WorkerOptions(device=device, runtime=runtime, threads=flags["threads"]),
         prompts=parse_prompts([flags["prompts"]]),
         picture_wh=flags["picture_size"],
         batch_sizes=flags["batch_sizes"] or (GPU_BATCHES if device == "cuda" else (1,)),

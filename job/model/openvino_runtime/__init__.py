@@ -1,0 +1,1 @@
+"""OpenVINO on CPUs: the session, and the cache of its compiled graphs."""

@@ -1,0 +1,176 @@
+"""Session that runs a float32 ONNX artifact with OpenVINO on a CPU.
+
+Results are reproducible bit by bit for a number of threads: one image a call, one stream, arithmetic in float32 also
+where the processor has bfloat16 instructions. Another number of threads may change the last bits.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino as ov
+
+from job.errors import ConfigurationError, DeviceError
+from job.model.gpu import device_failure
+from job.model.openvino_runtime.compiled_graphs import CompiledKey, compiled_graphs
+from job.model.processor import instruction_names, instruction_set
+from job.model.session import Grounding, SessionInfo, TextFeatures, padded_batch, row_axes, row_number, select_masks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from job.model.artifact import Artifact, GraphSpec
+    from job.model.session import ImageFeatures
+
+Tensors = dict[str, "NDArray[Any]"]
+
+DEVICE = "CPU"
+_PRECISION = "INFERENCE_PRECISION_HINT"
+
+
+@dataclass(frozen=True)
+class OpenVinoFeatures:
+    """Feature maps of one image by name, in host memory."""
+
+    maps: Tensors
+
+
+class OpenVinoSession:
+    """The graphs of an ONNX artifact, compiled. Implements `job.model.session.Session`."""
+
+    def __init__(self, artifact: Artifact, *, threads: int, cache: Path | None = None) -> None:
+        self._artifact = artifact
+        self._threads = threads
+        self._core = ov.Core()
+        manifest, runtime = artifact.manifest, runtime_name()
+        graphs = (manifest.image_encoder, manifest.grounding, manifest.mask_head)
+        names = tuple(spec.file for spec in graphs)
+        size = sum(entry.size for name, entry in manifest.files.items() if name.startswith(names))
+        key = CompiledKey(artifact=artifact.digest, runtime=runtime, instruction_set=instruction_set(), threads=threads)
+        with compiled_graphs(cache, key, size) as folder:
+            self._encoder, self._grounding, self._mask_head = (self._compile(spec, folder) for spec in graphs)
+        self._info = SessionInfo(
+            runtime=runtime,
+            provider=" ".join((DEVICE, "+".join(instruction_names()))).strip(),
+            image_side=manifest.image_side,
+            batch_size=1,
+            threads=int(self._encoder.get_property("INFERENCE_NUM_THREADS")),
+        )
+        self._row_axes = row_axes(manifest)
+
+    @staticmethod
+    def check_installation(device: str) -> None:
+        """Check that this runtime supports the device.
+
+        Raises:
+            ConfigurationError: It is not a CPU.
+        """
+        if device != "cpu":
+            raise ConfigurationError(
+                f"--device {device}: OpenVINO is used on CPUs only. Give --device cpu, or --runtime onnx"
+            )
+
+    @property
+    def info(self) -> SessionInfo:
+        """Properties that do not change while the session is open."""
+        return self._info
+
+    def encode_images(self, pixels: NDArray[np.uint8]) -> OpenVinoFeatures:
+        """Encode images; see `job.model.session.Session`."""
+        spec = self._artifact.manifest.image_encoder
+        return OpenVinoFeatures(_run(self._encoder, spec, {spec.inputs[0].name: padded_batch(pixels, self._info)}))
+
+    def ground(self, features: ImageFeatures, text: TextFeatures, score_threshold: float) -> tuple[Grounding, ...]:
+        """Find every prompt in every encoded image; see `job.model.session.Session`."""
+        if not isinstance(features, OpenVinoFeatures):
+            raise TypeError(f"features of another session: {type(features).__name__}")
+        spec = self._artifact.manifest.grounding
+        *maps, text_features, text_mask = (x.name for x in spec.inputs)
+        inputs = {name: features.maps[name] for name in maps}
+        inputs |= {text_features: text.features, text_mask: text.mask}
+        outputs = _run(self._grounding, spec, inputs)
+        height, width = self._artifact.manifest.mask_head.outputs[0].shape[1:]
+        head = partial(self._row_masks, features.maps | outputs)
+        scores = outputs[spec.outputs[0].name][0]
+        return (select_masks(scores, score_threshold, (int(height), int(width)), head),)
+
+    def _row_masks(self, tensors: Tensors, prompt: int, queries: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Mask logits (K, h, w) of queries (K,), from a row of the outputs of the other graphs."""
+        spec = self._artifact.manifest.mask_head
+        *rows, selected = spec.inputs
+        inputs: Tensors = {selected.name: queries}
+        for tensor in rows:
+            value, axes = tensors[tensor.name], self._row_axes[tensor.name]
+            row = row_number(axes, value.shape, {"batch": 0, "prompts": prompt})
+            inputs[tensor.name] = value.reshape(-1, *value.shape[len(axes) :])[row : row + 1]
+        return _run(self._mask_head, spec, inputs)[spec.outputs[0].name]
+
+    def encode_text(self, token_ids: NDArray[np.int64]) -> TextFeatures:
+        """Encode token ids; the text encoder is compiled for this call only."""
+        spec = self._artifact.text_encoder()
+        outputs = _run(self._compile(spec, None), spec, {spec.inputs[0].name: token_ids})
+        features, mask = (outputs[output.name] for output in spec.outputs)
+        return TextFeatures(features=features, mask=mask)
+
+    def _compile(self, spec: GraphSpec, cache: Path | None) -> Any:
+        """Compile a graph for one image a call, or load it from the folder of compiled graphs."""
+        with _device_errors():
+            model = self._core.read_model(str(self._artifact.path(spec.file)))
+            model.reshape({tensor.name: _one_image(tensor.shape) for tensor in spec.inputs})
+            compiled = self._core.compile_model(model, DEVICE, _options(self._threads, cache))
+            arithmetic = compiled.get_property(_PRECISION)
+        if arithmetic != ov.Type.f32:
+            raise DeviceError(
+                f"OpenVINO {ov.get_version()} computes {spec.file} in {arithmetic} and not in float32: "
+                "give --runtime onnx"
+            )
+        return compiled
+
+
+def runtime_name() -> str:
+    """Name and version of the library, as in `openvino 2026.4.1`."""
+    return f"openvino {ov.get_version().partition('-')[0]}"
+
+
+def _options(threads: int, cache: Path | None) -> dict[str, Any]:
+    """Options of every graph: float32, deterministic, so many threads, one call at a time."""
+    options = {
+        _PRECISION: ov.Type.f32,  # without it a processor with bfloat16 instructions computes in bfloat16
+        "EXECUTION_MODE_HINT": "ACCURACY",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_HYPER_THREADING": True,  # a processor of a cloud machine is half a core; all given threads are used
+        "ENABLE_CPU_PINNING": False,  # other processes and stages use the same cores
+    }
+    return options if cache is None else options | {"CACHE_DIR": str(cache)}
+
+
+def _one_image(shape: tuple[int | str, ...]) -> Any:
+    """Shape of an input of B images for one image; other symbols stay free."""
+    return ov.PartialShape([size if isinstance(size, int) else 1 if size == "batch" else -1 for size in shape])
+
+
+def _run(compiled: Any, spec: GraphSpec, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
+    """Run a graph; several threads may do so at the same time. The outputs are copies."""
+    with _device_errors():
+        request = compiled.create_infer_request()
+        contiguous = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
+        outputs = request.infer(contiguous, share_inputs=True, share_outputs=False)
+        return {output.name: outputs[output.name] for output in spec.outputs}
+
+
+@contextmanager
+def _device_errors() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as exc:
+        raise device_failure("cpu", "OpenVINO", exc) from exc

@@ -1,0 +1,206 @@
+"""The OpenVINO session on the embedded model: the answers of the original and of ONNX Runtime, the same bits again."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import job
+from job.errors import ArtifactError, ConfigurationError, DeviceError
+from job.model.artifact import Artifact, open_artifact
+from job.model.loader import check_session, open_session
+from job.model.prompts import text_features_for
+from job.model.self_check import self_check
+from job.model.session import Grounding, Session, TextFeatures
+from job.postprocess.masks import full_mask
+
+pytest.importorskip("openvino")
+from job.model.openvino_runtime.compiled_graphs import _SIZE_FACTOR, _STRUCTURE_BYTES
+from job.model.openvino_runtime.session import OpenVinoSession
+
+DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
+
+
+@pytest.fixture(scope="module")
+def artifact() -> Artifact:
+    return open_artifact(DEMO_ARTIFACT)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def session(artifact: Artifact, cache: Path) -> Session:
+    return open_session(artifact, device="cpu", threads=1, runtime="openvino", cache=cache)
+
+
+@pytest.fixture(scope="module")
+def text(artifact: Artifact, session: Session) -> TextFeatures:
+    return text_features_for(artifact, session, artifact.manifest.prompts)
+
+
+@pytest.fixture(scope="module")
+def pixels(artifact: Artifact) -> NDArray[np.uint8]:
+    with np.load(artifact.path("reference.npz")) as arrays:
+        shown: NDArray[np.uint8] = arrays["pixels"]
+    return shown
+
+
+def ground(session: Session, pixels: NDArray[np.uint8], text: TextFeatures, threshold: float = 0.4) -> Grounding:
+    return session.ground(session.encode_images(pixels), text, threshold)[0]
+
+
+def assert_equal(one: Grounding, other: Grounding) -> None:
+    np.testing.assert_array_equal(one.scores, other.scores)
+    np.testing.assert_array_equal(one.selected, other.selected)
+    np.testing.assert_array_equal(one.mask_logits, other.mask_logits)
+
+
+def test_info_names_runtime_version_and_instruction_sets(session: Session) -> None:
+    assert session.info.runtime.startswith("openvino 2026.")
+    assert "-" not in session.info.runtime
+    assert session.info.provider.split()[0] == "CPU"
+    assert (session.info.batch_size, session.info.threads) == (1, 1)
+
+
+def test_it_reproduces_the_answers_of_the_original(artifact: Artifact, session: Session) -> None:
+    check = self_check(artifact, session, full_mask, mode="always")
+    assert check is not None
+    assert check.figures.passed
+    assert check.figures.score_max < 1e-4
+    assert sum(check.figures.instances.values()) == 13
+    assert check.key.runtime == session.info.runtime
+
+
+def test_it_agrees_with_onnx_runtime_to_the_rounding_of_float32(
+    artifact: Artifact, session: Session, text: TextFeatures, pixels: NDArray[np.uint8]
+) -> None:
+    other = open_session(artifact, device="cpu", threads=1)
+    for image in range(len(pixels)):
+        ours, theirs = (ground(one, pixels[image : image + 1], text) for one in (session, other))
+        np.testing.assert_allclose(ours.scores, theirs.scores, atol=2e-5)  # bfloat16 gives 1e-2
+        np.testing.assert_array_equal(ours.selected, theirs.selected)
+        np.testing.assert_allclose(ours.mask_logits, theirs.mask_logits, atol=2e-3)
+
+
+def test_two_sessions_give_the_same_bits_whatever_ran_before(
+    artifact: Artifact, session: Session, text: TextFeatures, pixels: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    compiled = open_session(artifact, device="cpu", threads=1, runtime="openvino", cache=tmp_path)
+    loaded = open_session(artifact, device="cpu", threads=1, runtime="openvino", cache=tmp_path)
+    first = ground(session, pixels[:1], text)
+    ground(session, pixels[1:2], text, 0.1)
+    for other in (session, compiled, loaded):
+        assert_equal(first, ground(other, pixels[:1], text))
+
+
+def test_features_stay_valid_while_other_images_are_encoded(
+    session: Session, text: TextFeatures, pixels: NDArray[np.uint8]
+) -> None:
+    alone = ground(session, pixels[:1], text)
+    features = session.encode_images(pixels[:1])
+    session.encode_images(pixels[1:2])
+    assert_equal(alone, session.ground(features, text, 0.4)[0])
+
+
+def test_another_number_of_threads_gives_the_same_instances(
+    artifact: Artifact, session: Session, text: TextFeatures, pixels: NDArray[np.uint8], cache: Path
+) -> None:
+    other = open_session(artifact, device="cpu", threads=2, runtime="openvino", cache=cache)
+    one, two = (ground(each, pixels[:1], text) for each in (session, other))
+    np.testing.assert_array_equal(one.selected, two.selected)
+    np.testing.assert_allclose(one.scores, two.scores, atol=2e-5)
+    np.testing.assert_allclose(one.mask_logits, two.mask_logits, atol=2e-3)
+
+
+def test_other_prompts_and_queries_change_no_byte_of_a_mask(
+    session: Session, text: TextFeatures, pixels: NDArray[np.uint8]
+) -> None:
+    features = session.encode_images(pixels[:1])
+    (together,) = session.ground(features, text, 0.4)
+    (every,) = session.ground(features, text, -1.0)
+    prompts, queries = together.selected.T
+    np.testing.assert_array_equal(together.mask_logits, every.mask_logits[prompts * together.scores.shape[1] + queries])
+    for i in range(len(text.mask)):
+        (alone,) = session.ground(features, TextFeatures(text.features[i : i + 1], text.mask[i : i + 1]), 0.4)
+        np.testing.assert_array_equal(alone.scores[0], together.scores[i])
+        np.testing.assert_array_equal(alone.mask_logits, together.mask_logits[together.selected[:, 0] == i])
+
+
+def test_a_prompt_that_is_not_stored_is_encoded(artifact: Artifact, session: Session) -> None:
+    ours = text_features_for(artifact, session, ("bus",))
+    theirs = text_features_for(artifact, open_session(artifact, device="cpu", threads=1), ("bus",))
+    np.testing.assert_allclose(ours.features, theirs.features, atol=1e-4)
+    np.testing.assert_array_equal(ours.mask, theirs.mask)
+    assert ours.mask.dtype == np.bool_
+
+
+def test_the_second_session_loads_what_the_first_compiled(
+    artifact: Artifact, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first = OpenVinoSession(artifact, threads=1, cache=tmp_path)
+    second = OpenVinoSession(artifact, threads=1, cache=tmp_path)
+    for one, is_loaded in ((first, False), (second, True)):
+        for graph in (one._encoder, one._grounding, one._mask_head):
+            assert graph.get_property("LOADED_FROM_CACHE") == is_loaded
+    (folder,) = (tmp_path / "openvino").iterdir()
+    assert len(list(folder.glob("*.blob"))) == 3
+    size = sum(path.stat().st_size for path in folder.glob("*.blob"))
+    graphs = sum(artifact.path(f"{name}.onnx").stat().st_size for name in ("image_encoder", "grounding", "mask_head"))
+    assert size < _SIZE_FACTOR * graphs + _STRUCTURE_BYTES
+
+
+def test_a_compiled_graph_with_other_bytes_is_not_used(
+    artifact: Artifact, text: TextFeatures, pixels: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    right = ground(OpenVinoSession(artifact, threads=1, cache=tmp_path), pixels[:1], text)
+    (folder,) = (tmp_path / "openvino").iterdir()
+    for blob in folder.glob("*.blob"):
+        data = bytearray(blob.read_bytes())
+        middle = len(data) // 2
+        data[middle : middle + 4000] = b"\x55" * 4000
+        blob.write_bytes(data)
+    assert_equal(right, ground(OpenVinoSession(artifact, threads=1, cache=tmp_path), pixels[:1], text))
+
+
+def test_a_graph_that_openvino_cannot_read_is_a_device_error(tmp_path: Path, artifact: Artifact) -> None:
+    folder = Path(shutil.copytree(DEMO_ARTIFACT, tmp_path / "model"))
+    (folder / "grounding.onnx").write_bytes(b"no graph")
+    with pytest.raises(DeviceError, match="OpenVINO failed"):
+        OpenVinoSession(Artifact(folder, artifact.manifest, artifact.digest), threads=1, cache=tmp_path)
+    assert list((tmp_path / "openvino").iterdir()) == []
+
+
+def test_a_model_without_text_encoder_accepts_stored_prompts_only(
+    artifact: Artifact, session: Session, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(DEMO_ARTIFACT, tmp_path / "model"))
+    (folder / "text_encoder.onnx").unlink()
+    with pytest.raises(ArtifactError, match=r"came without its text encoder text_encoder\.onnx"):
+        OpenVinoSession(Artifact(folder, artifact.manifest, artifact.digest), threads=1, cache=tmp_path).encode_text(
+            np.zeros((1, 32), np.int64)
+        )
+
+
+@pytest.mark.parametrize("shape", [(0, 336, 336, 3), (2, 336, 336, 3), (1, 335, 336, 3), (1, 3, 336, 336)])
+def test_pixels_of_another_shape_are_refused(session: Session, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="for batches of up to 1 of side 336"):
+        session.encode_images(np.zeros(shape, np.uint8))
+
+
+def test_features_of_another_session_are_refused(session: Session, text: TextFeatures) -> None:
+    with pytest.raises(TypeError, match="features of another session"):
+        session.ground(object(), text, 0.4)
+
+
+def test_a_gpu_is_refused(artifact: Artifact) -> None:
+    with pytest.raises(ConfigurationError, match="OpenVINO is used on CPUs only"):
+        check_session(artifact, "cuda", "openvino")

@@ -1,0 +1,98 @@
+"""What `--runtime auto` chooses, and what each runtime refuses before a device is used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import job
+from job.errors import ConfigurationError
+from job.model import loader
+from job.model.artifact import Artifact, open_artifact
+from job.model.loader import check_session, choose_runtime, default_device, runtime_of
+
+DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
+
+
+@pytest.fixture(scope="module")
+def artifact() -> Artifact:
+    return open_artifact(DEMO_ARTIFACT)
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    monkeypatch.setattr(loader, "find_spec", lambda name: name if name in names else None)
+
+
+@pytest.mark.parametrize(
+    ("installed", "device", "runtime"),
+    [
+        (("onnxruntime", "openvino"), "cpu", "onnx"),
+        (("onnxruntime",), "cpu", "onnx"),
+        (("openvino",), "cpu", "openvino"),
+        ((), "cpu", "onnx"),
+        (("openvino",), "cuda", "onnx"),
+    ],
+)
+def test_auto_chooses_onnx_runtime_wherever_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], device: Any, runtime: str
+) -> None:
+    install(monkeypatch, *installed)
+    choice = choose_runtime("auto", device)
+    assert choice.runtime == runtime
+    assert choice.reason
+
+
+def test_the_reason_names_the_instruction_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "instruction_names", lambda: ("avx2", "amx_bf16"))
+    assert "avx2 amx_bf16" in choose_runtime("auto", "cpu").reason
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_a_runtime_that_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch, runtime: Any) -> None:
+    install(monkeypatch, "openvino")
+    assert choose_runtime(runtime, "cpu").runtime == runtime
+
+
+def test_openvino_takes_the_cpu_of_a_machine_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "gpu_answers", lambda: True)
+    assert default_device("openvino").device == "cpu"
+
+
+def test_each_format_has_one_default_runtime() -> None:
+    assert (runtime_of("onnx"), runtime_of("torchscript")) == ("onnx", "torch")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_openvino_refuses_graphs_with_operators_of_onnx_runtime(artifact: Artifact, precision: str) -> None:
+    manifest = msgspec.structs.replace(artifact.manifest, precision=precision)
+    with pytest.raises(ConfigurationError, match=f"openvino runs fp32 models.*is {precision}.*--runtime onnx"):
+        check_session(Artifact(artifact.folder, manifest, artifact.digest), "cpu", "openvino")
+
+
+def test_openvino_refuses_torchscript(artifact: Artifact) -> None:
+    manifest = msgspec.structs.replace(artifact.manifest, format="torchscript")
+    with pytest.raises(ConfigurationError, match=r"openvino runs onnx models.*give --runtime torch"):
+        check_session(Artifact(artifact.folder, manifest, artifact.digest), "cpu", "openvino")
+
+
+def test_a_missing_openvino_is_one_sentence_with_the_package(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    flags = ["--input_top_dir", str(tmp_path / "in"), "--out_top_dir", str(tmp_path / "out"), "--runtime", "openvino"]
+    code = (
+        "import sys; sys.modules['openvino'] = None; from job.cli.main import run; "
+        f"sys.exit(run(['doctor', *{flags!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 78
+    assert "pip install 'sam3-annotate[openvino]', or give --runtime onnx" in done.stderr
+
+
+def test_the_telemetry_of_openvino_cannot_be_imported() -> None:
+    code = "import job\ntry:\n    import openvino_telemetry\nexcept ImportError:\n    print('off')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "off\n"

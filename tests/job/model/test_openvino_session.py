@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ from job.model.prompts import text_features_for
 from job.model.self_check import self_check
 from job.model.session import Grounding, Session, TextFeatures
 from job.postprocess.masks import full_mask
+from tests.fakes import write_inputs
+from tests.processes import annotate, results
 
 pytest.importorskip("openvino")
 from job.model.openvino_runtime.compiled_graphs import _SIZE_FACTOR, _STRUCTURE_BYTES
@@ -204,3 +208,28 @@ def test_features_of_another_session_are_refused(session: Session, text: TextFea
 def test_a_gpu_is_refused(artifact: Artifact) -> None:
     with pytest.raises(ConfigurationError, match="OpenVINO is used on CPUs only"):
         check_session(artifact, "cuda", "openvino")
+
+
+def test_a_run_repeats_its_bytes_and_its_rows_name_the_runtime(session: Session, cache: Path, tmp_path: Path) -> None:
+    write_inputs(tmp_path / "in", 2)
+    flags = ("--runtime", "openvino", "--threads", "1", "--model_cache", str(cache), "--annotation_date", "2026-01-01")
+    outputs = []
+    for name in ("one", "two"):
+        done = annotate(tmp_path / "in", tmp_path / name, "--run", "run", *flags)
+        assert done.returncode == 0, done.stderr
+        assert "Runtime: openvino, because --runtime asks for it" in done.stderr
+        outputs.append(results(tmp_path / name))
+        rows = journal_rows(tmp_path / name)
+        assert {row["runtime"] for row in rows} == {session.info.runtime}
+        assert {row["provider"] for row in rows} == {f"{session.info.provider}/1"}
+    assert outputs[0] == outputs[1]
+
+
+def journal_rows(target: Path) -> list[dict[str, str]]:
+    """Result rows of the only run of an output."""
+    parts = sorted((target / "_sam3/runs/run").rglob("journal/**/*.jsonl*"))
+    lines = chain.from_iterable(part.read_text().splitlines() for part in parts)
+    rows = [json.loads(line) for line in lines]
+    found = [row for row in rows if row["row"] == "result"]
+    assert found
+    return found

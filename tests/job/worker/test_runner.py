@@ -52,6 +52,14 @@ def test_every_input_gets_image_mask_and_annotation(source: Path, target: Path) 
     assert (tally.annotated, tally.failed, tally.skipped) == (5, 0, 0)
 
 
+def test_rows_of_the_journal_name_what_made_the_output(source: Path, target: Path) -> None:
+    annotate(request_of(source, target, run_name="r"), Tally())
+    parts = (target / "_sam3/runs/r").rglob("journal/**/*.jsonl")
+    rows = [row for part in parts for row in map(json.loads, part.read_text().splitlines()) if row["row"] == "result"]
+    assert len(rows) == 5
+    assert {(row["runtime"], row["provider"]) for row in rows} == {("fake", "FakeProvider/1")}
+
+
 def test_results_of_other_options_are_kept_with_a_warning(
     source: Path, target: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

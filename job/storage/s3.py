@@ -16,6 +16,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import botocore
 from aiohttp import ClientError as HttpClientError
 from botocore.exceptions import (
     BotoCoreError,
@@ -47,6 +48,8 @@ CONNECTIONS = 64
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 30
 """Longest wait for a connection, and for the next bytes on it."""
 
+_USER_AGENT = f"sam3-annotate botocore/{botocore.__version__}"
+"""botocore puts its own together twice a request, which takes a twentieth of a request's core time."""
 Options = Mapping[str, Any]
 _T = TypeVar("_T")
 
@@ -83,6 +86,7 @@ class S3Driver:
             "max_pool_connections": CONNECTIONS,
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": READ_TIMEOUT_S,
+            "user_agent": _USER_AGENT,
             **options.pop("config_kwargs", {}),
             "retries": {"mode": "standard", "total_max_attempts": 1},
         }

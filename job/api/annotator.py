@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from PIL import Image
 
 from job.api.annotation import Annotation, Instance
-from job.errors import InputError, ModelError, UsageError
+from job.errors import InputError, ModelError, ObjectError, UsageError
 from job.formats.image_decode import decode_upright, read_header, upright_image
 from job.formats.image_resize import resize_to_square
 from job.model.artifact import Artifact, open_artifact
@@ -67,10 +67,12 @@ class Annotator:
 
         Raises:
             ArtifactError: The model is missing or damaged.
-            UsageError: The classes or their file have a mistake, or a prompt is longer than the text encoder's context.
+            UsageError: The classes or their file have a mistake, a prompt is longer than the text encoder's context, or
+                the device, the threshold or the threads are not allowed.
             ConfigurationError: Neither onnxruntime nor openvino is installed, or the device cannot be used.
             DeviceError: The device does not respond.
         """
+        _check_options(device, threshold, threads)
         artifact = _open_model(model)
         self._rules = _rules_of(classes, threshold)
         self.class_names = self._rules.class_names
@@ -126,8 +128,34 @@ class Annotator:
 
 def _rules_of(classes: Sequence[str] | str | os.PathLike[str] | None, threshold: float) -> Rules:
     if isinstance(classes, str | os.PathLike):
-        return read_classes_file(os.fspath(classes), Address("."), threshold).rules
-    return rules_of_prompts(checked_prompts(DEFAULT_PROMPTS if classes is None else classes, "classes"), threshold)
+        try:
+            return read_classes_file(os.fspath(classes), Address("."), threshold).rules
+        except UsageError as exc:
+            if not isinstance(exc.__cause__, ObjectError):
+                raise
+            advice = f"classes={str(classes)!r} is the path of a file of classes; prompts are a list, as in ['car']"
+            raise UsageError(f"{exc}. {advice}") from exc
+    return rules_of_prompts(_checked_classes(DEFAULT_PROMPTS if classes is None else classes), threshold)
+
+
+def _checked_classes(classes: Iterable[object]) -> tuple[str, ...]:
+    texts = []
+    for one in classes:
+        if not isinstance(one, str) or "," in one:
+            raise UsageError(
+                f"classes: {one!r} is not a prompt: give texts without commas, as in ['car', 'traffic cone']"
+            )
+        texts.append(one)
+    return checked_prompts(texts, "classes")
+
+
+def _check_options(device: object, threshold: object, threads: object) -> None:
+    if device is not None and device not in get_args(Device):
+        raise UsageError(f"device={device!r}: give {' or '.join(map(repr, get_args(Device)))}, or None to choose one")
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise UsageError(f"threshold={threshold!r}: give a number from 0 to 1")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise UsageError(f"threads={threads!r}: give a number from 1, or None for all that this process may use")
 
 
 def _open_model(model: str | os.PathLike[str] | None) -> Artifact:
@@ -154,6 +182,8 @@ def _picture_of(image: AnyImage) -> _Picture:
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
             raise UsageError(f"the image is {image.dtype} {image.shape}: give uint8 (H, W, 3) in RGB order, or (H, W)")
+        if not image.size:
+            raise UsageError(f"the image is {image.shape}: it has no pixel. Give at least one row and one column")
         return _Picture(Image.fromarray(image).convert("RGB"))
     if isinstance(image, Image.Image):
         try:

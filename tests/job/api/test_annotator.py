@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +96,24 @@ def test_classes_that_are_refused(classes: list[str] | str) -> None:
         sam3_annotate.Annotator(classes=classes, device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "device='gpu': give 'cuda' or 'cpu'"),
+        ({"device": "cuda:0"}, "device='cuda:0': give 'cuda' or 'cpu'"),
+        ({"threshold": 1.5}, "threshold=1.5: give a number from 0 to 1"),
+        ({"threshold": "0.4"}, "threshold='0.4': give a number from 0 to 1"),
+        ({"threads": 0}, "threads=0: give a number from 1"),
+        ({"classes": ["car", 3]}, "classes: 3 is not a prompt"),
+        ({"classes": ["car,person"]}, "classes: 'car,person' is not a prompt: give texts without commas"),
+        ({"classes": "car"}, r"no such file\. classes='car' is the path of a file of classes; prompts are a list"),
+    ],
+)
+def test_options_that_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        sam3_annotate.Annotator(**({"device": "cpu"} | options))
+
+
 def test_what_is_no_image_is_refused(annotator: sam3_annotate.Annotator, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
     with pytest.raises(InputError, match="is not in a format that can be read"):
@@ -103,6 +122,8 @@ def test_what_is_no_image_is_refused(annotator: sam3_annotate.Annotator, tmp_pat
         annotator.annotate(tmp_path / "none.jpg")
     with pytest.raises(UsageError, match=r"float64 \(4, 4, 3\): give uint8"):
         annotator.annotate(np.zeros((4, 4, 3)))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"the image is \(0, 5, 3\): it has no pixel"):
+        annotator.annotate(np.zeros((0, 5, 3), np.uint8))
     with pytest.raises(UsageError, match="the image is a int: give a path"):
         annotator.annotate(5)  # type: ignore[arg-type]
 

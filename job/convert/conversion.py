@@ -90,7 +90,16 @@ def convert(request: ConvertRequest) -> ConversionCounts:
             else:
                 counts.images_left_out[encoded] += 1
         chosen.finish()
+    _warn_of_empty_side(request, counts)
     return counts
+
+
+def _warn_of_empty_side(request: ConvertRequest, counts: ConversionCounts) -> None:
+    for side in ("train", "val"):
+        if request.split is not None and counts.images and not counts.sides[side]:
+            logger.warning(
+                "--split %g: no image is in %s. Give another share, or convert more images", request.split.share, side
+            )
 
 
 def _format_options(request: ConvertRequest, destination: Destination, categories: Categories) -> FormatOptions:
@@ -185,8 +194,7 @@ class _Selector:
         found = rows_at_thresholds(stored, options)
         found_class = str if spec is None else spec.rules.found_class
         instances, left_out = select_instances(found.rows, first.orientation, options, found_class)
-        if found.dropped:
-            left_out["min_score"] += found.dropped
+        left_out.update(found.dropped)
         image = LabelledImage(
             key=stored.key,
             image=first.image,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -50,7 +50,8 @@ class Destination:
 
     def append(self, name: str, data: bytes) -> None:
         """Append to a growing file; the name is free."""
-        self.growing(name).write(data)
+        with self.scratch_writes():
+            self.growing(name).write(data)
 
     def growing(self, name: str) -> IO[bytes]:
         """A growing file, opened when it is first named."""
@@ -65,21 +66,31 @@ class Destination:
     def put_parts(self, key: str, parts: Iterable[bytes | str]) -> None:
         """Write an object from bytes and from growing files, which are named by strings."""
         path = self.path(key.replace("/", "_") + ".whole")
+        with self.scratch_writes(), path.open("wb") as whole:
+            for part in parts:
+                if isinstance(part, bytes):
+                    whole.write(part)
+                    continue
+                file = self.growing(part)
+                file.seek(0)
+                while block := file.read(_COPY_BYTES):
+                    whole.write(block)
+        self.put_path(key, path)
+
+    @contextmanager
+    def scratch_writes(self) -> Iterator[None]:
+        """Write to the local temporary folder in a block.
+
+        Raises:
+            ConfigurationError: Its disk is full, or fails.
+        """
         try:
-            with path.open("wb") as whole:
-                for part in parts:
-                    if isinstance(part, bytes):
-                        whole.write(part)
-                        continue
-                    file = self.growing(part)
-                    file.seek(0)
-                    while block := file.read(_COPY_BYTES):
-                        whole.write(block)
+            yield
         except OSError as exc:
             raise ConfigurationError(
-                f"the temporary folder {path.parent} cannot be written ({exc.strerror}): set TMPDIR to a larger disk"
+                f"the temporary folder {self._folder.name} cannot be written ({exc.strerror or exc}): set TMPDIR to a "
+                "folder on a larger disk"
             ) from exc
-        self.put_path(key, path)
 
     def put_path(self, key: str, path: Path) -> None:
         """Write an object from a local file."""
@@ -94,7 +105,8 @@ class Destination:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for file in self._files.values():
-            file.close()
+            with suppress(OSError):  # of a full disk; what is complete is flushed before
+                file.close()
         self._folder.cleanup()
         self.store.close()
         if "://" not in self.store.url:

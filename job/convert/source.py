@@ -42,6 +42,7 @@ class OutputSource:
         colours: Colours of classes that a file of own classes gives, `#rrggbb`.
         model_id: Model of its newest run; empty without a run.
         input_url: Input of its newest run; None without a run.
+        newest: Options of its newest run; None without a run.
         has_image_copies: Whether its newest run copied the images.
     """
 
@@ -59,6 +60,7 @@ class OutputSource:
         rules = [one for run in reversed(runs) for one in run.spec.rules.classes]
         self.colours = {one.name: one.colour for one in rules if one.colour is not None}
         self.model_id = runs[0].spec.model_id if runs else ""
+        self.newest = runs[0].spec if runs else None
         self.input_url = runs[0].spec.input_url if runs else None
         self.has_image_copies = not runs or runs[0].spec.image_mode == "copy"
 

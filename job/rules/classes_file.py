@@ -15,7 +15,7 @@ from job.storage.open import Address, locate_file, new_process_id
 
 _TAG = "tag:yaml.org,2002:"
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
-_NO_NAME = re.compile(r"[\s,;=]")
+_SEPARATORS = ",;="
 """Characters that separate names in flags such as --classes A,B and --min_score A=0.5 of `convert`."""
 
 
@@ -139,9 +139,9 @@ class _Parser:
 
     def _class_name(self, node: Any) -> str:
         name = self._text(node, "name")
-        found = _NO_NAME.search(name)
+        found = next((one for one in name if one in _SEPARATORS or one.isspace() or not one.isprintable()), None)
         if found is not None:
-            self._fail(node, f"the class name {name!r} has {found[0]!r}: use letters, digits, - and _")
+            self._fail(node, f"the class name {name!r} has {found!r}: use letters, digits, - and _")
         return name
 
     def _prompts(self, node: Any, item: Any, name: str) -> tuple[str, ...]:
@@ -155,6 +155,8 @@ class _Parser:
 
     def _prompt(self, node: Any, text: str) -> str:
         prompt = " ".join(text.split())
+        if not prompt.isprintable():
+            self._fail(node, f"the prompt {prompt!r} has a control character: use printable ones")
         if ";" in prompt:
             self._fail(node, f"the prompt {prompt!r} has a semicolon: give each prompt as an item of its own")
         for other, line in self.lines.items():

@@ -73,7 +73,7 @@ def checked_prompts(given: Sequence[str], place: str) -> tuple[str, ...]:
         place: Where they are from, for messages.
 
     Raises:
-        UsageError: There is none, or one is empty, repeated, has a semicolon, or is `passenger`.
+        UsageError: There is none, or one is empty, repeated, has a semicolon or a control character, or is `passenger`.
     """
     prompts = tuple(" ".join(prompt.split()) for prompt in given)
     names = [class_name_of(prompt).lower() for prompt in prompts]
@@ -81,6 +81,8 @@ def checked_prompts(given: Sequence[str], place: str) -> tuple[str, ...]:
         raise UsageError(f"{place} has an empty prompt: give names with commas between them")
     if any(";" in name for name in names):
         raise UsageError(f"{place} has a semicolon: give names with commas between them")
+    if not all(prompt.isprintable() for prompt in prompts):
+        raise UsageError(f"{place} has a control character: use printable ones")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(

@@ -16,6 +16,7 @@ from job.convert.selection import ConversionCounts, SelectionOptions
 from job.convert.source import OutputSource
 from job.convert.splitting import GROUP_FIELDS, GroupField, SplitOptions
 from job.errors import UsageError
+from job.run.spec import RunSpec
 from job.storage.open import Address, new_process_id, read_storage_options
 from job.storage.store import Store, refusals_are_configuration
 from job.telemetry.logs import set_up_logging
@@ -128,7 +129,7 @@ def _check_flags(flags: dict[str, Any]) -> None:
     for name, formats in _ONLY_FOR.items():
         if flags[name] and flags["format_name"] not in formats:
             raise UsageError(f"--{name} is for --to {' or '.join(formats)}, not for {flags['format_name']}")
-    if flags["split_by"] and flags["split"] is None:
+    if flags["split_by"] is not None and flags["split"] is None:
         raise UsageError("--split_by needs --split: give the share of the images in training, such as --split 0.9")
 
 
@@ -139,6 +140,7 @@ def _request(flags: dict[str, Any]) -> ConvertRequest:
     inputs = () if input_url is None else (_open(input_url, flags["input_storage_options"]),)
     selection = _selection(flags)
     _check_classes(selection, source.classes)
+    _warn_of_passengers(selection, source.newest)
     target = _open(flags["dest"], flags["dest_storage_options"] or flags["output_storage_options"])
     _check_apart(output, target)
     return ConvertRequest(
@@ -176,7 +178,7 @@ def _selection(flags: dict[str, Any]) -> SelectionOptions:
     return SelectionOptions(
         min_score=next((score for name, score in reversed(scores) if name is None), None),
         min_scores={name: score for name, score in scores if name is not None},
-        classes=_names(flags["classes"] or ""),
+        classes=_names("--classes", flags["classes"]),
         rename=dict(_pair(text) for text in flags["rename"]),
         min_area=flags["min_area"],
         masks=flags["masks"],
@@ -197,8 +199,29 @@ def _check_classes(selection: SelectionOptions, classes: tuple[str, ...]) -> Non
             raise UsageError(f"{flag}: OUT has no class {unknown[0]}; its classes are {', '.join(classes)}")
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def _warn_of_passengers(selection: SelectionOptions, spec: RunSpec | None) -> None:
+    """Warn of a score for passengers that finds no more of them, because they are persons first."""
+    passengers = None if spec is None else spec.rules.passengers
+    if spec is None or passengers is None or passengers.name not in selection.min_scores:
+        return
+    rules = spec.rules
+    if spec.candidates_threshold is not None:
+        rules = rules.with_min_scores(selection.min_score, selection.min_scores)
+    needed = next(one.min_score for one in rules.classes if one.name == passengers.occupant)
+    given = selection.min_scores[passengers.name]
+    if given < needed:
+        logger.warning(
+            "--min_score %s=%g has no effect: a %s is a %s in a %s, whose score must exceed %g. Give --min_score %s=%g",
+            *(passengers.name, given, passengers.name, passengers.occupant, passengers.container, needed),
+            *(passengers.occupant, given),
+        )
+
+
+def _names(flag: str, text: str | None) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
+    if text is not None and not names:
+        raise UsageError(f"{flag} {text!r} has no name: give names with commas between them, or leave {flag} out")
+    return names
 
 
 def _score(text: str) -> tuple[str | None, float]:
@@ -214,13 +237,13 @@ def _score(text: str) -> tuple[str | None, float]:
 
 def _pair(text: str) -> tuple[str, str]:
     old, equals, new = text.partition("=")
-    if not (equals and old and new):
+    if not (equals and old and new and new.isprintable()):
         raise UsageError(f"--rename {text}: give the old and the new name of a class, as in license_plate=plate")
     return old, new
 
 
 def _fields(text: str | None) -> tuple[GroupField, ...]:
-    names = _names(text or "")
+    names = _names("--split_by", text)
     found = tuple(field for field in GROUP_FIELDS if field in names)
     unknown = [name for name in names if name not in GROUP_FIELDS]
     if unknown:

@@ -80,8 +80,9 @@ class LabelStudio:
         self._tasks, self._bytes = [], 0
 
     def _default_prefix(self) -> str:
-        """The images where they lie; of a local folder, as Label Studio serves it from its own document root."""
-        url = self._options.images_url
+        """The images where they are stored; of a local folder, as Label Studio serves it from its own document root."""
+        options = self._options
+        url = f"{options.destination.store.url}/images" if options.places_images else options.images_url
         return f"{url}/" if "://" in url else f"/data/local-files/?d={quote(url.strip('/'))}/"
 
     def _url_of(self, image: str) -> str:

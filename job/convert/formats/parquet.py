@@ -25,7 +25,8 @@ class Parquet:
         self._options = options
         self._path = options.destination.path(_FILE)
         self._schema = pa.schema(_fields())
-        self._writer: parquet.ParquetWriter = parquet.ParquetWriter(self._path, self._schema, compression="zstd")
+        with options.destination.scratch_writes():
+            self._writer: parquet.ParquetWriter = parquet.ParquetWriter(self._path, self._schema, compression="zstd")
         self._rows: list[Mapping[str, object]] = []
 
     def image_key(self, image: LabelledImage) -> str:
@@ -47,14 +48,17 @@ class Parquet:
     def finish(self) -> None:
         """See `Format`."""
         self._write()
-        self._writer.close()
+        with self._options.destination.scratch_writes():
+            self._writer.close()
         self._options.destination.put_path(_FILE, self._path)
 
     def _write(self) -> None:
         import pyarrow as pa
 
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+            table = pa.Table.from_pylist(self._rows, schema=self._schema)
+            with self._options.destination.scratch_writes():
+                self._writer.write_table(table)
         self._rows = []
 
 

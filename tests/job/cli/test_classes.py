@@ -51,6 +51,7 @@ def test_prompts_may_be_repeated(texts: list[str], prompts: tuple[str, ...]) -> 
         ([""], "has an empty prompt"),
         (["car", "car"], "names car twice"),
         (["Car,car"], "names car twice (case does not count)"),
+        (["car\x01"], "has a control character: use printable ones"),
         (["car;person"], "has a semicolon: give names with commas between them"),
         (["car,Passenger"], "passenger is not a prompt"),
     ],

@@ -182,6 +182,17 @@ def test_label_studio(tmp_path: Path) -> None:
     assert [label.get("value") for label in config.iter("Label")] == list(CLASSES)
 
 
+@pytest.mark.parametrize("mode", ["copy", "link", "none"])
+def test_label_studio_finds_the_images_that_are_placed(tmp_path: Path, mode: str) -> None:
+    """The default URL is below Label Studio's document root `/`; every one names a file."""
+    convert_set(tmp_path, "label-studio", image_mode=mode)
+    tasks = json.loads((tmp_path / "dest" / "tasks" / "000001.json").read_text())
+    folder = tmp_path / ("out" if mode == "none" else "dest/images")
+    urls = [task["data"]["image"] for task in tasks]
+    assert urls == [f"/data/local-files/?d={str(folder)[1:]}/{stem}.jpg" for stem in CONTENT]
+    assert [stem for stem in CONTENT if not (folder / f"{stem}.jpg").is_file()] == []
+
+
 def test_own_colours_are_those_of_the_labels(tmp_path: Path) -> None:
     source = SyntheticSource(colours={"car": "#ff8800"})
     for name in ("cvat", "label-studio"):

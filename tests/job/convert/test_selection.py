@@ -12,14 +12,23 @@ import msgspec
 import numpy as np
 import pytest
 
+from job.convert.destination import Destination
+from job.convert.formats.base import Categories, FormatOptions
+from job.convert.formats.registry import FORMATS
+from job.convert.labelled import LabelledImage
+from job.convert.selection import SelectionOptions
 from job.convert.splitting import Split, SplitOptions
-from job.errors import UsageError
+from job.convert.thresholds import rows_at_thresholds
+from job.errors import ConfigurationError, UsageError
+from job.formats.instance_reader import AnnotatedImage
 from job.formats.instance_table import InstanceRow, Rle
 from job.formats.rle import decode_rle
 from job.postprocess.instances import Instance
 from job.postprocess.masks import crop_mask
 from job.postprocess.painting import paint
-from tests.job.convert.synthetic import CONTENT, SyntheticSource, convert_set, masks_of
+from job.storage.local.store import LocalStore
+from tests.fakes import spec_of
+from tests.job.convert.synthetic import CLASSES, CONTENT, SyntheticSource, convert_set, masks_of
 
 
 def written(folder: Path) -> dict[str, list[tuple[str, float]]]:
@@ -195,6 +204,49 @@ def test_images_by_themselves_are_split_by_their_keys_alone() -> None:
 def test_one_camera_cannot_be_split() -> None:
     with pytest.raises(UsageError, match="all images have 'a', so one side would be empty"):
         sides(SplitOptions(share=0.8, by=("source.camera",)), {"a": 10})
+
+
+def test_instances_that_other_thresholds_drop_are_counted_by_reason(tmp_path: Path) -> None:
+    """A candidate that comes first in the output takes the place of an instance; another score is too low."""
+    car, ring, plate = SyntheticSource().rows["a/x"]
+    stored = (
+        msgspec.structs.replace(car, query=2),
+        msgspec.structs.replace(plate, score=0.31),
+        msgspec.structs.replace(ring, query=3, score=0.25),
+        msgspec.structs.replace(car, query=1, score=0.35, value=None, visible_area=None, candidate="below_threshold"),
+    )
+    spec = spec_of(
+        tmp_path, prompts=("car", "license plate", "person"), confidence_threshold=0.4, candidates_threshold=0.1
+    )
+    image = AnnotatedImage("a/x.json", stored, spec=spec)
+    found = rows_at_thresholds(image, SelectionOptions(min_score=0.3))
+    assert [(row.prompt, row.query) for row in found.rows] == [("car", 1), ("license plate", 2)]
+    assert found.dropped == {"overlap": 1, "min_score": 1}
+
+
+def test_a_side_without_images_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    counts = convert_set(tmp_path, "yolo", split=SplitOptions(share=0.9999))
+    assert counts.sides == {"train": 4}
+    assert caplog.messages == ["--split 0.9999: no image is in val. Give another share, or convert more images"]
+
+
+@pytest.mark.parametrize("format_name", ["coco", "cvat", "parquet"])
+def test_a_full_temporary_folder_is_named(tmp_path: Path, format_name: str) -> None:
+    """Every write fails: the growing files are links to a device that is always full."""
+    target = LocalStore(tmp_path / "dest", "tester")
+    with Destination(target) as destination:
+        for name in ("instances.images", "instances.annotations", "images", "instances.parquet"):
+            destination.path(name).symlink_to("/dev/full")
+        with pytest.raises(ConfigurationError, match=r"cannot be written \(.*No space left on device.*set TMPDIR to a"):
+            write_all(destination, format_name)
+
+
+def write_all(destination: Destination, format_name: Any) -> None:
+    written = FORMATS[format_name](FormatOptions(destination=destination, categories=Categories(CLASSES)))
+    image = LabelledImage("a.json", "a.jpg", (4, 4), 1, (), next(rows({"a": 1})))
+    for _ in range(1000):
+        written.add(written.encode(image))
+    written.finish()
 
 
 def test_days_are_groups() -> None:

@@ -89,6 +89,8 @@ ONE = "classes:\n  - name: a\n"
         ("classes:\n  - name: 7\n", 2, "name '7' is not text: put it in quotes"),
         ("classes:\n  - name: my car\n", 2, "the class name 'my car' has ' '"),
         ("classes:\n  - name: a=b\n", 2, "the class name 'a=b' has '='"),
+        ('classes:\n  - name: "a\\x01"\n', 2, r"the class name 'a\x01' has '\x01'"),
+        (ONE + '    prompts: ["a\\x07"]\n', 3, r"the prompt 'a\x07' has a control character"),
         ("classes:\n  - car\n", 2, "the class is not a mapping with the keys name, prompts"),
         ("classes: []\n", 1, "classes is not a list with at least one item"),
         ("classes: {car: {}}\n", 1, "classes is not a list"),

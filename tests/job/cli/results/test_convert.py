@@ -235,7 +235,24 @@ def test_the_score_of_an_occupant_counts_for_passengers(
     assert found == {"car", "license_plate"}
 
 
+def test_a_score_of_passengers_below_that_of_persons_is_a_warning(
+    with_candidates: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, (scores, is_warned) in enumerate(
+        [(["passenger=0.2"], True), (["passenger=0.2", "person=0.2"], False), (["passenger=0.6"], False)]
+    ):
+        flags = [word for score in scores for word in ("--min_score", score)]
+        assert run_cli(["convert", str(with_candidates), str(tmp_path / str(number)), "--to", "coco", *flags]) == 0
+        warning = (
+            "--min_score passenger=0.2 has no effect: a passenger is a person in a car, whose score must exceed 0.4"
+        )
+        assert (warning in capsys.readouterr().err) == is_warned
+
+
 REFUSED = {
+    "no class": (["--to", "coco", "--classes", ","], "--classes ',' has no name: give names with commas"),
+    "no field": (["--to", "yolo", "--split", "0.9", "--split_by", ""], "--split_by '' has no name"),
+    "a new name that XML cannot hold": (["--to", "cvat", "--rename", "car=a\x01"], "give the old and the new name"),
     "a flag of another format": (["--to", "coco", "--task", "detect"], "--task is for --to yolo, not for coco"),
     "a split without a share": (["--to", "yolo", "--split_by", "day"], "--split_by needs --split"),
     "an unknown field": (

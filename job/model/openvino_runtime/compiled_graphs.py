@@ -24,7 +24,7 @@ from job.model.artifact import FileEntry, file_entry
 from job.model.cache import default_cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class CompiledKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def compiled_graphs(cache: Path | None, key: CompiledKey, graph_bytes: int) -> Iterator[Path | None]:
+def compiled_graphs(cache: Path | None, key: CompiledKey, graph_bytes: Sequence[int]) -> Iterator[Path | None]:
     """Give OpenVINO a folder to load compiled graphs from, or to store them in while the block runs.
 
     A cache that cannot be read or written, and a disk without room, are no error: the graphs are compiled again then.
@@ -68,7 +68,7 @@ def compiled_graphs(cache: Path | None, key: CompiledKey, graph_bytes: int) -> I
     Args:
         cache: The model cache, or None for the default.
         key: Names the folder.
-        graph_bytes: Size of the graphs' files, in bytes.
+        graph_bytes: Size of the files of each graph that is compiled in the block, in bytes.
 
     Yields:
         The folder for OpenVINO's `CACHE_DIR`, or None to compile without a cache.
@@ -82,11 +82,11 @@ def compiled_graphs(cache: Path | None, key: CompiledKey, graph_bytes: int) -> I
     if _is_intact(complete):
         yield complete
         return
-    partial = _new_partial(root, complete, int(graph_bytes * _SIZE_FACTOR) + _STRUCTURE_BYTES)
+    partial = _new_partial(root, complete, int(sum(graph_bytes) * _SIZE_FACTOR) + _STRUCTURE_BYTES)
     try:
         yield partial
         if partial is not None:
-            _publish(partial, complete)
+            _publish(partial, complete, len(graph_bytes))
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
@@ -135,11 +135,17 @@ def _remove_abandoned(root: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _publish(partial: Path, complete: Path) -> None:
-    """Rename a complete folder; another process may have been faster."""
+def _publish(partial: Path, complete: Path, graphs: int) -> None:
+    """Rename a folder with all graphs; another process may have been faster.
+
+    OpenVINO removes a file that it could not write to its end, and raises no error.
+    """
     try:
         entries = _entries_of(partial)
-        if not entries:
+        if len(entries) < graphs:
+            logger.info(
+                "The compiled model is not kept: OpenVINO wrote %d of %d graphs to %s", len(entries), graphs, partial
+            )
             return
         (partial / _FILES).write_bytes(msgspec.json.encode(entries))
         partial.rename(complete)

@@ -51,10 +51,9 @@ class OpenVinoSession:
         self._core = ov.Core()
         manifest, runtime = artifact.manifest, runtime_name()
         graphs = (manifest.image_encoder, manifest.grounding, manifest.mask_head)
-        names = tuple(spec.file for spec in graphs)
-        size = sum(entry.size for name, entry in manifest.files.items() if name.startswith(names))
+        sizes = [sum(x.size for name, x in manifest.files.items() if name.startswith(spec.file)) for spec in graphs]
         key = CompiledKey(artifact=artifact.digest, runtime=runtime, instruction_set=instruction_set(), threads=threads)
-        with compiled_graphs(cache, key, size) as folder:
+        with compiled_graphs(cache, key, sizes) as folder:
             self._encoder, self._grounding, self._mask_head = (self._compile(spec, folder) for spec in graphs)
         self._info = SessionInfo(
             runtime=runtime,

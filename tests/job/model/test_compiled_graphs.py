@@ -16,7 +16,7 @@ KEY = CompiledKey(artifact="a", runtime="openvino 1", instruction_set="x", threa
 
 
 def compile_into(cache: Path, data: bytes = b"graph", key: CompiledKey = KEY) -> Path | None:
-    with compiled_graphs(cache, key, 5) as folder:
+    with compiled_graphs(cache, key, [5]) as folder:
         if folder is not None and not (folder / "1.blob").exists():
             (folder / "1.blob").write_bytes(data)
         return folder
@@ -30,7 +30,7 @@ def test_what_one_process_compiles_the_next_one_loads(tmp_path: Path) -> None:
     first = compile_into(tmp_path)
     assert first is not None
     assert folders(tmp_path) == [KEY.folder_name]
-    with compiled_graphs(tmp_path, KEY, 5) as folder:
+    with compiled_graphs(tmp_path, KEY, [5]) as folder:
         assert folder == tmp_path / "openvino" / KEY.folder_name
         assert (folder / "1.blob").read_bytes() == b"graph"
 
@@ -77,13 +77,13 @@ def test_a_failed_compilation_leaves_nothing(tmp_path: Path) -> None:
         (folder / "1.blob").write_bytes(b"half")
         raise ValueError("failed")
 
-    with pytest.raises(ValueError, match="failed"), compiled_graphs(tmp_path, KEY, 5) as folder:
+    with pytest.raises(ValueError, match="failed"), compiled_graphs(tmp_path, KEY, [5]) as folder:
         fail(folder)
     assert folders(tmp_path) == []
 
 
 def test_two_processes_may_compile_at_the_same_time(tmp_path: Path) -> None:
-    with compiled_graphs(tmp_path, KEY, 5) as slow:
+    with compiled_graphs(tmp_path, KEY, [5]) as slow:
         assert slow is not None
         compile_into(tmp_path, b"fast")
         (slow / "1.blob").write_bytes(b"slow")
@@ -114,5 +114,12 @@ def test_a_user_without_a_home_folder_compiles_without_a_cache(monkeypatch: pyte
         raise RuntimeError("no home")
 
     monkeypatch.setattr(module, "default_cache", no_home)
-    with compiled_graphs(None, KEY, 5) as folder:
+    with compiled_graphs(None, KEY, [5]) as folder:
         assert folder is None
+
+
+def test_a_set_that_could_not_be_written_whole_is_not_kept(tmp_path: Path) -> None:
+    with compiled_graphs(tmp_path, KEY, [5, 5]) as folder:
+        assert folder is not None
+        (folder / "1.blob").write_bytes(b"graph")
+    assert folders(tmp_path) == []

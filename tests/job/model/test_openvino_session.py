@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -173,6 +175,20 @@ def test_a_compiled_graph_with_other_bytes_is_not_used(
         data[middle : middle + 4000] = b"\x55" * 4000
         blob.write_bytes(data)
     assert_equal(right, ground(OpenVinoSession(artifact, threads=1, cache=tmp_path), pixels[:1], text))
+
+
+def test_a_disk_that_fills_up_while_graphs_are_stored_costs_the_cache_only(artifact: Artifact, tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from pathlib import Path; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "from job.model.artifact import open_artifact; "
+        "from job.model.openvino_runtime.session import OpenVinoSession; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY)); "
+        "OpenVinoSession(open_artifact(Path(sys.argv[1])), threads=1, cache=Path(sys.argv[2])); print('open')"
+    )
+    command = [sys.executable, "-c", code, str(DEMO_ARTIFACT), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "open\n", done.stderr
+    assert list((tmp_path / "openvino").iterdir()) == []
 
 
 def test_a_graph_that_openvino_cannot_read_is_a_device_error(tmp_path: Path, artifact: Artifact) -> None:

@@ -10,10 +10,14 @@ DEMO := build/demo
 # Test processes at once. --dist loadfile keeps the tests of a file, which share fixtures, in one process.
 WORKERS ?= 2
 PYTEST = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-FAST_TESTS := tests/job tests/k8s tests/chart tests/protocol tests/test_docs.py tests/test_public_surface.py
+FAST_TESTS := tests/job tests/fuzz tests/hostile tests/k8s tests/chart tests/protocol tests/test_docs.py tests/test_public_surface.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-cluster soak-cluster check fix bench bench-gpu bench-cost soak demo-model lock image clean
+FUZZ := .venv-fuzz
+FUZZ_SECONDS ?= 1800
+FUZZ_TARGETS ?= json_merge image manifest instance_rows instance_part rle mask_npz key_list classes run_files
+
+.PHONY: fuzz help demo test test-fast test-cluster soak-cluster check fix bench bench-gpu bench-cost soak demo-model lock image clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -60,6 +64,12 @@ bench-gpu: ## Measure the full-size model, random weights in fp16, on this machi
 
 test-cluster: $(TEST)/$(STAMP)test ## Run the tests of a real cluster: KUBECONFIG's, or the kit's of .ci/test-cluster
 	.ci/test-cluster
+
+fuzz: $(TEST)/$(STAMP)test ## Fuzz every parser of untrusted bytes for FUZZ_SECONDS (1800) each; installs atheris
+	test -d $(FUZZ) || { $(PYTHON) -m venv $(FUZZ) && $(FUZZ)/bin/pip install $(PIP_FLAGS) "atheris>=3,<4"; }
+	@set -e; for target in $(FUZZ_TARGETS); do \
+		PYTHONPATH="$$PWD:$$($(TEST)/bin/python -c 'import site; print(site.getsitepackages()[0])')" \
+		$(FUZZ)/bin/python -m tests.fuzz $$target --seconds $(FUZZ_SECONDS); done
 
 soak-cluster: $(TEST)/$(STAMP)test ## Run these and those that take minutes more (a thousand indexes)
 	SOAK=1 .ci/test-cluster

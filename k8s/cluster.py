@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError
 from yaml import YAMLError
 
 from job.errors import ConfigurationError, InterruptedRunError
+from job.storage.json_errors import JSON_ERRORS
 from k8s.api_objects import Event, Job, LimitRange, Node, Pod, Quota
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -170,7 +171,7 @@ class Cluster:
             raise ClusterError(
                 f"the API server {_host()} is unreachable: {exc}. Retry, and check it with `kubectl version`"
             ) from exc
-        except msgspec.DecodeError as exc:
+        except JSON_ERRORS as exc:
             raise ClusterError(
                 f"{_host()} did not answer like an API server: {exc}. Check the connection with `kubectl version`"
             ) from exc
@@ -211,5 +212,5 @@ def _host() -> str:
 def _message(exc: ApiException) -> str:
     try:
         return str(msgspec.json.decode(exc.body)["message"])
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (*JSON_ERRORS, KeyError, TypeError):
         return f"{exc.status} {exc.reason}"

@@ -60,7 +60,7 @@ class OverlayCount(click.ParamType[int | str]):
         text = str(value).strip().lower()
         if text == "all":
             return text
-        if not text.isdigit() or int(text) == 0:
+        if not text.isdecimal() or int(text) == 0:
             self.fail(f"{value!r} is neither a number of images from 1 nor all", param, ctx)
         return int(text)
 

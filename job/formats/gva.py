@@ -12,6 +12,10 @@ from job.postprocess.annotate import Annotation
 FORMAT = "all_masks_on_single_array"
 FORMAT_VERSION = "1.0"
 SCORE_DECIMALS = 3
+MAX_NAME = 1000
+"""Longest name of a camera or garage, in characters: every row of the instance table repeats it."""
+_MAX_WARNINGS = 10
+_MAX_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,11 @@ def declared_size_wh(document: Document) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where and when an image was taken, as far as the metadata says; None for what is absent or of another type.
+    """Where and when an image was taken, as far as the metadata says; None for what it lacks.
 
     Attributes:
-        camera: `source.camera`.
-        garage: `source.garage`.
+        camera: `source.camera`, of at most `MAX_NAME` characters.
+        garage: `source.garage`, likewise.
         timestamp_ms: `image.timestamp_ms`, a signed 64-bit integer.
     """
 
@@ -223,17 +227,20 @@ def merge(document: Document, entry: dict[str, Any], prior: Document | None) -> 
     listed = _segmentation(document)
     kept = [other for other in listed if not _is_ours(other, model_id)]
     position = next((i for i, other in enumerate(listed) if _is_ours(other, model_id)), len(kept))
-    only_prior = [
-        other
-        for other in (_segmentation(prior) if prior is not None else [])
-        if not _is_ours(other, model_id) and other not in kept
-    ]
+    only_prior = _only_in(prior, kept, model_id) if prior is not None else []
     added = [other for other in only_prior if _labels_path(other) != npz_name]
     segmentation = [*kept[:position], entry, *kept[position:], *added]
     annotation = {**(document.fields.get("annotation") or {}), "segmentation": segmentation}
     return MergeResult(
         Document({**document.fields, "annotation": annotation}), _path_warnings(kept, only_prior, npz_name)
     )
+
+
+def _only_in(prior: Document, kept: list[Any], model_id: str) -> list[Any]:
+    """Entries of other annotators that the output's JSON has and the input's has not; in linear time."""
+    known = {lossless_json.canonical(other) for other in kept}
+    others = (other for other in _segmentation(prior) if not _is_ours(other, model_id))
+    return [other for other in others if lossless_json.canonical(other) not in known]
 
 
 def _path_warnings(kept: list[Any], only_prior: list[Any], npz_name: str) -> tuple[str, ...]:
@@ -247,7 +254,9 @@ def _path_warnings(kept: list[Any], only_prior: list[Any], npz_name: str) -> tup
         for other in only_prior
         if _labels_path(other) == npz_name and other.get("review") is not None
     ]
-    return (*stays, *dropped)
+    found = [*stays, *dropped]
+    more = len(found) - _MAX_WARNINGS
+    return (*found[:_MAX_WARNINGS], f"and {more} more entries") if more > 0 else tuple(found)
 
 
 def _segmentation(document: Document) -> list[Any]:
@@ -279,11 +288,13 @@ def _labels_path(entry: Any) -> Any:
 
 def _annotator_of(entry: Any) -> str:
     names = (_inner(entry, "annotator", name) for name in ("model_id", "annotator_type"))
-    return next((repr(name) for name in names if isinstance(name, str)), "another annotator")
+    return next((repr(name[:_MAX_SHOWN]) for name in names if isinstance(name, str)), "another annotator")
 
 
 def _text(value: Any) -> str | None:
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else None
+    if not isinstance(value, str) or len(value) > MAX_NAME:
+        return None
+    return value.encode("utf-8", "backslashreplace").decode()
 
 
 def _inner(entry: Any, outer: str, name: str) -> Any:

@@ -9,11 +9,20 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from job.errors import InputError
 from job.run.instance_parts import pack_part
+from job.storage.json_errors import JSON_ERRORS
+
+MAX_PIXELS = (1 << 31) - 1
+"""Largest raster of a row; no image that is annotated has more pixels."""
+_Side = Annotated[int, Meta(ge=1, le=MAX_PIXELS)]
+_Offset = Annotated[int, Meta(ge=0, le=MAX_PIXELS)]
+_Value = Annotated[int, Meta(ge=1, le=255)]
 
 
 class Rle(msgspec.Struct, frozen=True):
@@ -57,19 +66,19 @@ class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
 
     json: str
     image: str
-    width: int
-    height: int
-    orientation: int = 1
+    width: _Side
+    height: _Side
+    orientation: Annotated[int, Meta(ge=1, le=8)] = 1
     class_name: str | None = msgspec.field(default=None, name="class")
     prompt: str | None = None
     query: int | None = None
     score: float | None = None
-    value: int | None = None
-    box: tuple[int, int, int, int] | None = None
+    value: _Value | None = None
+    box: tuple[_Offset, _Offset, _Offset, _Offset] | None = None
     area: int | None = None
     visible_area: int | None = None
     rle: Rle | None = None
-    parent: int | None = None
+    parent: _Value | None = None
     camera: str | None = None
     garage: str | None = None
     timestamp_ms: int | None = None
@@ -100,8 +109,18 @@ def decode_part(part: bytes) -> list[InstanceRow]:
     """
     try:
         rows = msgspec.json.Decoder(InstanceRow).decode_lines(gzip.decompress(part))
-    except (EOFError, OSError, zlib.error, msgspec.DecodeError) as exc:
+    except (EOFError, OSError, zlib.error, *JSON_ERRORS) as exc:
         raise InputError(f"instance table: {exc}") from exc
     if not rows:
         raise InputError("instance table: it has no rows")
+    for row in rows:
+        _check_size(row)
     return rows
+
+
+def _check_size(row: InstanceRow) -> None:
+    """Refuse a row whose mask is of another raster, before memory is taken for it."""
+    height, width = row.size_hw
+    if height * width > MAX_PIXELS or (row.rle is not None and row.rle.size != row.size_hw):
+        size = row.size_hw if row.rle is None else row.rle.size
+        raise InputError(f"instance table: a mask of {size} in a raster of {height} x {width} (height x width)")

@@ -17,16 +17,19 @@ from job.errors import InputError
 
 MAX_INTEGER_DIGITS = 4300
 """Python's default limit for the text of an integer, so that Python can read the output."""
+MAX_BYTES = 16 << 20
+"""Largest file that is read or written; a parsed document takes up to 40 times the memory of its file."""
 MAX_DEPTH = 500
 """Maximum nesting of objects and arrays; common JSON readers support this depth."""
 _MAX_SHOWN_KEY = 80
+_TOO_LARGE = f"JSON has more than {MAX_BYTES} bytes when it is written with indents, and no more can be read"
 _TOO_DEEP = f"JSON is nested too deeply: allowed are {MAX_DEPTH} levels"
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _encode_string = json.encoder.encode_basestring
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RawNumber:
     """A number in its original spelling."""
 
@@ -43,8 +46,10 @@ def parse(raw: bytes) -> dict[str, Any]:
         Objects, arrays, strings, `RawNumber`, booleans and None.
 
     Raises:
-        InputError: The input is not UTF-8, not JSON, not an object, or cannot be preserved exactly.
+        InputError: The input is too large, not UTF-8, not JSON, not an object, or cannot be preserved exactly.
     """
+    if len(raw) > MAX_BYTES:
+        raise InputError(f"JSON has {len(raw)} bytes, allowed are {MAX_BYTES}")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
@@ -71,10 +76,25 @@ def render(value: Any) -> bytes:
         UTF-8. A lone surrogate is written as its escape.
 
     Raises:
+        InputError: It would be larger than what can be read: indentation makes nested arrays many times longer.
         ValueError: A float is not finite.
     """
-    text = "".join(_write(value, "\n"))
-    return _LONE_SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode("utf-8")
+    parts, size = [], 0
+    for part in _write(value, "\n"):
+        parts.append(part)
+        size += len(part)
+        if size > MAX_BYTES:
+            raise InputError(_TOO_LARGE)
+    rendered = _LONE_SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", "".join(parts)).encode("utf-8")
+    if len(rendered) > MAX_BYTES:
+        raise InputError(_TOO_LARGE)
+    return rendered
+
+
+def canonical(value: Any) -> str:
+    """A text that is equal for equal results of `parse`, whatever the order of their keys, and for no others."""
+    # Parsed values hold no Python integer, so the 0 marks a number.
+    return json.dumps(value, sort_keys=True, default=lambda number: [number.text, 0])
 
 
 def as_int(value: Any) -> int | None:

@@ -35,6 +35,7 @@ from typing import Literal
 import msgspec
 
 from job.errors import ArtifactError
+from job.storage.json_errors import JSON_ERRORS
 
 FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
@@ -212,7 +213,7 @@ class Artifact(msgspec.Struct, frozen=True):
             ArtifactError: The artifact was copied without it.
         """
         spec = self.manifest.text_encoder
-        if not self.path(spec.file).is_file():
+        if spec.file not in self.manifest.files or not self.path(spec.file).is_file():
             raise ArtifactError(
                 f"model {self.folder} came without its text encoder {spec.file}: "
                 "copy the whole folder, or give only prompts that it has stored"
@@ -268,7 +269,7 @@ def decode_manifest(raw: bytes, location: Path | str) -> Manifest:
                 f"model {location} has artifact format {version}, this version reads {FORMAT_VERSION}: {advice}"
             )
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except msgspec.DecodeError as exc:
+    except JSON_ERRORS as exc:
         raise ArtifactError(f"{location}/{MANIFEST_NAME} is not an artifact manifest: {exc}") from exc
     graphs = (manifest.image_encoder, manifest.grounding, manifest.mask_head, manifest.text_encoder)
     for name in (*manifest.files, *(graph.file for graph in graphs)):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from job.errors import ConfigurationError, DeviceError, UnusableDeviceError
+from job.errors import ArtifactError, ConfigurationError, DeviceError, UnusableDeviceError
 from job.model.gpu import unusable_devices, why_unusable
 from job.model.processor import instruction_names
 from job.system.cuda_driver import cuda_driver
@@ -124,6 +124,7 @@ def check_session(artifact: Artifact, device: Device, runtime: Runtime) -> None:
         ConfigurationError: See `open_session`.
     """
     _check_format(artifact, runtime)
+    _check_digests(artifact)
     _check_precision(artifact, device, runtime)
     if runtime == "torch":
         _check_pinned(artifact)
@@ -197,6 +198,16 @@ def _check_format(artifact: Artifact, runtime: Runtime) -> None:
             f"--runtime {runtime} runs {runs} models, {artifact.folder} is {found}: "
             f"give --runtime {_RUNTIME_OF_FORMAT[found]}, or export with --format {runs}"
         )
+
+
+def _check_digests(artifact: Artifact) -> None:
+    """A graph that the manifest does not list is not checked when the artifact is opened."""
+    manifest = artifact.manifest
+    for graph in (manifest.image_encoder, manifest.grounding, manifest.mask_head):
+        if graph.file not in manifest.files:
+            raise ArtifactError(
+                f"the manifest of {artifact.folder} has no digest of {graph.file}: export the model again"
+            )
 
 
 def _check_precision(artifact: Artifact, device: Device, runtime: Runtime) -> None:

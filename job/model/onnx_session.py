@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from job.errors import ConfigurationError, DeviceError
+from job.errors import ArtifactError, ConfigurationError, DeviceError
 from job.model.gpu import device_failure
 from job.model.integer_kernels import require_exact_integers
 from job.model.session import Grounding, SessionInfo, TextFeatures, padded_batch, row_axes, row_number, select_masks
@@ -184,11 +184,25 @@ class OnnxSession:
                 f"--device {self._device}: ONNX Runtime could not use its {self._provider} and offers "
                 f"{', '.join(session.get_providers())}. See `nvidia-smi` and the driver's version, or give --device cpu"
             )
+        _check_names(session, spec)
         return session
 
     def _run(self, session: Any, binding: Any) -> None:
         with _device_errors(self._device):
             session.run_with_iobinding(binding)
+
+
+def _check_names(session: Any, spec: GraphSpec) -> None:
+    """Compare the inputs and outputs of a graph with the manifest."""
+    for kind, found, declared in (
+        ("inputs", session.get_inputs(), spec.inputs),
+        ("outputs", session.get_outputs(), spec.outputs),
+    ):
+        if {value.name for value in found} != {value.name for value in declared}:
+            raise ArtifactError(
+                f"{spec.file} has the {kind} {', '.join(value.name for value in found)}, the manifest says "
+                f"{', '.join(value.name for value in declared)}: export the model again"
+            )
 
 
 def cuda_provider_installed() -> bool:

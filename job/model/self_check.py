@@ -26,6 +26,7 @@ from job.model.cache import default_cache
 from job.model.comparison import SCORE_THRESHOLD, Tally, describe
 from job.model.processor import instruction_set, processor_name
 from job.model.reference import QUERY_STEP, reference_of
+from job.storage.json_errors import JSON_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -213,7 +214,7 @@ def _remembered(path: Path | None, key: CheckKey) -> SelfCheck | None:
     """The record of a check that passed, or None when there is none that can be read."""
     if path is None:
         return None
-    with suppress(OSError, msgspec.DecodeError):
+    with suppress(OSError, *JSON_ERRORS):
         check = msgspec.json.decode(path.read_bytes(), type=SelfCheck)
         if check.key == key and check.figures.passed:
             return check

@@ -32,6 +32,9 @@ _PART_BYTES = 16 << 20
 _BATCH = 10_000
 _SHOWN = 200
 """Characters of a line in a message: a file that is no list may have lines of any length."""
+_MAX_LINE = 1 << 20
+"""Characters of a line that is read; a key has at most 1,024 bytes, and an inventory some more columns."""
+_MAX_COLUMN_DIGITS = 6
 _CHECKED_AT_ONCE = 1000
 """Keys that are checked when the list is opened, before a run begins; the planner checks all."""
 _NOT_RELATIVE = re.compile(r"(?P<url>[A-Za-z][A-Za-z0-9+.-]*://)|(?P<absolute>/)|.*(?P<backslash>\\)", re.DOTALL)
@@ -123,8 +126,19 @@ class InputList:
             stream = _opened(self.address, self.key)
             if _without_query(self.path)[0].endswith(".gz"):
                 stream = cast(BinaryIO, gzip.GzipFile(fileobj=stream))
-            lines = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+            lines = self._lines(io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline=""))
             yield from self._plain(lines) if self.column is None else self._column_of(lines, self.column, left_out)
+
+    def _lines(self, stream: io.TextIOWrapper) -> Iterator[str]:
+        """Lines of bounded length: a compressed file without line ends may be of any size."""
+        number = 0
+        while line := stream.readline(_MAX_LINE + 1):
+            number += 1
+            if len(line) > _MAX_LINE:
+                raise UsageError(
+                    f"--input_list {self.path}, line {number} has more than {_MAX_LINE} characters: give one key a line"
+                )
+            yield line
 
     def _plain(self, lines: Iterable[str]) -> Iterator[str]:
         for number, line in enumerate(lines, start=1):
@@ -143,7 +157,7 @@ class InputList:
         rows = csv.reader(lines)
         first = next(rows, [])
         columns = self._columns(first, column)
-        for row in chain([first], rows) if column.isdigit() else rows:
+        for row in chain([first], rows) if _is_number(column) else rows:
             if not row:
                 continue
             if columns.key >= len(row):
@@ -179,7 +193,7 @@ class InputList:
 
     def _columns(self, first: list[str], column: str) -> _Columns:
         """Find the columns by the header, or without one by the first row."""
-        if not column.isdigit():
+        if not _is_number(column):
             names = {name.lower().replace("_", ""): index for index, name in reversed(list(enumerate(first)))}
             return _Columns(self._named_column(first, column), names.get("islatest"), names.get("isdeletemarker"))
         has_versions = column == "1" and len(first) > 4 and {flag.lower() for flag in first[3:5]} <= _BOOLEANS
@@ -192,6 +206,10 @@ class InputList:
                 "Give one of these, or a number from 0 when the file has no header"
             )
         return header.index(column)
+
+
+def _is_number(column: str) -> bool:
+    return column.isascii() and column.isdigit() and len(column) <= _MAX_COLUMN_DIGITS
 
 
 def _is_foreign_key(key: str) -> bool:
@@ -270,7 +288,7 @@ def _list_errors(path: str) -> Iterator[None]:
     """Map problems of the list itself to `UsageError`."""
     try:
         yield
-    except (ObjectError, gzip.BadGzipFile, EOFError, zlib.error) as exc:
+    except (ObjectError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error) as exc:
         raise UsageError(f"--input_list {path} cannot be read: {exc}") from exc
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import msgspec
-
 from job.errors import RunConflictError
+from job.storage.json_errors import JSON_ERRORS
 
 ANOTHER_RUN = "Choose another --run name"
 SAME_VERSION = "Use the version of the run's workers"
@@ -26,5 +25,5 @@ def decoding(url: str, advice: str = ANOTHER_RUN) -> Iterator[None]:
     """
     try:
         yield
-    except msgspec.DecodeError as exc:
+    except JSON_ERRORS as exc:
         raise RunConflictError(f"{url} was written by an incompatible version: {exc}. {advice}") from exc

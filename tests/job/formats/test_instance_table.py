@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 
+import msgspec
 import pytest
 
 from job.errors import InputError
@@ -87,8 +88,15 @@ def test_fields_of_later_versions_are_ignored() -> None:
         encode_part([CAR]) + b"x",
         pack_part([b'{"json":1}\n']),
         pack_part([encode_rows([CAR]).replace(b'"value":255', b'"value":"255"')]),
+        pack_part([encode_rows([CAR]).replace(b'"value":255', b'"value":256')]),
+        pack_part([encode_rows([CAR]).replace(b'"class":"', b'"class":"\xff')]),
+        encode_part([msgspec.structs.replace(CAR, width=CAR.width + 1)]),
+        encode_part([msgspec.structs.replace(CAR, width=1 << 30, height=1 << 30, rle=None)]),
     ],
-    ids=["empty", "not gzip", "cut", "with a tail", "without fields", "of other types"],
+    ids=[
+        *("empty", "not gzip", "cut", "with a tail", "without fields", "of other types"),
+        *("a value beyond 255", "not UTF-8", "a mask of another raster", "a huge raster"),
+    ],
 )
 def test_damaged_parts_are_refused(part: bytes) -> None:
     with pytest.raises(InputError, match="instance table"):

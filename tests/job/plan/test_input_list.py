@@ -52,6 +52,9 @@ def test_a_column_by_name(tmp_path: Path) -> None:
         ("a.jpg\n", None, r"line 1: 'a.jpg' is not the key of a JSON"),
         ("size,name\n3,x\n", "key", r"has the columns size, name: no 'key'"),
         ("a,b\n", "5", r"line 1 has 2 columns, no column 5"),
+        ("a,b\n", "\xb2", "has the columns a, b: no '\xb2'"),
+        (f"{'a' * 200_000}\n", "0", "cannot be read: field larger than field limit"),
+        (f"{'a' * 2_000_000}", None, "line 1 has more than 1048576 characters: give one key a line"),
     ],
 )
 def test_an_invalid_list_is_refused(tmp_path: Path, text: str, column: str | None, message: str) -> None:

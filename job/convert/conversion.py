@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -76,6 +76,7 @@ def convert(request: ConvertRequest) -> ConversionCounts:
         UsageError: The destination is not empty, links are not possible, or a split has one side.
     """
     counts = ConversionCounts()
+    found: set[str | None] = set()
     with Destination(request.target) as destination:
         placer = ImagePlacer(request.image_mode, request.image_places, destination)
         split = _split(request)
@@ -87,11 +88,20 @@ def convert(request: ConvertRequest) -> ConversionCounts:
             if isinstance(encoded, Encoded):
                 chosen.add(encoded)
                 counts.add(image)
+                found.update(instance.row.class_name for instance in image.instances)
             else:
                 counts.images_left_out[encoded] += 1
         chosen.finish()
     _warn_of_empty_side(request, counts)
+    _warn_of_absent_classes(request, found)
     return counts
+
+
+def _warn_of_absent_classes(request: ConvertRequest, found: Collection[str | None]) -> None:
+    """Warn of classes that no image has, where no run says which classes there are."""
+    absent = [name for name in request.selection.classes if name not in found]
+    if absent and not request.source.classes:
+        logger.warning("--classes: no instance of %s was written. Check the name", ", ".join(absent))
 
 
 def _warn_of_empty_side(request: ConvertRequest, counts: ConversionCounts) -> None:

@@ -70,6 +70,8 @@ class Split:
 
 
 def _choose(options: SplitOptions, sizes: Counter[str]) -> frozenset[str]:
+    if not sizes:
+        return frozenset()
     if len(sizes) < 2:
         which = next(iter(sizes), "") or "no value"
         raise UsageError(

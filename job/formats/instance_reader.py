@@ -6,6 +6,7 @@ process that was killed, or a second one that did the same image, never yields a
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections import OrderedDict
@@ -26,6 +27,8 @@ from job.run.spec import RunSpec
 from job.storage.keys import IMAGE_SUFFIXES, JSON_SUFFIX, is_machine_file, mask_key, stem_of
 from job.storage.store import PRIVATE_FOLDER, Store
 from job.system.threads import iter_in_threads
+
+logger = logging.getLogger(__name__)
 
 _THREADS = 8
 _MIN_CACHED_PARTS = 4
@@ -125,6 +128,7 @@ class _ImageReader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._parts = InstanceParts()
+        self._damaged: set[str] = set()
 
     def read(self, found: tuple[str, AnnotatedRows | None]) -> AnnotatedImage:
         """Read one image; never raises an error of the image itself."""
@@ -142,9 +146,18 @@ class _ImageReader:
             return None
         try:
             rows = self._parts.rows_of(recorded.run, recorded.shard, result)
-        except (InputError, ObjectMissingError):
+        except (InputError, ObjectMissingError) as exc:
+            self._warn_once(part_key(recorded.run, recorded.shard, result.instances), exc)
             return None
         return AnnotatedImage(key, rows, result, spec=recorded.run.spec)
+
+    def _warn_once(self, part: str, problem: Exception) -> None:
+        """Report a part that the journal names and that cannot be read; every image of it meets the same problem."""
+        if part not in self._damaged:
+            self._damaged.add(part)
+            logger.warning(
+                "%s cannot be read (%s): its images get their visible masks. `audit --deep` lists them", part, problem
+            )
 
     def _visible(self, key: str) -> tuple[InstanceRow, ...]:
         document = gva.parse(self._store.read(key))

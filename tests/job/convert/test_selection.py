@@ -201,6 +201,12 @@ def test_images_by_themselves_are_split_by_their_keys_alone() -> None:
     assert found["train"] / 5000 == pytest.approx(0.8, abs=0.02)
 
 
+def test_a_split_of_no_images_is_empty(tmp_path: Path) -> None:
+    split = SplitOptions(share=0.8, by=("source.camera",))
+    counts = convert_set(tmp_path, "coco", split=split, include=("none/*",))
+    assert (counts.images, counts.images_left_out) == (0, {"include, exclude": 4})
+
+
 def test_one_camera_cannot_be_split() -> None:
     with pytest.raises(UsageError, match="all images have 'a', so one side would be empty"):
         sides(SplitOptions(share=0.8, by=("source.camera",)), {"a": 10})
@@ -222,6 +228,15 @@ def test_instances_that_other_thresholds_drop_are_counted_by_reason(tmp_path: Pa
     found = rows_at_thresholds(image, SelectionOptions(min_score=0.3))
     assert [(row.prompt, row.query) for row in found.rows] == [("car", 1), ("license plate", 2)]
     assert found.dropped == {"overlap": 1, "min_score": 1}
+
+
+def test_a_class_that_nothing_has_is_a_warning_where_no_run_lists_classes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    convert_set(tmp_path / "runs", "coco", classes=("car", "cra"))
+    assert caplog.messages == []
+    convert_set(tmp_path / "none", "coco", source=SyntheticSource(classes=()), classes=("car", "cra"))
+    assert caplog.messages == ["--classes: no instance of cra was written. Check the name"]
 
 
 def test_a_side_without_images_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -162,7 +162,9 @@ def test_an_output_of_a_run_without_tables_is_read_from_its_files(source: Path, 
     assert visible_only(annotated(source, tmp_path / "plain", instances="none")) == KEYS
 
 
-def test_images_of_a_missing_or_damaged_part_are_read_from_their_files(target: Path) -> None:
+def test_images_of_a_missing_or_damaged_part_are_read_from_their_files(
+    target: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run = run_of(target)
     first, second = (
         part
@@ -172,6 +174,9 @@ def test_images_of_a_missing_or_damaged_part_are_read_from_their_files(target: P
     run.store.delete(first.key)
     run.store.put(second.key, run.store.read(second.key)[:-20])
     assert visible_only(target) == KEYS
+    warnings = [message for message in caplog.messages if "their visible masks" in message]
+    assert len(warnings) == 2
+    assert all(".jsonl.gz cannot be read (" in message for message in warnings)
 
 
 def test_an_image_that_cannot_be_read_has_a_problem_and_the_others_are_read(target: Path) -> None:

@@ -143,9 +143,8 @@ def _publish(partial: Path, complete: Path, graphs: int) -> None:
     try:
         entries = _entries_of(partial)
         if len(entries) < graphs:
-            logger.info(
-                "The compiled model is not kept: OpenVINO wrote %d of %d graphs to %s", len(entries), graphs, partial
-            )
+            written = (len(entries), graphs, complete.parent)
+            logger.info("The compiled model is not kept: OpenVINO wrote %d of %d graphs to %s", *written)
             return
         (partial / _FILES).write_bytes(msgspec.json.encode(entries))
         partial.rename(complete)

@@ -79,6 +79,19 @@ def test_annotate(folders: tuple[str, ...], tmp_path: Path, workers: str) -> Non
     assert (outcome.names, outcome.home) == ([], [])
 
 
+def test_openvino(folders: tuple[str, ...], tmp_path: Path) -> None:
+    """The first command shows that OpenVINO without this package reports to a server or keeps an id."""
+    pytest.importorskip("openvino")
+    for name in ("alone", "ours"):
+        (tmp_path / name).mkdir()
+    alone = run_offline(tmp_path / "alone", "-c", "import openvino, time; time.sleep(3)")
+    assert alone.names or alone.home, alone
+    flags = ("--runtime", "openvino", "--threads", "2", "--limit", "4", "--model_cache", str(tmp_path / "cache"))
+    outcome = run_offline(tmp_path / "ours", "-m", "job", *folders, *flags)
+    assert outcome.code == 0, outcome.output
+    assert (outcome.names, outcome.home) == ([], [])
+
+
 def test_doctor(folders: tuple[str, ...], tmp_path: Path) -> None:
     outcome = run_offline(tmp_path, "-m", "job", "doctor", *folders)
     assert outcome.code == 0, outcome.output

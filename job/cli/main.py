@@ -18,6 +18,7 @@ from job.cli.commands import DEFAULT_COMMAND, LazyCommands, underscored
 from job.cli.terminal import open_closed_streams
 from job.cli.termination_message import write_termination_message
 from job.errors import AnnotateError, ConfigurationError, InterruptedRunError
+from job.system.redaction import redact
 from job.system.signals import ended_by_sigterm
 
 COMPLETION_VARIABLE = "_SAM3_ANNOTATE_COMPLETE"
@@ -131,7 +132,7 @@ def _report(error: BaseException, *, is_json: bool) -> int:
     elif isinstance(error, click.ClickException):
         error.show()
     elif message:
-        click.echo(f"Error: {message}", err=True)
+        click.echo(f"Error: {redact(message)}", err=True)
     if code:
         write_termination_message(type(error).__name__, code, message or "interrupted")
     return code

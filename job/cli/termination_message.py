@@ -6,6 +6,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from job.system.redaction import redact
+
 VARIABLE = "SAM3_TERMINATION_LOG"
 LONGEST_BYTES = 4096
 """The kubelet truncates longer messages."""
@@ -23,7 +25,7 @@ def write_termination_message(error: str, code: int, message: str) -> None:
     path = os.environ.get(VARIABLE)
     if path:
         with suppress(OSError, ValueError):
-            Path(path).write_bytes(_line(f"{error}, exit {code}: {' '.join(message.split())}"))
+            Path(path).write_bytes(_line(f"{error}, exit {code}: {' '.join(redact(message).split())}"))
 
 
 def _line(text: str) -> bytes:

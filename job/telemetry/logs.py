@@ -13,6 +13,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from job.run.journal import ANNOTATED, ResultRow
+from job.system.redaction import redact
 
 LogFormat = Literal["text", "json"]
 
@@ -106,7 +107,7 @@ class _BarSafeHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
         try:
-            tqdm.write(self.format(record), file=sys.stderr)
+            tqdm.write(redact(self.format(record)), file=sys.stderr)
         except (OSError, ValueError):
             self.handleError(record)
 

@@ -52,7 +52,7 @@ def rows_of(annotation: Annotation, facts: ImageFacts) -> list[InstanceRow]:
         )
     ]
     rows.extend(_rows_beyond(annotation, facts))
-    rows = rows or [_negative(facts, size_hw)]
+    rows = rows or [row_without_instance(facts, size_hw)]
     rows.extend(_candidate_rows(annotation.candidates, facts))
     return [msgspec.structs.replace(row, cut=True) for row in rows] if annotation.candidates.cut else rows
 
@@ -95,14 +95,9 @@ def _candidate_rows(candidates: Candidates, facts: ImageFacts) -> Iterator[Insta
 def _row(
     instance: Instance, facts: ImageFacts, *, value: int | None, visible_area: int | None, parent: int | None
 ) -> InstanceRow:
-    mask, origin = instance.mask, facts.origin
-    height, width = mask.size_hw
-    return InstanceRow(
-        json=facts.json,
-        image=facts.image,
-        width=width,
-        height=height,
-        orientation=facts.orientation,
+    mask = instance.mask
+    return msgspec.structs.replace(
+        row_without_instance(facts, mask.size_hw),
         class_name=instance.class_name,
         prompt=instance.prompt,
         query=instance.query,
@@ -113,13 +108,11 @@ def _row(
         visible_area=visible_area,
         rle=Rle(mask.size_hw, encode_rle(mask, mask.size_hw)),
         parent=parent,
-        camera=origin.camera,
-        garage=origin.garage,
-        timestamp_ms=origin.timestamp_ms,
     )
 
 
-def _negative(facts: ImageFacts, size_hw: tuple[int, int]) -> InstanceRow:
+def row_without_instance(facts: ImageFacts, size_hw: tuple[int, int]) -> InstanceRow:
+    """The row of an image without instances; `size_hw` is that of the raster as stored, in pixels."""
     height, width = size_hw
     origin = facts.origin
     return InstanceRow(

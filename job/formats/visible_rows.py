@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from job.errors import InputError
 from job.formats import gva
+from job.formats.instance_rows import ImageFacts, row_without_instance
 from job.formats.instance_table import InstanceRow, Rle
 from job.formats.rle import encode_rle
 from job.postprocess.masks import CroppedMask, crop_mask
@@ -50,18 +52,9 @@ def visible_rows(document: gva.Document, mask: NDArray[np.uint8], about: Visible
     labels = gva.labels_at(document, mask_key(about.json).rpartition("/")[2])
     if labels is None:
         raise InputError("JSON: it has no annotation with properties and confidences that belongs to the NPZ")
-    origin = gva.origin_of(document)
     height, width = mask.shape
-    common = InstanceRow(
-        json=about.json,
-        image=about.image,
-        width=width,
-        height=height,
-        orientation=about.orientation,
-        camera=origin.camera,
-        garage=origin.garage,
-        timestamp_ms=origin.timestamp_ms,
-    )
+    facts = ImageFacts(about.json, about.image, gva.origin_of(document), about.orientation)
+    common = row_without_instance(facts, (height, width))
     rows = [
         _row(common, visible, class_name=class_name, value=value, score=score)
         for class_name, pairs in labels.items()
@@ -72,12 +65,8 @@ def visible_rows(document: gva.Document, mask: NDArray[np.uint8], about: Visible
 
 
 def _row(common: InstanceRow, visible: CroppedMask, *, class_name: str, value: int, score: float) -> InstanceRow:
-    return InstanceRow(
-        json=common.json,
-        image=common.image,
-        width=common.width,
-        height=common.height,
-        orientation=common.orientation,
+    return msgspec.structs.replace(
+        common,
         class_name=class_name,
         score=score,
         value=value,
@@ -85,7 +74,4 @@ def _row(common: InstanceRow, visible: CroppedMask, *, class_name: str, value: i
         area=visible.area,
         visible_area=visible.area,
         rle=Rle(visible.size_hw, encode_rle(visible, visible.size_hw)),
-        camera=common.camera,
-        garage=common.garage,
-        timestamp_ms=common.timestamp_ms,
     )

@@ -142,7 +142,7 @@ class InputList:
 
     def _plain(self, lines: Iterable[str]) -> Iterator[str]:
         for number, line in enumerate(lines, start=1):
-            key = line.rstrip("\r\n")
+            key = line.rstrip("\r\n").removeprefix("./")
             if not key:
                 continue
             self._check_relative(key, number)
@@ -151,7 +151,7 @@ class InputList:
                     f"--input_list {self.path}, line {number}: {key[:_SHOWN]!r} is not the key of a JSON. Give keys "
                     "relative to the input, one a line, or --input_list_column for a CSV"
                 )
-            yield key.removeprefix("./")
+            yield key
 
     def _column_of(self, lines: Iterable[str], column: str, left_out: Counter[str]) -> Iterator[str]:
         rows = csv.reader(lines)

@@ -20,7 +20,12 @@ FOUND = {
     "instance_rows": [b'{"json":"a.\xff","image":"a.jpg","width":4,"height":3}\n', b'{"json":' + b"[" * 100_000],
     "run_files": [b'{"row":"lea\x91\xba","attempt":"a"}\n', b'{"row":' + b"[" * 100_000],
     "manifest": [b'{"format_version":2,"model_id":"\xff"}', b'{"format_version":' + b"[" * 100_000],
-    "key_list": [b"key\0key\n" + b"a" * 200_000 + b"\n", "\xb2\0a,b\n".encode(), b"9" * 8 + b"\0a\n"],
+    "key_list": [
+        b"a.json\n.//c.json\n",
+        b"key\0key\n" + b"a" * 200_000 + b"\n",
+        "\xb2\0a,b\n".encode(),
+        b"9" * 8 + b"\0a\n",
+    ],
 }
 """What fuzzing and review have found: bytes that are not UTF-8 in a string, deep nesting, long CSV fields."""
 

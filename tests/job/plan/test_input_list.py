@@ -51,6 +51,7 @@ def test_a_column_by_name(tmp_path: Path) -> None:
     [
         ("a.jpg\n", None, r"line 1: 'a.jpg' is not the key of a JSON"),
         ("size,name\n3,x\n", "key", r"has the columns size, name: no 'key'"),
+        (".//c.json\n", None, "line 1: '/c.json' is an absolute path"),
         ("a,b\n", "5", r"line 1 has 2 columns, no column 5"),
         ("a,b\n", "\xb2", "has the columns a, b: no '\xb2'"),
         (f"{'a' * 200_000}\n", "0", "cannot be read: field larger than field limit"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -22,6 +23,9 @@ from job.storage.store import Store, refusals_are_configuration
 from job.telemetry.logs import set_up_logging
 
 logger = logging.getLogger(__name__)
+
+_Name = TypeVar("_Name")
+_Value = TypeVar("_Value")
 
 _ONLY_FOR = {
     "polygons": ("coco", "labelme"),
@@ -174,17 +178,28 @@ def _check_apart(output: Store, target: Store) -> None:
 
 
 def _selection(flags: dict[str, Any]) -> SelectionOptions:
-    scores = [_score(text) for text in flags["min_scores"]]
+    scores = _each_once("--min_score", [_score(text) for text in flags["min_scores"]])
     return SelectionOptions(
-        min_score=next((score for name, score in reversed(scores) if name is None), None),
-        min_scores={name: score for name, score in scores if name is not None},
+        min_score=scores.get(None),
+        min_scores={name: score for name, score in scores.items() if name is not None},
         classes=_names("--classes", flags["classes"]),
-        rename=dict(_pair(text) for text in flags["rename"]),
+        rename=_each_once("--rename", [_pair(text) for text in flags["rename"]]),
         min_area=flags["min_area"],
         masks=flags["masks"],
         include=flags["include"],
         exclude=flags["exclude"],
     )
+
+
+def _each_once(flag: str, pairs: Sequence[tuple[_Name, _Value]]) -> dict[_Name, _Value]:
+    """The values by class (None: all classes)."""
+    values: dict[_Name, _Value] = {}
+    for name, value in pairs:
+        if values.setdefault(name, value) != value:
+            raise UsageError(
+                f"{flag} has {values[name]} and {value} for {name or 'all classes'}: give each class one value"
+            )
+    return values
 
 
 def _check_classes(selection: SelectionOptions, classes: tuple[str, ...]) -> None:
@@ -230,7 +245,7 @@ def _score(text: str) -> tuple[str | None, float]:
         score = float(number)
     except ValueError:
         score = -1.0
-    if not 0 <= score <= 1:
+    if not 0 <= score <= 1 or (equals and not name):
         raise UsageError(f"--min_score {text}: give a score from 0 to 1, as in 0.5 or car=0.5")
     return (name if equals else None), score
 

@@ -250,6 +250,12 @@ def test_a_score_of_passengers_below_that_of_persons_is_a_warning(
 
 
 REFUSED = {
+    "two scores": (
+        ["--to", "coco", "--min_score", "0.5", "--min_score", "0.7"],
+        "has 0.5 and 0.7 for all classes: give",
+    ),
+    "two new names": (["--to", "coco", "--rename", "car=a", "--rename", "car=b"], "--rename has a and b for car: give"),
+    "a score of no class": (["--to", "coco", "--min_score", "=0.3"], "--min_score =0.3: give a score from 0 to 1"),
     "no class": (["--to", "coco", "--classes", ","], "--classes ',' has no name: give names with commas"),
     "no field": (["--to", "yolo", "--split", "0.9", "--split_by", ""], "--split_by '' has no name"),
     "a new name that XML cannot hold": (["--to", "cvat", "--rename", "car=a\x01"], "give the old and the new name"),

@@ -83,7 +83,7 @@ class Annotation:
     Attributes:
         instances: In the order of the output.
         size_hw: Height and width of the raster as stored, in pixels.
-        class_names: All classes that were looked for, in order.
+        class_names: All classes that an instance can have, in order.
         key: Key of its JSON in an output; empty for an image that `Annotator` annotated.
         image_key: Key of its image in an output, or the name of its file.
         orientation: EXIF orientation of the image, 1 to 8.
@@ -159,10 +159,12 @@ class Annotation:
         """Draw masks, classes and scores over the upright image: RGB, the longest side at most `side` pixels.
 
         Raises:
-            ConfigurationError: The image is not at hand.
+            ConfigurationError: The image is not available.
         """
         if self.load_image is None:
-            raise ConfigurationError(f"{self.image_key or 'this annotation'}: the image is not at hand to draw over")
+            raise ConfigurationError(
+                f"{self.image_key or 'this annotation'}: the image is not available, so nothing can be drawn over it"
+            )
         image = self.load_image()
         mask = turn_upright(Image.fromarray(self.painted), self.orientation)
         image.thumbnail((side, side))
@@ -174,7 +176,7 @@ class Annotation:
         return draw_overlay(image, np.asarray(mask.resize(image.size, Image.Resampling.NEAREST)), labels)
 
     def _repr_png_(self) -> bytes | None:
-        """What a notebook shows; nothing if the image is not at hand."""
+        """What a notebook shows; nothing if the image is not available."""
         if self.load_image is None:
             return None
         buffer = io.BytesIO()

@@ -42,7 +42,7 @@ class Annotator:
     """A loaded model. Several threads may share one; it annotates one image at a time.
 
     Attributes:
-        class_names: All classes that it looks for, in order.
+        class_names: All classes that it can find, in order.
         device: `cuda` or `cpu`.
     """
 

@@ -32,7 +32,7 @@ class Results:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """All classes that the runs looked for, in order."""
+        """All classes of the runs, in order."""
         return self._source.classes
 
     def __iter__(self) -> Iterator[Annotation]:

@@ -42,7 +42,7 @@ class ImagePlacer:
         """Place an image at a key of the destination.
 
         Returns:
-            Whether the image exists; True without looking if images are not placed.
+            Whether the image exists; True without a check if images are not placed.
         """
         if self._mode == "none":
             return True

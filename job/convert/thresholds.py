@@ -20,7 +20,7 @@ class ThresholdedRows:
     Attributes:
         rows: Instances of the output, in its order; a filter by score may still remove some.
         dropped: Number of instances of the stored output that are not among them, by reason: `min_score` or `overlap`.
-        is_filtered: Whether scores are asked for and the run stored no candidates, so that a filter must do.
+        is_filtered: Whether thresholds are given and the run stored no candidates, so that a filter replaces the rules.
         is_exact: Whether a run with these scores would have stored these rows.
     """
 

@@ -58,7 +58,7 @@ def rethreshold(rows: Sequence[InstanceRow], thresholds: Thresholds) -> Rethresh
         Values, visible areas and parents are those of the new painting.
 
     Raises:
-        InputError: A row has no prompt, score or mask, or a prompt that the rules do not know.
+        InputError: A row has no prompt, score or mask, or a prompt that is not in the rules.
     """
     wanted = thresholds.wanted
     order = {prompt: number for number, prompt in enumerate(wanted.prompts)}
@@ -69,7 +69,7 @@ def rethreshold(rows: Sequence[InstanceRow], thresholds: Thresholds) -> Rethresh
             continue
         rule = by_prompt.get(row.prompt or "")
         if rule is None or row.score is None:
-            raise InputError(f"instance table: {row.json}: a row has the prompt {row.prompt!r}, which the run has not")
+            raise InputError(f"instance table: {row.json}: a row has the prompt {row.prompt!r}, unlike the run")
         if exceeds(row.score, rule.min_score):
             found.append(_instance(row, rule.name))
     found.sort(key=lambda one: (order[one.prompt], one.query))

@@ -83,7 +83,7 @@ def parse_classes_file(raw: bytes, name: str, min_score: float) -> ClassesFile:
 
 
 def _compose(raw: bytes, name: str) -> Any:
-    """The tree of nodes; nodes know their lines, and no value is converted."""
+    """The tree of nodes; nodes have their lines, and no value is converted."""
     import yaml
 
     try:

@@ -97,7 +97,7 @@ def checked_prompts(given: Sequence[str], place: str) -> tuple[str, ...]:
 
 
 def check_prompt_lengths(requested: RequestedClasses, artifact: Artifact) -> None:
-    """Refuse prompts that are longer than the model's context; a model without its tokenizer here is not asked.
+    """Refuse prompts that are longer than the context of the model, unless its tokenizer is not stored here.
 
     Raises:
         UsageError: A prompt is too long.

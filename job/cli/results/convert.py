@@ -203,7 +203,7 @@ def _each_once(flag: str, pairs: Sequence[tuple[_Name, _Value]]) -> dict[_Name, 
 
 
 def _check_classes(selection: SelectionOptions, classes: tuple[str, ...]) -> None:
-    """Refuse names that no run looked for, if there is a run."""
+    """Refuse names that are classes of no run, if there is a run."""
     for flag, names in (
         ("--classes", selection.classes),
         ("--rename", selection.rename),

@@ -79,7 +79,7 @@ class Categories:
 
 @dataclass(frozen=True, kw_only=True)
 class FormatOptions:
-    """What the formats are told.
+    """The options of the formats.
 
     Attributes:
         destination: Where they write.

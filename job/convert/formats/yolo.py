@@ -54,7 +54,7 @@ class Yolo:
 
 
 def label_key(image_key: str) -> str:
-    """Where Ultralytics looks for the labels of an image: the last folder `images` becomes `labels`.
+    """Where Ultralytics reads the labels of an image: the last folder `images` becomes `labels`.
 
     >>> label_key("images/train/yard/a.jpg")
     'labels/train/yard/a.txt'

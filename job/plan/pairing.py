@@ -36,9 +36,15 @@ class ListedInput:
 
 @dataclass
 class PairingCounts:
-    """Number of images without a JSON that are no inputs; complete when the merge is exhausted."""
+    """What is no input; complete when the merge is exhausted.
+
+    Attributes:
+        images_without_json: Number of images without a JSON.
+        unused_images: Number of images whose name differs from that of an input's image by its suffix alone.
+    """
 
     images_without_json: int = 0
+    unused_images: int = 0
 
 
 class _Group(NamedTuple):
@@ -63,7 +69,7 @@ def pair_listings(
         input_keys: Keys of the input, ascending.
         output_keys: Keys of the output, ascending, without its `_sam3/`.
         needs_image: Whether an input is done only when its image is in the output.
-        counts: Filled with the images that have no JSON and are no inputs.
+        counts: Filled with the images that are no inputs.
         takes_images: Whether an image without a JSON is an input too, under the key that its JSON would have.
 
     Yields:
@@ -74,6 +80,7 @@ def pair_listings(
         if not has_json and not takes_images:
             counts.images_without_json += len(image_suffixes)
             continue
+        counts.unused_images += max(len(image_suffixes) - 1, 0)
         image = next((stem + suffix for suffix in IMAGE_SUFFIXES if suffix in image_suffixes), None)
         found = outputs.suffixes_of(stem)
         image_is_there = image is not None and image.removeprefix(stem) in found

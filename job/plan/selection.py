@@ -100,6 +100,13 @@ class Selection:
                 self.unread_pictures,
                 READ_FORMATS,
             )
+        if self.counts.unused_images:
+            logger.warning(
+                "%d images are no inputs: another image has the same name with another suffix (%s). A name has one "
+                "annotation: rename them",
+                self.counts.unused_images,
+                READ_FORMATS,
+            )
         if unseen:
             logger.warning(
                 "%d outputs that an unfinished run was processing are not in this input, such as %s: "

@@ -135,3 +135,9 @@ def test_pictures_of_other_formats_are_counted(source: Path, tmp_path: Path, cap
     with caplog.at_level(logging.INFO):
         annotate(request_of(source, tmp_path / "out", missing_json="create"), Tally())
     assert "2 pictures of other formats are no inputs: only .jpg and .jpeg are read" in caplog.text
+
+
+def test_a_second_image_of_a_name_is_a_warning(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copy(source / "00003.jpg", source / "00003.jpeg")
+    annotate(request_of(source, tmp_path / "out", missing_json="create"), Tally())
+    assert "1 images are no inputs: another image has the same name with another suffix" in caplog.text

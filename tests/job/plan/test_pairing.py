@@ -148,6 +148,12 @@ def test_all_images_without_a_json_are_counted() -> None:
     assert counts.images_without_json == 50
 
 
+def test_images_of_one_name_beyond_the_first_are_counted() -> None:
+    listed, counts = paired(["a.jpeg", "a.jpg", "a.json", "b.JPG", "b.jpeg", "b.jpg", "c.jpg", "c.json", "d.json"], [])
+    assert [one.image for one in listed] == ["a.jpg", "c.jpg", None]
+    assert (counts.unused_images, counts.images_without_json) == (1, 3)
+
+
 def test_listings_are_read_no_further_than_needed() -> None:
     """The first input is yielded before the rest is listed, so memory does not grow with the folder."""
     read: list[str] = []

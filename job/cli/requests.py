@@ -198,6 +198,11 @@ def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) ->
 
 def _check_candidates(spec: RunSpec) -> None:
     threshold, highest = spec.candidates_threshold, max(one.min_score for one in spec.rules.classes)
+    if threshold is None and spec.max_candidates != DEFAULT_MAX_CANDIDATES:
+        raise UsageError(
+            f"--max_candidates {spec.max_candidates} without --candidates_threshold: no candidates are stored. Give a "
+            "threshold, or leave --max_candidates out"
+        )
     if threshold is not None and spec.instances == "none":
         raise UsageError(
             "--candidates_threshold with --instances none: candidates are rows of the table. Give --instances table"

@@ -198,6 +198,7 @@ def test_a_run_with_candidates_stores_what_a_run_with_a_lower_threshold_finds(
     [
         (["--candidates_threshold", "0.5"], "is above the threshold 0.4 of the output"),
         (["--candidates_threshold", "0.1", "--instances", "none"], "candidates are rows of the table"),
+        (["--max_candidates", "5"], "--max_candidates 5 without --candidates_threshold: no candidates are stored"),
     ],
 )
 def test_invalid_thresholds_are_refused(

@@ -37,7 +37,8 @@ FLAG_MISTAKES = {
     "a prompt twice": Mistake(
         ("--prompts", "car,person,car"),
         2,
-        "Error: --prompts 'car,person,car' names car twice: give each class once",
+        "Error: --prompts 'car,person,car' names car twice (case does not count): give each class once. A file of "
+        "classes takes several prompts of one class",
     ),
     "an empty prompt": Mistake(
         ("--prompts", "car,,person"),

@@ -18,9 +18,9 @@ from job.cli.main import cli, run
 COMMANDS = sorted(found.name for found in entry_points(group=COMMAND_GROUP))
 PATH_FLAGS = {
     "--checkpoint", "--input_list", "--input_storage_options", "--input_top_dir", "--list", "--model", "--model_cache",
-    "--out", "--out_top_dir", "--output_storage_options", "--chart", "--values",
+    "--out", "--out_top_dir", "--output_storage_options", "--chart", "--values", "--original", "--dest_storage_options",
 }  # fmt: skip
-PATH_ARGUMENTS = {"out", "folder", "json_file"}
+PATH_ARGUMENTS = {"out", "dest", "folder", "json_file"}
 TAKE_A_FILE_OF_CLASSES = {"annotate", "plan", "doctor"}
 
 
@@ -55,7 +55,7 @@ def test_help_lists_every_command_in_one_section(capsys: pytest.CaptureFixture[s
     assert [name for name in commands if name != "Options"] == list(SECTIONS)
     assert sorted(name for names in commands.values() for name in names) == COMMANDS
     assert commands["Annotate"] == ["annotate", "clean", "doctor", "plan"]
-    assert commands["Model"] == ["export", "verify"]
+    assert commands["Model"] == ["bench", "export", "verify"]
     assert {"submit", "janitor"} <= set(commands["Cluster"])
 
 

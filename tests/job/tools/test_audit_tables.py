@@ -60,7 +60,7 @@ TABLES: dict[str, tuple[Callable[[list[InstanceRow]], list[InstanceRow]], str]] 
     "another mask": (with_fields(rle=ANOTHER_MASK), "painted, are not the mask of the NPZ"),
     "damaged counts": (with_fields(rle=Rle((30, 40), "0")), "do not fill a raster"),
     "no mask": (with_fields(rle=None), "painted, are not the mask of the NPZ"),
-    "another size": (with_fields(width=41), "rasters of"),
+    "another size": (with_fields(width=41), "in a raster of 30 x 41"),
     "another value": (with_fields(value=7), "painted, are not the mask of the NPZ"),
     "another area": (with_fields(area=1), "box or areas of value 255"),
     "another visible area": (with_fields(visible_area=1), "box or areas of value 255"),

@@ -92,6 +92,7 @@ class _Supervisor:
         self._observer = observer
         self._slots = [_Slot(number) for number in range(min(task.options.workers, len(shards)))]
         self._context = multiprocessing.get_context("spawn")
+        self._is_given_up = False
 
     def work(self, stop: threading.Event) -> None:
         """Assign shards until all are done or no worker is left."""
@@ -173,7 +174,9 @@ class _Supervisor:
             return
         reason = text or (f"killed by signal {-code}" if code < 0 else f"exit code {code}")
         slot.failure = _failure_of(code, kind)(f"worker {slot.number}: {reason}")
+        is_stopping |= self._is_given_up  # the others are terminated, which is no reason to restart them
         if _is_fatal(slot.failure):
+            self._is_given_up = True
             self._waiting.clear()
             self._terminate_all()
         elif not is_stopping and slot.restarts < MAX_RESTARTS:

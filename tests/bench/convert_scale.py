@@ -6,7 +6,6 @@ The listing is synthetic, the run folder real. Prints one JSON object: seconds, 
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from job.storage.object_store import ObjectStore
 from tests.bench.scale import KEYS_IN_A_FOLDER, SyntheticDriver, SyntheticOutput
 from tests.fakes import spec_of
 from tests.job.convert.synthetic import CAR, PLATE, TWO_PARTS
+from tests.processes import peak_bytes
 
 IMAGES_A_SHARD = 1000
 
@@ -36,7 +36,7 @@ def main(count: int, folder: Path, format_name: Any) -> dict[str, float]:
     output = SyntheticOutput(folder / "out", outputs)
     if not (folder / "out").exists():  # a folder of an earlier call is converted again
         write_tables(output, count)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     begun = time.monotonic()
     request = ConvertRequest(
         output=output,
@@ -47,11 +47,11 @@ def main(count: int, folder: Path, format_name: Any) -> dict[str, float]:
         split=SplitOptions(share=0.9, by=("source.camera",)),
     )
     counts = convert(request)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_bytes()
     return {
         "seconds": time.monotonic() - begun,
-        "before": before << 10,
-        "peak": peak << 10,
+        "before": before,
+        "peak": peak,
         "images": counts.images,
         "instances": counts.instances,
         "negatives": counts.negatives,

@@ -6,7 +6,6 @@ Prints one JSON object: seconds, peak resident bytes, and what was planned.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from bisect import bisect_right
@@ -22,6 +21,7 @@ from job.storage.local.store import LocalStore
 from job.storage.object_store import ObjectStore
 from job.storage.store import FolderTest, StoredObject, no_folder
 from tests.fakes import spec_of
+from tests.processes import peak_bytes
 
 KEYS_IN_A_FOLDER = 10_000
 PAGE_KEYS = 1000
@@ -117,7 +117,7 @@ def main(what: str, count: int, folder: Path) -> dict[str, float]:
         run = open_run(target, spec_of(Path("in")), name="r", is_date_given=False, process_id="scale")
         plan = make_plan(run, Selection(run, source), Sizing(num_indexes=1000))
         planned, listed = plan.inputs_planned, plan.inputs_listed
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    peak = peak_bytes()
     return {"seconds": time.monotonic() - begun, "peak": peak, "planned": planned, "listed": listed}
 
 

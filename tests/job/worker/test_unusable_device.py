@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,14 +131,32 @@ def end_as_unusable(connection: Any, task: WorkerTask) -> None:
     connection.close()
 
 
+def end_as_unusable_or_wait(connection: Any, task: WorkerTask) -> None:
+    """The first worker process ends so when both have started; the other waits to be terminated."""
+    starts = task.artifact_folder / "starts"
+    with starts.open("a") as stream:
+        stream.write("x")
+    if task.options.part:
+        time.sleep(20)
+    while len(starts.read_text()) < 2:
+        time.sleep(0.01)
+    connection.send(("end", 70, REASON, "UnusableDeviceError"))
+    connection.close()
+
+
+@pytest.mark.parametrize("worker", [end_as_unusable, end_as_unusable_or_wait])
 def test_worker_processes_are_not_restarted_on_a_node_that_cannot_run_the_model(
-    monkeypatch: pytest.MonkeyPatch, source: Path, target: Path, tmp_path: Path
+    worker: Callable[[Any, WorkerTask], None],
+    monkeypatch: pytest.MonkeyPatch,
+    source: Path,
+    target: Path,
+    tmp_path: Path,
 ) -> None:
     annotate(request_of(source, target, run_name="r"), Tally())
     opened = open_run(LocalStore(target, "t"), spec_of(source), name="r", is_date_given=False, process_id="t")
     plan = read_plan(opened)
     assert plan is not None
-    monkeypatch.setattr(supervisor, "run_worker", end_as_unusable)
+    monkeypatch.setattr(supervisor, "run_worker", worker)
     monkeypatch.setattr(supervisor, "is_marked", lambda *arguments: False)
     addresses = (Address(str(source), {}), Address(str(target), {}))
     options = WorkerOptions(device="cpu", workers=2)

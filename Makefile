@@ -9,7 +9,8 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 DEMO := build/demo
 # Test processes at once. --dist loadfile keeps the tests of a file, which share fixtures, in one process.
 WORKERS ?= 2
-PYTEST = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# A test process that dies ends the run: with a new process xdist can wait for ever.
+PYTEST = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 FAST_TESTS := tests/job tests/fuzz tests/hostile tests/k8s tests/chart tests/protocol tests/test_docs.py tests/test_public_surface.py
 
 .DEFAULT_GOAL := help

@@ -49,11 +49,12 @@ def is_json_log() -> bool:
 def quiet_libraries() -> None:
     """Limit libraries to warnings; their debug lines show requests with signatures.
 
-    urllib3 warns of each retry of the Kubernetes client, whose last failure becomes an error of ours.
+    urllib3 warns of each retry of the Kubernetes client, whose last failure becomes an error of ours. That client sets
+    the level of `urllib3` itself.
     """
-    for name in ("PIL", "fsspec", "s3fs", "aiobotocore", "botocore", "asyncio"):
+    for name in ("PIL", "fsspec", "s3fs", "aiobotocore", "botocore", "asyncio", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 def log_image(row: ResultRow) -> None:

@@ -6,13 +6,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from job.convert.labelled import LabelledImage, LabelledInstance
 from job.convert.masks import visible_parts
 from job.formats.instance_table import InstanceRow, Rle
 from job.rules.rules import exceeds
+from job.storage.keys import fits_globs
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,7 @@ class SelectionOptions:
 
     def fits(self, key: str) -> bool:
         """Whether the globs select a JSON key."""
-        is_included = not self.include or any(fnmatchcase(key, glob) for glob in self.include)
-        return is_included and not any(fnmatchcase(key, glob) for glob in self.exclude)
+        return fits_globs(key, self.include, self.exclude)
 
     @property
     def has_thresholds(self) -> bool:

@@ -17,6 +17,7 @@ from job.run.run import RunTarget
 from job.storage.keys import (
     JSON_SUFFIX,
     READ_FORMATS,
+    fits_globs,
     is_machine_file,
     is_unread_picture,
     key_problem,
@@ -188,9 +189,7 @@ class Selection:
         )
 
     def _fits(self, key: str) -> bool:
-        spec = self._run.spec
-        is_included = not spec.include or any(fnmatchcase(key, glob) for glob in spec.include)
-        return is_included and not any(fnmatchcase(key, glob) for glob in spec.exclude)
+        return fits_globs(key, self._run.spec.include, self._run.spec.exclude)
 
     def _is_left_out(self, folder: str) -> bool:
         """Whether --exclude leaves out every JSON of a folder: a glob that ends in `*` or `*.json` matches its key."""

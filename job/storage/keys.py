@@ -7,6 +7,8 @@ which is by code point.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 JSON_SUFFIX = ".json"
 MASK_SUFFIX = ".npz"
@@ -67,6 +69,15 @@ def key_problem(key: str) -> str | None:
     if "\0" in key or not {"", ".", ".."}.isdisjoint(key.split("/")):
         return "its name cannot be that of a file: a part of it is empty, a dot, two dots, or holds a zero byte"
     return None
+
+
+def fits_globs(key: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether globs select a key: one of `include` matches, or there is none, and none of `exclude` does.
+
+    `*` matches `/` too.
+    """
+    is_included = not include or any(fnmatchcase(key, glob) for glob in include)
+    return is_included and not any(fnmatchcase(key, glob) for glob in exclude)
 
 
 def is_unread_picture(key: str) -> bool:

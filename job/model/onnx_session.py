@@ -19,7 +19,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from job.errors import ArtifactError, ConfigurationError, DeviceError
 from job.model.gpu import device_failure
 from job.model.integer_kernels import require_exact_integers
-from job.model.session import Grounding, SessionInfo, TextFeatures, padded_batch, row_axes, row_number, select_masks
+from job.model.session import Grounding, SessionInfo, TextFeatures, ground_rows, padded_batch, row_axes, row_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,18 +133,8 @@ class OnnxSession:
         self._run(self._grounding, binding)
         scores, *outputs = binding.get_outputs()
         tensors |= zip(row_names, outputs, strict=True)
-        return self._select(scores.numpy()[: features.images], score_threshold, tensors)
-
-    def _select(
-        self, scores: NDArray[np.float32], score_threshold: float, tensors: dict[str, Any]
-    ) -> tuple[Grounding, ...]:
-        """Run the mask head for each image and prompt of scores (B, P, Q) with a score above the threshold."""
-        height, width = self._artifact.manifest.mask_head.outputs[0].shape[1:]
-        groundings = []
-        for image, of_image in enumerate(scores):
-            head = partial(self._row_masks, tensors, image)
-            groundings.append(select_masks(of_image, score_threshold, (int(height), int(width)), head))
-        return tuple(groundings)
+        row_masks = partial(self._row_masks, tensors)
+        return ground_rows(scores.numpy()[: features.images], score_threshold, self._artifact.manifest, row_masks)
 
     def _row_masks(
         self, tensors: dict[str, Any], image: int, prompt: int, queries: NDArray[np.int64]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -129,6 +130,7 @@ def padded_batch(pixels: NDArray[np.uint8], info: SessionInfo) -> NDArray[np.uin
 
 
 RowMasks = Callable[[int, "NDArray[np.int64]"], "NDArray[np.float32]"]
+ImageRowMasks = Callable[[int, int, "NDArray[np.int64]"], "NDArray[np.float32]"]
 """A prompt and the numbers of its selected queries (K,) to their mask logits (K, h, w)."""
 
 
@@ -148,6 +150,24 @@ def select_masks(
     for prompt in np.unique(selected[:, 0]).tolist():
         masks.append(row_masks(prompt, selected[selected[:, 0] == prompt, 1]))
     return Grounding(scores=scores, selected=selected, mask_logits=np.concatenate(masks))
+
+
+def ground_rows(
+    scores: NDArray[np.float32], score_threshold: float, manifest: Manifest, row_masks: ImageRowMasks
+) -> tuple[Grounding, ...]:
+    """Run the mask head of a batch for each image and prompt that has a score above the threshold.
+
+    Args:
+        scores: (B, P, Q).
+        score_threshold: A query is selected when its score is above it.
+        manifest: Of the artifact.
+        row_masks: Runs the mask head for an image, a prompt and its selected queries (K,): (K, h, w).
+    """
+    height, width = manifest.mask_head.outputs[0].shape[1:]
+    return tuple(
+        select_masks(of_image, score_threshold, (int(height), int(width)), partial(row_masks, image))
+        for image, of_image in enumerate(scores)
+    )
 
 
 def row_axes(manifest: Manifest) -> dict[str, tuple[str, ...]]:

@@ -17,7 +17,7 @@ import torch
 
 from job.errors import ConfigurationError, DeviceError
 from job.model.gpu import GpuNeeds, device_failure
-from job.model.session import Grounding, SessionInfo, TextFeatures, padded_batch, row_axes, row_number, select_masks
+from job.model.session import Grounding, SessionInfo, TextFeatures, ground_rows, padded_batch, row_axes, row_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,12 +82,7 @@ class TorchSession:
             outputs = self._grounding(*maps, *prompts)
             tensors |= zip((spec.name for spec in manifest.grounding.outputs), outputs, strict=True)
             scores = outputs[0].cpu().numpy()[: features.images]
-        height, width = manifest.mask_head.outputs[0].shape[1:]
-        groundings = []
-        for image, of_image in enumerate(scores):
-            head = partial(self._row_masks, tensors, image)
-            groundings.append(select_masks(of_image, score_threshold, (int(height), int(width)), head))
-        return tuple(groundings)
+        return ground_rows(scores, score_threshold, manifest, partial(self._row_masks, tensors))
 
     def _row_masks(
         self, tensors: dict[str, torch.Tensor], image: int, prompt: int, queries: NDArray[np.int64]

@@ -18,7 +18,7 @@ from job.errors import ConfigurationError, DeviceError
 from job.model.gpu import device_failure
 from job.model.openvino_runtime.compiled_graphs import CompiledKey, compiled_graphs
 from job.model.processor import instruction_names, instruction_set
-from job.model.session import Grounding, SessionInfo, TextFeatures, padded_batch, row_axes, row_number, select_masks
+from job.model.session import Grounding, SessionInfo, TextFeatures, ground_rows, padded_batch, row_axes, row_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -98,19 +98,17 @@ class OpenVinoSession:
         inputs = {name: features.maps[name] for name in maps}
         inputs |= {text_features: text.features, text_mask: text.mask}
         outputs = _run(self._grounding, spec, inputs)
-        height, width = self._artifact.manifest.mask_head.outputs[0].shape[1:]
-        head = partial(self._row_masks, features.maps | outputs)
-        scores = outputs[spec.outputs[0].name][0]
-        return (select_masks(scores, score_threshold, (int(height), int(width)), head),)
+        row_masks = partial(self._row_masks, features.maps | outputs)
+        return ground_rows(outputs[spec.outputs[0].name], score_threshold, self._artifact.manifest, row_masks)
 
-    def _row_masks(self, tensors: Tensors, prompt: int, queries: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _row_masks(self, tensors: Tensors, image: int, prompt: int, queries: NDArray[np.int64]) -> NDArray[np.float32]:
         """Mask logits (K, h, w) of queries (K,), from a row of the outputs of the other graphs."""
         spec = self._artifact.manifest.mask_head
         *rows, selected = spec.inputs
         inputs: Tensors = {selected.name: queries}
         for tensor in rows:
             value, axes = tensors[tensor.name], self._row_axes[tensor.name]
-            row = row_number(axes, value.shape, {"batch": 0, "prompts": prompt})
+            row = row_number(axes, value.shape, {"batch": image, "prompts": prompt})
             inputs[tensor.name] = value.reshape(-1, *value.shape[len(axes) :])[row : row + 1]
         return _run(self._mask_head, spec, inputs)[spec.outputs[0].name]
 

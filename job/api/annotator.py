@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -18,7 +17,7 @@ from job.api.annotation import Annotation, Instance
 from job.errors import InputError, ModelError, ObjectError, UsageError
 from job.formats.image_decode import decode_upright, read_header, upright_image
 from job.formats.image_resize import resize_to_square
-from job.model.artifact import Artifact, open_artifact
+from job.model.artifact import Artifact, open_artifact, open_demo_artifact
 from job.model.cache import default_cache, local_path, open_remote_model, remote_url
 from job.model.loader import choose_runtime, default_device, open_session
 from job.model.prompts import text_features_for
@@ -160,7 +159,7 @@ def _check_options(device: object, threshold: object, threads: object) -> None:
 
 def _open_model(model: str | os.PathLike[str] | None) -> Artifact:
     if model is None:
-        return open_artifact(Path(os.fspath(files("job") / "demo_artifact")))  # type: ignore[call-overload]
+        return open_demo_artifact()
     url = remote_url(os.fspath(model))
     if url is None:
         return open_artifact(local_path(os.fspath(model)))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from job.cli.flags import DEFAULT_MAX_CANDIDATES
 from job.errors import ArtifactError, UsageError
-from job.model.artifact import Artifact, open_artifact
+from job.model.artifact import Artifact, open_artifact, open_demo_artifact
 from job.model.cache import RemoteModel, default_cache, local_path, open_remote_model, remote_url
 from job.model.loader import choose_runtime, default_device
 from job.model.session import Device, Runtime, RuntimeFlag
@@ -232,7 +230,7 @@ def open_model(
             "No --model given: using the embedded small demo model; its accuracy is not representative of SAM 3 "
             "(see the README on exporting the official weights)"
         )
-        artifact = open_artifact(Path(os.fspath(files("job") / "demo_artifact")), digest)  # type: ignore[call-overload]
+        artifact = open_demo_artifact(digest)
     elif (url := remote_url(model)) is not None:
         remote = open_remote_model(url, digest, _model_cache(flags) or default_cache(), storage_options)
         artifact = remote.artifact

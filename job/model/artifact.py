@@ -28,7 +28,9 @@ tokens, C channels, S the image side). The mask head takes one image and one pro
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
@@ -219,6 +221,11 @@ class Artifact(msgspec.Struct, frozen=True):
                 "copy the whole folder, or give only prompts that it has stored"
             )
         return spec
+
+
+def open_demo_artifact(digest: str | None = None) -> Artifact:
+    """Open the artifact of the embedded demo model; see `open_artifact`."""
+    return open_artifact(Path(os.fspath(files("job") / "demo_artifact")), digest)  # type: ignore[call-overload]
 
 
 def open_artifact(folder: Path, expected_digest: str | None = None) -> Artifact:

@@ -46,11 +46,24 @@ class CudaDriver:
     gpus: tuple[Gpu, ...]
 
 
+def load_driver(load: Load = ctypes.CDLL) -> Any | None:
+    """The library of the driver, or None without a driver."""
+    try:
+        return load("libcuda.so.1")
+    except OSError:
+        return None
+
+
+def number_of_gpus(driver: Any) -> int:
+    """Number of GPUs, or MIG instances, that the driver shows (`cuDeviceGetCount`); 0 if it does not answer."""
+    count = ctypes.c_int(0)
+    return 0 if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
+
+
 def cuda_driver(load: Load = ctypes.CDLL, proc_version: Path = _PROC_VERSION) -> CudaDriver | None:
     """Query the CUDA driver API; None without a driver."""
-    try:
-        driver = load("libcuda.so.1")
-    except OSError:
+    driver = load_driver(load)
+    if driver is None:
         return None
     number = ctypes.c_int(0)
     has_version = driver.cuDriverGetVersion(ctypes.byref(number)) == 0
@@ -63,9 +76,8 @@ def device_memory_used(load: Load = ctypes.CDLL) -> int | None:
 
     ONNX Runtime and torch keep what they have allocated, so after their largest call this is the peak.
     """
-    try:
-        driver = load("libcuda.so.1")
-    except OSError:
+    driver = load_driver(load)
+    if driver is None:
         return None
     device, context = ctypes.c_int(0), ctypes.c_void_p()
     free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
@@ -84,10 +96,7 @@ def device_memory_used(load: Load = ctypes.CDLL) -> int | None:
 
 
 def _gpus(driver: Any) -> tuple[Gpu, ...]:
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return ()
-    return tuple(_gpu(driver, index) for index in range(count.value))
+    return tuple(_gpu(driver, index) for index in range(number_of_gpus(driver)))
 
 
 def _gpu(driver: Any, index: int) -> Gpu:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from job.system.cuda_driver import load_driver, number_of_gpus
+
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _PROC = Path("/proc")
 _UNLIMITED = 1 << 60
@@ -44,13 +46,8 @@ def count_gpus(load: Callable[[str], Any] = ctypes.CDLL) -> int:
 
     A container sees only the devices that it was given, while `/proc/driver/nvidia/gpus` lists all of the node.
     """
-    try:
-        driver = load("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    has_answered = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return count.value if has_answered else 0
+    driver = load_driver(load)
+    return 0 if driver is None else number_of_gpus(driver)
 
 
 def available_memory(cgroup_root: Path = _CGROUP_ROOT, proc: Path = _PROC) -> int:

@@ -36,8 +36,9 @@ def capacity_warnings(cluster: Cluster, release: Release) -> tuple[str, ...]:
     except ConfigurationError:
         found.append("this user may not list nodes: whether pods fit onto them was not checked")
     try:
+        ranges = cluster.limit_ranges()
         for pool, job in jobs.items():
-            found.extend(_beyond_limits(pool, job.spec.template.spec, cluster.limit_ranges()))
+            found.extend(_beyond_limits(pool, job.spec.template.spec, ranges))
         found.extend(_beyond_quotas(jobs, cluster.quotas()))
     except ConfigurationError:
         found.append("this user may not list resourcequotas and limitranges: they were not checked")
@@ -46,7 +47,8 @@ def capacity_warnings(cluster: Cluster, release: Release) -> tuple[str, ...]:
 
 def _unschedulable(pool: str, pod: PodSpec, nodes: Sequence[Node]) -> Iterator[str]:
     """Why no node takes the pod; nothing if one does."""
-    reasons = [_refusal(pod, node) for node in nodes]
+    requests = requests_of(pod)
+    reasons = [_refusal(pod, requests, node) for node in nodes]
     if "" in reasons:
         return
     counted = Counter(reasons).most_common()
@@ -57,7 +59,7 @@ def _unschedulable(pool: str, pod: PodSpec, nodes: Sequence[Node]) -> Iterator[s
     )
 
 
-def _refusal(pod: PodSpec, node: Node) -> str:
+def _refusal(pod: PodSpec, requests: Mapping[str, Decimal], node: Node) -> str:
     """Why a node refuses a pod, empty if it does not."""
     labels = node.metadata.labels
     for key, value in pod.node_selector.items():
@@ -70,7 +72,7 @@ def _refusal(pod: PodSpec, node: Node) -> str:
     for taint in node.spec.taints:
         if taint.effect != "PreferNoSchedule" and not any(_tolerates(one, taint) for one in pod.tolerations):
             return f"with taint {taint.key}, which the pool does not tolerate"
-    for resource, wanted in requests_of(pod).items():
+    for resource, wanted in requests.items():
         if wanted > _quantity(node.status.allocatable.get(resource, 0)):
             return f"with less than {_shown(resource, wanted)}"
     return ""
@@ -109,11 +111,12 @@ def requests_of(pod: PodSpec) -> dict[str, Decimal]:
 
 
 def _beyond_limits(pool: str, pod: PodSpec, ranges: Iterable[LimitRange]) -> Iterator[str]:
+    requests = requests_of(pod)
     for one in ranges:
         for limits in one.spec.limits:
             if limits.type not in {"Container", "Pod"}:
                 continue
-            requests, what = requests_of(pod), f"a {limits.type.lower()}"
+            what = f"a {limits.type.lower()}"
             wanted = [(name, max(_limit(pod, name), requests.get(name, Decimal(0)))) for name in limits.max]
             high = [
                 (f"at most {name} {limits.max[name]}", name, n) for name, n in wanted if n > _quantity(limits.max[name])

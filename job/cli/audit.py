@@ -13,7 +13,7 @@ from job.cli.key_file import KeyList
 from job.cli.terminal import one_line
 from job.errors import FindingsError, UsageError
 from job.run.run import newest_run
-from job.storage.open import Address, new_process_id, read_storage_options
+from job.storage.open import Address, new_process_id
 from job.storage.store import refusals_are_configuration
 from job.telemetry.logs import set_up_logging
 from job.tools.audit import NOT_REDONE, AuditCounts, Finding
@@ -38,10 +38,10 @@ def audit(**flags: Any) -> None:
     set_up_logging(flags["log_level"], flags["log_format"])
     counts = AuditCounts()
     with refusals_are_configuration(is_planner=True):
-        target = Address(flags["out"], read_storage_options(flags["output_storage_options"])).open(new_process_id())
+        target = Address.with_file(flags["out"], flags["output_storage_options"]).open(new_process_id())
         run = newest_run(target)
         input_url = flags["input_top_dir"] or run.spec.input_url
-        source = Address(input_url, read_storage_options(flags["input_storage_options"])).open(new_process_id())
+        source = Address.with_file(input_url, flags["input_storage_options"]).open(new_process_id())
         if not source.exists():
             raise UsageError(f"no such input folder: {input_url}. Give it with --input_top_dir")
         with nullcontext() if flags["list_path"] is None else KeyList(flags["list_path"]) as key_list:

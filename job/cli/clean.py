@@ -9,7 +9,7 @@ import click
 from job.cli.flags import FILE, FOLDER
 from job.cli.terminal import one_line
 from job.errors import UsageError
-from job.storage.open import Address, new_process_id, read_storage_options
+from job.storage.open import Address, new_process_id
 from job.storage.store import refusals_are_configuration
 from job.telemetry.logs import set_up_logging
 from job.tools.cleanup import find_leftovers, remove
@@ -23,7 +23,7 @@ def clean(out: str, output_storage_options: str | None, yes: bool) -> None:
     """Remove what ended runs of OUT no longer need; results, journals and failure tables stay."""
     set_up_logging("WARNING", "text")
     with refusals_are_configuration(is_planner=True):
-        store = Address(out, read_storage_options(output_storage_options)).open(new_process_id())
+        store = Address.with_file(out, output_storage_options).open(new_process_id())
         leftovers = [leftover for leftover in find_leftovers(store) if leftover.keys]
         if not leftovers:
             click.echo(f"Nothing to remove in {store.url}")

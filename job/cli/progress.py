@@ -13,7 +13,7 @@ import msgspec
 
 from job.cli.flags import FILE, FOLDER
 from job.cli.terminal import one_line
-from job.storage.open import Address, new_process_id, read_storage_options
+from job.storage.open import Address, new_process_id
 from job.storage.store import refusals_are_configuration
 from job.telemetry.logs import set_up_logging
 from job.telemetry.progress_bar import significant
@@ -40,7 +40,7 @@ def progress(out: str, run_name: str | None, output_storage_options: str | None,
     set_up_logging("WARNING", "text")
     is_live = output == "text" and not once and sys.stdout.isatty()
     with refusals_are_configuration(is_planner=True), suppress(KeyboardInterrupt):
-        store = Address(out, read_storage_options(output_storage_options)).open(new_process_id())
+        store = Address.with_file(out, output_storage_options).open(new_process_id())
         try:
             while True:
                 found = read_progress(store, run_name)

@@ -18,7 +18,7 @@ from job.convert.source import OutputSource
 from job.convert.splitting import GROUP_FIELDS, GroupField, SplitOptions
 from job.errors import UsageError
 from job.run.spec import RunSpec
-from job.storage.open import Address, new_process_id, read_storage_options
+from job.storage.open import Address, new_process_id
 from job.storage.store import Store, refusals_are_configuration
 from job.telemetry.logs import set_up_logging
 
@@ -166,7 +166,7 @@ def _request(flags: dict[str, Any]) -> ConvertRequest:
 
 
 def _open(url: str, options: str | None) -> Store:
-    return Address(url, read_storage_options(options)).open(new_process_id())
+    return Address.with_file(url, options).open(new_process_id())
 
 
 def _check_apart(output: Store, target: Store) -> None:

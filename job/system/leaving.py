@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 
 from job.errors import InterruptedRunError
+from job.system.clock import SYSTEM_CLOCK, Clock
 
 logger = logging.getLogger(__name__)
 
@@ -20,14 +20,15 @@ EXIT_S = 45.0
 class Leaving:
     """Whether this process is leaving, and until when; any thread may ask."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
         self._deadline_s: float | None = None
         self._timer: threading.Timer | None = None
 
     def begin(self) -> None:
         """Start to leave; only the first call has an effect."""
         if self._deadline_s is None:
-            self._deadline_s = time.monotonic() + LEAVE_S
+            self._deadline_s = self._clock.monotonic_s() + LEAVE_S
             self._timer = threading.Timer(EXIT_S, _exit)
             self._timer.daemon = True
             self._timer.start()
@@ -41,7 +42,7 @@ class Leaving:
     @property
     def is_overdue(self) -> bool:
         """Whether requests are no longer retried."""
-        return self._deadline_s is not None and time.monotonic() > self._deadline_s
+        return self._deadline_s is not None and self._clock.monotonic_s() > self._deadline_s
 
 
 LEAVING = Leaving()

@@ -89,9 +89,9 @@ def test_a_store_that_has_served_again_is_not_down() -> None:
 
 
 def test_a_leaving_process_retries_nothing_after_35_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, leaving = JumpingClock(), Leaving()
+    clock = JumpingClock()
+    leaving = Leaving(clock)
     monkeypatch.setattr("job.storage.retry.LEAVING", leaving)
-    monkeypatch.setattr("job.system.leaving.time.monotonic", lambda: clock.now_s)
     leaving.begin()
     try:
         with pytest.raises(StorageError):

@@ -49,10 +49,8 @@ def annotate(**flags: Any) -> None:
         refusals_are_configuration(is_planner=not is_indexed),
         unusable_device_is_configuration(is_indexed=is_indexed),
     ):
-        if not is_indexed:
-            _annotate(flags, watch, begun_s)
-        else:
-            call_with_patience(lambda: _annotate(flags, watch, begun_s), index_failures(), watch.watchdog.touch)
+        failures = index_failures() if is_indexed else 0
+        call_with_patience(lambda: _annotate(flags, watch, begun_s), failures, watch.watchdog.touch)
 
 
 def _annotate(flags: dict[str, Any], watch: Watch, begun_s: float) -> None:

@@ -104,8 +104,8 @@ class Retry:
                 if isinstance(error, ThrottledError):  # a pause within the turn: others would take it up at once
                     self.concurrency.throttled()
                     spent_s += self._pause(what, error, tries)
-            if not isinstance(error, ThrottledError):
-                spent_s += self._pause(what, error, tries)
+                    continue
+            spent_s += self._pause(what, error, tries)
 
     def _try(self, request: Callable[[], _T], guard: Guard | None, *, is_write: bool) -> _T:
         if guard is not None:
@@ -126,7 +126,7 @@ class Retry:
     def _raise_if_final(
         self, message: str, exc: TransientError, tries: int, spent_s: float, *, has_succeeded: bool
     ) -> None:
-        timeout_s = min(self.timeout_s, DOWN_TIMEOUT_S if self.is_down else self.timeout_s)
+        timeout_s = min(DOWN_TIMEOUT_S, self.timeout_s) if self.is_down else self.timeout_s
         if isinstance(exc, RefusedError) and not has_succeeded and spent_s > min(CREDENTIALS_TIMEOUT_S, timeout_s):
             self.is_down = True
             raise CredentialsRefusedError(

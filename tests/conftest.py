@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -37,6 +39,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return min(places, default=len(LONGEST_FIRST))
 
     items.sort(key=rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Say how a test process ended that ended by itself: xdist says that it did, not whether a signal did it."""
+    if error is not None:
+        status = node.gateway._io.popen.wait(timeout=60)
+        sys.stderr.write(f"\ntest process {node.gateway.id} ended: exit status {status} (-N: signal N)\n")
 
 
 @pytest.fixture(autouse=True)

@@ -70,9 +70,3 @@ def frozen(text: str, *paths: Path) -> str:
         text = text.replace(str(path), f"<{number}>")
     text = re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - ", "", text, flags=re.MULTILINE)
     return re.sub(r"\b[0-9a-f]{64}\b", "<sha256>", text)
-
-
-def peak_bytes() -> int:
-    """Peak resident bytes of this process; unlike `ru_maxrss` not those of the process that started it."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM:"))

@@ -50,6 +50,14 @@ def count_gpus(load: Callable[[str], Any] = ctypes.CDLL) -> int:
     return 0 if driver is None else number_of_gpus(driver)
 
 
+def peak_resident_bytes(proc: Path = _PROC) -> int:
+    """Peak of this process's resident memory, by proc(5); 0 where the kernel does not say.
+
+    `ru_maxrss` (getrusage(2)) begins at the peak of the process that started this one.
+    """
+    return _bytes_after("VmHWM", _read_text(proc / "self/status")) or 0
+
+
 def available_memory(cgroup_root: Path = _CGROUP_ROOT, proc: Path = _PROC) -> int:
     """Bytes that this process can still allocate: free memory, limited by its cgroups."""
     free = _meminfo(proc, "MemAvailable")
@@ -112,10 +120,15 @@ def _reclaimable(folder: Path) -> int:
 
 
 def _meminfo(proc: Path, name: str) -> int:
-    for line in _read_text(proc / "meminfo").splitlines():
+    found = _bytes_after(name, _read_text(proc / "meminfo"))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if found is None else found
+
+
+def _bytes_after(name: str, text: str) -> int | None:
+    for line in text.splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
 
 
 def _read_text(path: Path) -> str:

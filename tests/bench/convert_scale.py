@@ -22,10 +22,10 @@ from job.run.journal import ANNOTATED, LeaveRow, ResultRow, StartRow, encode_lin
 from job.run.run import Run, open_run
 from job.storage.local.store import LocalStore
 from job.storage.object_store import ObjectStore
+from job.system.resources import peak_resident_bytes
 from tests.bench.scale import KEYS_IN_A_FOLDER, SyntheticDriver, SyntheticOutput
 from tests.fakes import spec_of
 from tests.job.convert.synthetic import CAR, PLATE, TWO_PARTS
-from tests.processes import peak_bytes
 
 IMAGES_A_SHARD = 1000
 
@@ -36,7 +36,7 @@ def main(count: int, folder: Path, format_name: Any) -> dict[str, float]:
     output = SyntheticOutput(folder / "out", outputs)
     if not (folder / "out").exists():  # a folder of an earlier call is converted again
         write_tables(output, count)
-    before = peak_bytes()
+    before = peak_resident_bytes()
     begun = time.monotonic()
     request = ConvertRequest(
         output=output,
@@ -47,7 +47,7 @@ def main(count: int, folder: Path, format_name: Any) -> dict[str, float]:
         split=SplitOptions(share=0.9, by=("source.camera",)),
     )
     counts = convert(request)
-    peak = peak_bytes()
+    peak = peak_resident_bytes()
     return {
         "seconds": time.monotonic() - begun,
         "before": before,

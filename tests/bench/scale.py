@@ -20,8 +20,8 @@ from job.storage.listing.pages import LAST_CHARACTER, DirListing, Page
 from job.storage.local.store import LocalStore
 from job.storage.object_store import ObjectStore
 from job.storage.store import FolderTest, StoredObject, no_folder
+from job.system.resources import peak_resident_bytes
 from tests.fakes import spec_of
-from tests.processes import peak_bytes
 
 KEYS_IN_A_FOLDER = 10_000
 PAGE_KEYS = 1000
@@ -117,7 +117,7 @@ def main(what: str, count: int, folder: Path) -> dict[str, float]:
         run = open_run(target, spec_of(Path("in")), name="r", is_date_given=False, process_id="scale")
         plan = make_plan(run, Selection(run, source), Sizing(num_indexes=1000))
         planned, listed = plan.inputs_planned, plan.inputs_listed
-    peak = peak_bytes()
+    peak = peak_resident_bytes()
     return {"seconds": time.monotonic() - begun, "peak": peak, "planned": planned, "listed": listed}
 
 

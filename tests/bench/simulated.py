@@ -8,7 +8,6 @@ lists and reads the markers. Files of shards are counted and dropped, markers ar
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from job.run.run import RUNS_FOLDER, Run
 from job.storage.listing.pages import DirListing, Page
 from job.storage.object_store import ObjectStore
 from job.storage.store import Fetched, StoredObject
+from job.system.resources import peak_resident_bytes
 from job.tools.progress import read_progress
 from job.worker.completion import end_if_complete
 from job.worker.shards import Marker
@@ -167,7 +167,7 @@ def main(inputs: int, num_indexes: int) -> dict[str, Any]:
         "shards_bytes": driver.written["shards"], "parts_of_an_index": parts_of_index,
         "plan_requests": plan_requests.total(), "end_requests": dict(driver.requests),
         "plan_processor_s": round(plan_s, 1), "end_processor_s": round(time.process_time() - begun, 1),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+        "peak_bytes": peak_resident_bytes(),
     }  # fmt: skip
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import resource
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from job.pipeline.stages import AnnotatorIO
 from job.plan.selection import Selection
 from job.run.options import WorkerOptions
 from job.system.cuda_driver import cuda_driver, device_memory_used
-from job.system.resources import memory_limit, return_freed_memory, usable_cpus
+from job.system.resources import memory_limit, peak_resident_bytes, return_freed_memory, usable_cpus
 from job.tools.bench.end_to_end import images_per_s, open_folders, run_target, write_inputs
 from job.tools.bench.figures import BatchFigures, BenchReport, Machine, Setting
 from job.tools.bench.host_stages import host_stages
@@ -169,7 +168,7 @@ class _Bench:
             batches=tuple(self._figures),
             largest_batch_error=self._error,
             host_ms=self._host_ms,
-            resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+            resident_bytes=peak_resident_bytes(),
         )
 
 

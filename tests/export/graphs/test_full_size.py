@@ -28,6 +28,7 @@ from job.model.artifact import GraphFormat, Precision
 from job.model.loader import open_session, runtime_of
 from job.model.prompts import PromptTokenizer, stored_text_features
 from job.model.reference import QUERY_STEP
+from job.system.resources import peak_resident_bytes
 from tests.export.layouts import sam3_layout, sam31_layout
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
@@ -136,6 +137,5 @@ def report(name: str, **figures: float) -> None:
 @pytest.fixture(autouse=True)
 def _memory() -> Iterator[None]:
     yield
-    import resource
 
-    report("peak memory", GB=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+    report("peak memory", GB=peak_resident_bytes() / 1e9)

@@ -2,12 +2,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from job.system.resources import available_memory, count_gpus, memory_limit, usable_cpus, visible_gpus
+from job.system.resources import (
+    available_memory,
+    count_gpus,
+    memory_limit,
+    peak_resident_bytes,
+    usable_cpus,
+    visible_gpus,
+)
 
 AFFINITY = len(os.sched_getaffinity(0))
 MIB = 1 << 20
@@ -209,3 +218,15 @@ def test_the_driver_counts_the_names_of_cuda_visible_devices(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     assert visible_gpus(lambda name: Driver(devices)) == names
+
+
+def test_the_peak_is_not_that_of_the_process_that_started_this_one() -> None:
+    ballast = bytearray(os.urandom(1)) * (300 * MIB)  # resident here
+    code = "from job.system.resources import peak_resident_bytes; print(peak_resident_bytes())"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert 5 * MIB < int(completed.stdout) < 150 * MIB
+    assert peak_resident_bytes() > len(ballast)
+
+
+def test_a_kernel_that_does_not_say_the_peak(tmp_path: Path) -> None:
+    assert peak_resident_bytes(tmp_path) == 0

@@ -88,11 +88,7 @@ def read_mask(npz: bytes) -> NDArray[np.uint8]:
     Raises:
         InputError: It is damaged, or does not hold a uint8 array (H, W) named `mask`.
     """
-    with (
-        _mapped_errors(),
-        zipfile.ZipFile(io.BytesIO(npz)) as archive,
-        archive.open(f"{MASK_NAME}.npy") as stream,
-    ):
+    with _opened(npz) as stream:
         size_hw = _read_size(stream)
         pixels = np.frombuffer(stream.read(size_hw[0] * size_hw[1] + 1), np.uint8)
     _check_count(len(pixels), size_hw)
@@ -123,11 +119,7 @@ def mask_facts(npz: bytes) -> MaskFacts:
     Raises:
         InputError: It is damaged, or does not hold a uint8 array (H, W) named `mask`.
     """
-    with (
-        _mapped_errors(),
-        zipfile.ZipFile(io.BytesIO(npz)) as archive,
-        archive.open(f"{MASK_NAME}.npy") as stream,
-    ):
+    with _opened(npz) as stream:
         size_hw = _read_size(stream)
         digest, present, count = hashlib.sha256(), np.zeros(256, bool), 0
         while block := stream.read(_BLOCK_BYTES):
@@ -155,6 +147,17 @@ def _read_size(stream: IO[bytes]) -> tuple[int, int]:
         order = ", column by column" if is_by_column else ""
         raise InputError(f"NPZ: its mask is {dtype} {shape}{order}; a mask is uint8 (height, width), row by row")
     return int(shape[0]), int(shape[1])
+
+
+@contextmanager
+def _opened(npz: bytes) -> Iterator[IO[bytes]]:
+    """The NPY in an NPZ, as a stream; errors in the block become input errors."""
+    with (
+        _mapped_errors(),
+        zipfile.ZipFile(io.BytesIO(npz)) as archive,
+        archive.open(f"{MASK_NAME}.npy") as stream,
+    ):
+        yield stream
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from job.errors import UsageError, WorkerError
 from job.model.artifact import open_artifact
 from job.model.gpu import unusable_device_is_configuration
 from job.model.loader import check_gpu, check_runtime, default_device, explained, open_session, runtime_of
+from job.redaction import redact
 from job.storage.store import refusals_are_configuration
 
 if TYPE_CHECKING:
@@ -93,8 +94,8 @@ def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **verif
         export_artifact(partial(load_original, path), request)
         written = open_artifact(folder)
     megabytes = sum(entry.size for entry in written.manifest.files.values()) / 1e6
-    click.echo(f"{out}: {written.manifest.model_id}, {graph_format} {precision}, {megabytes:.1f} MB")
-    click.echo(f"--model {out} --model_digest {written.digest}")
+    click.echo(f"{redact(out)}: {written.manifest.model_id}, {graph_format} {precision}, {megabytes:.1f} MB")
+    click.echo(f"--model {redact(out)} --model_digest {written.digest}")
 
 
 @click.command()

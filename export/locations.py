@@ -14,6 +14,7 @@ from export.hub import is_on_hub
 from job.errors import ConfigurationError, ObjectMissingError, ObjectRefusedError, UsageError
 from job.model.artifact import MANIFEST_NAME
 from job.model.cache import local_path, remote_url
+from job.redaction import redact
 from job.storage.download import download
 from job.storage.open import new_process_id, open_store
 from job.storage.store import first_writes
@@ -46,7 +47,7 @@ def local_checkpoint(checkpoint: str) -> Iterator[str]:
     folder, _, name = url.rpartition("/")
     with tempfile.TemporaryDirectory(prefix="sam3-checkpoint-") as scratch:
         path = Path(scratch) / name
-        click.echo(f"Fetching {url} …")
+        click.echo(f"Fetching {redact(url)} …")
         try:
             download(open_store(folder, new_process_id()), name, path)
         except ObjectMissingError as exc:
@@ -77,7 +78,7 @@ def local_output(out: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="sam3-export-") as scratch:
         folder = Path(scratch) / "model"
         yield folder
-        click.echo(f"Storing {url} …")
+        click.echo(f"Storing {redact(url)} …")
         for path in sorted(folder.iterdir()):
             if path.name != MANIFEST_NAME:
                 store.put_file(path.name, path)

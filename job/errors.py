@@ -35,11 +35,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from job.redaction import redact
+
 
 class AnnotateError(Exception):
     """Base of every error that this project raises on purpose."""
 
     exit_code: ClassVar[int] = 70
+
+    def __str__(self) -> str:
+        """The message without secrets: it reaches logs, journals and reports."""
+        return redact(super().__str__())
 
 
 class FindingsError(AnnotateError):

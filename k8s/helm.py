@@ -94,7 +94,7 @@ class Helm:
     def _run(self, *arguments: str) -> str:
         context = [] if self.context is None else ["--kube-context", self.context]
         command = ["helm", *arguments, "--namespace", self.namespace, *context]
-        logger.debug("%s", " ".join(command))
+        logger.debug("helm %s", arguments[0])  # values may hold secrets
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
         except (FileNotFoundError, PermissionError) as exc:

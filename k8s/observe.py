@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from job.errors import AnnotateError, ConfigurationError, UsageError
+from job.redaction import public_url
 from job.storage.open import new_process_id
 from job.tools.progress import RunProgress, read_progress
 from k8s.api_objects import Event, Node
@@ -49,7 +50,7 @@ def _progress_in_storage(release: Release, options: Mapping[str, object]) -> tup
     try:
         return call_with_timeout(lambda: _read_progress(release, options)), []
     except AnnotateError as exc:
-        return None, [f"the output {release.output_url} cannot be read from here: {exc}"]
+        return None, [f"the output {public_url(release.output_url)} cannot be read from here: {exc}"]
 
 
 def _read_progress(release: Release, options: Mapping[str, object]) -> RunProgress | None:

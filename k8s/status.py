@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from job.redaction import public_url
 from job.tools.progress import RunProgress
 from k8s.api_objects import Job, Pod, count_of, has_condition, indexes_of
 from k8s.release import Release
@@ -108,7 +109,7 @@ def release_status(
         release=release.name,
         namespace=release.namespace,
         run=release.run,
-        output=release.output_url,
+        output=public_url(release.output_url),
         state=_state(pools, progress),
         progress=progress,
         pools=pools,

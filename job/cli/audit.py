@@ -53,7 +53,7 @@ def audit(**flags: Any) -> None:
     if flags["output"] == "json":
         click.echo(msgspec.json.encode({"inputs": counts.inputs, "annotated": counts.annotated, **counts.findings}))
     else:
-        click.echo(_totals(counts, input_url))
+        click.echo(_totals(counts, source.url))
     if counts.bad:
         raise FindingsError(_advice(counts, flags["list_path"]))
 

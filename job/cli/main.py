@@ -5,6 +5,7 @@ A first argument that is a flag means `annotate`, so that the original's command
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -18,7 +19,7 @@ from job.cli.commands import DEFAULT_COMMAND, LazyCommands, underscored
 from job.cli.terminal import open_closed_streams
 from job.cli.termination_message import write_termination_message
 from job.errors import AnnotateError, ConfigurationError, InterruptedRunError
-from job.system.redaction import redact
+from job.redaction import redact
 from job.system.signals import ended_by_sigterm
 
 COMPLETION_VARIABLE = "_SAM3_ANNOTATE_COMPLETE"
@@ -130,7 +131,9 @@ def _report(error: BaseException, *, is_json: bool) -> int:
     elif is_json and message:
         logger.error("%s", message, extra={"fields": {"error": type(error).__name__, "exit_code": code}})
     elif isinstance(error, click.ClickException):
-        error.show()
+        with io.StringIO() as shown:
+            error.show(shown)
+            click.echo(redact(shown.getvalue()), err=True, nl=False)
     elif message:
         click.echo(f"Error: {redact(message)}", err=True)
     if code:

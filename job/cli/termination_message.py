@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from job.system.redaction import redact
+from job.redaction import redact
 
 VARIABLE = "SAM3_TERMINATION_LOG"
 LONGEST_BYTES = 4096

@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from job.errors import RunConflictError, TooManyFailedError, UsageError
+from job.redaction import public_url
 from job.run.decoding import decoding
 from job.run.spec import RunEnd, RunSpec
 from job.storage.store import PRIVATE_FOLDER, Store, read_if_there
@@ -197,6 +198,8 @@ def _check_same_options(name: str, existing: RunSpec, wanted: RunSpec, is_date_g
 
 def _differences(existing: RunSpec, wanted: RunSpec, is_date_given: bool) -> list[tuple[str, object, object]]:
     free = {"classes"} if is_date_given else {"classes", "annotation_date"}  # the digest of their file is compared
+    # Earlier versions stored passwords of URLs.
+    existing, wanted = (msgspec.structs.replace(one, input_url=public_url(one.input_url)) for one in (existing, wanted))
     pairs = [(f, getattr(existing, f), getattr(wanted, f)) for f in RunSpec.__struct_fields__ if f not in free]
     return [(field, old, new) for field, old, new in pairs if old != new]
 

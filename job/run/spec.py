@@ -16,7 +16,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Every option that changes bytes or selection; pinned in `run.json`.
 
     Attributes:
-        input_url: The input's folder.
+        input_url: The input's folder, without secrets.
         prompts: Prompts in order.
         confidence_threshold: Scores above it are kept, 0 to 1; a class of its own may have another threshold.
         annotation_date: Date in every annotation, `YYYY-MM-DD`.

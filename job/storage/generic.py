@@ -14,10 +14,11 @@ from typing import Any
 from fsspec.core import url_to_fs
 
 from job.errors import ObjectMissingError, ObjectRefusedError, UsageError
+from job.redaction import public_url
 from job.storage.keys import ordered
 from job.storage.listing.pages import DirListing
 from job.storage.retry import RefusedError, TransientError
-from job.storage.store import Fetched, StoredObject
+from job.storage.store import UNKNOWN_SIZE, Fetched, StoredObject
 
 _TIME_FIELDS = ("mtime", "updated", "last_modified", "LastModified", "modified", "created")
 
@@ -35,11 +36,11 @@ class FsspecDriver:
         options.setdefault("use_listings_cache", False)
         self._fs, root = url_to_fs(url, **options)
         self._root = root.rstrip("/")
-        self._url = url.rstrip("/")
+        self._url = public_url(url).rstrip("/")
 
     @property
     def url(self) -> str:
-        """The URL that was given, without a slash at its end."""
+        """The URL that was given, without secrets and without a slash at its end."""
         return self._url
 
     def exists(self) -> bool:
@@ -56,7 +57,7 @@ class FsspecDriver:
             return DirListing((), ())
         start = len(folder) + 1
         objects = [
-            StoredObject(prefix + entry["name"][start:], entry["size"] or 0, _modified_s(entry))
+            StoredObject(prefix + entry["name"][start:], _size(entry), _modified_s(entry))
             for entry in entries
             if entry["type"] == "file" and entry["name"] != folder
         ]
@@ -143,6 +144,11 @@ def _mapped_errors() -> Iterator[None]:
         raise RefusedError(f"{type(exc).__name__}: {exc}") from exc
     except OSError as exc:
         raise TransientError(f"{type(exc).__name__}: {exc}") from exc
+
+
+def _size(entry: dict[str, Any]) -> int:
+    size = entry.get("size")
+    return UNKNOWN_SIZE if size is None else int(size)
 
 
 def _modified_s(entry: dict[str, Any]) -> float:

@@ -31,9 +31,16 @@ class HttpDriver(FsspecDriver):
         super().__init__(url, {**options, "client_kwargs": client})
 
     def list_dir(self, prefix: str, after: str) -> DirListing:
-        """See `Driver.list_dir`: the links of a page."""
-        with self._mapped_errors(prefix):
-            return super().list_dir(prefix, after)
+        """See `Driver.list_dir`: the links of a page.
+
+        Raises:
+            ConfigurationError: The server refuses the page.
+        """
+        try:
+            with self._mapped_errors(prefix):
+                return super().list_dir(prefix, after)
+        except ObjectRefusedError as exc:
+            raise ConfigurationError(f"{exc}. Give the URL with user and password, or both in a .netrc file") from exc
 
     def stat(self, key: str) -> StoredObject | None:
         """See `Driver.stat`."""

@@ -35,6 +35,7 @@ from job.errors import (
     ObjectRefusedError,
     UsageError,
 )
+from job.redaction import has_secret, public_url
 from job.storage.listing.pages import LAST_CHARACTER, DirListing, Page
 from job.storage.retry import RefusedError, RejectedError
 from job.storage.s3_credentials import with_credentials
@@ -66,12 +67,17 @@ class S3Driver:
             reread: Returns them as they are now; called after a refusal, for credentials that have been replaced.
 
         Raises:
-            UsageError: The URL has no bucket or an invalid one, or a profile or setting does not exist.
+            UsageError: The URL has keys, no bucket or an invalid one, or a profile or setting does not exist.
             CredentialsRefusedError: There are no credentials.
             TypeError: s3fs does not accept an option.
             ValueError: s3fs does not accept a value.
         """
         self._bucket, _, folder = url.partition("://")[2].strip("/").partition("/")
+        if has_secret(url):
+            raise UsageError(
+                f"{public_url(url)}: a URL of S3 holds no keys: give them by AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, a profile, or storage options"
+            )
         if not self._bucket:
             raise UsageError(f"{url}: no bucket; give s3://bucket/folder")
         self._prefix = f"{folder}/" if folder else ""

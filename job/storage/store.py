@@ -31,12 +31,16 @@ def no_folder(key: str) -> bool:
     return False
 
 
+UNKNOWN_SIZE = -1
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """One line of a listing: relative key, size in bytes, time of the last change by the store's clock.
 
-    `fault` tells why size and time are unknown (both are 0): a symbolic link to a JSON that leads nowhere or to
-    itself, or a file whose status the device cannot read.
+    The size is `UNKNOWN_SIZE` where a listing has none: in a web server's page of links. `fault` tells why size and
+    time are unknown (both are 0): a symbolic link to a JSON that leads nowhere or to itself, or a file whose status the
+    device cannot read.
     """
 
     key: str

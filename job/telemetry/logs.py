@@ -12,8 +12,8 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from job.redaction import redact
 from job.run.journal import ANNOTATED, ResultRow
-from job.system.redaction import redact
 
 LogFormat = Literal["text", "json"]
 

@@ -15,7 +15,7 @@ import msgspec
 from job.run.history import runs_of
 from job.run.spec import RunSpec
 from job.storage.keys import IMAGE_SUFFIXES, JSON_SUFFIX, MASK_SUFFIX, printable
-from job.storage.store import PRIVATE_FOLDER, Store
+from job.storage.store import PRIVATE_FOLDER, UNKNOWN_SIZE, Store
 from job.tools.failures import KnownFailures, known_failures
 from job.tools.groups import ImageGroup, groups
 
@@ -119,7 +119,7 @@ def _findings(group: ImageGroup, image: str | None, is_copied: bool, failures: K
     empty = [suffix for suffix in needed if present[suffix] == 0]
     if empty:
         yield Finding(kind="empty", key=key, detail=f"{', '.join(empty)} of no bytes")
-    elif image is not None and is_copied and present[image] != group.input_sizes[image]:
+    elif image is not None and is_copied and group.input_sizes[image] not in {present[image], UNKNOWN_SIZE}:
         detail = f"{image} has {present[image]} bytes, the input's has {group.input_sizes[image]}"
         yield Finding(kind="image_differs", key=key, detail=detail)
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from job.errors import UsageError
+from job.redaction import public_url
 from job.telemetry.logs import set_up_logging
 from k8s.cli.flags import chart_flag, pool_flag, release_flags
 from k8s.cluster import Cluster
@@ -87,7 +88,8 @@ def cancel(release: str, namespace: str | None, kube_context: str | None, yes: b
         return
     helm.uninstall(release)
     click.echo(
-        f"Removed. The results stay in {found.output_url}; submit the same values again to resume run {found.run}"
+        f"Removed. The results stay in {public_url(found.output_url)}; submit the same values again to resume run "
+        f"{found.run}"
     )
 
 

@@ -1,6 +1,7 @@
 {{/* Checks that a schema cannot express. Each message: what was found, what to do. */}}
 
 {{- define "sam3-annotate.validate" -}}
+{{- include "sam3-annotate.checkSecrets" . }}
 {{- range $side := ternary list (list "input" "output") .Values.export.enabled }}
 {{- $location := index $.Values $side }}
 {{- if not (or $location.url $location.pvc.claimName) }}

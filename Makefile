@@ -31,7 +31,8 @@ demo: $(VENV)/$(STAMP)cpu ## Annotate drawn garage scenes with the embedded mode
 
 test: $(DEV)/$(STAMP)dev ## Run the tests, export parity against the real sam3 package included
 	$(DEV)/bin/mypy -p export
-	$(DEV)/bin/python $(PYTEST) -m "not slow and not cluster"
+	$(DEV)/bin/python $(PYTEST) -m "not slow and not cluster" $(FAST_TESTS)
+	$(DEV)/bin/python $(PYTEST) -m "not slow and not cluster" $(FAST_TESTS:%=--ignore=%)
 
 test-fast: $(TEST)/$(STAMP)test ## Run the unit, chart, cluster-side and protocol tests, without torch
 	$(TEST)/bin/python $(PYTEST) -m "not slow and not cluster and not torch" $(FAST_TESTS)

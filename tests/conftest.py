@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from export.demo_model.scenes.scenes import write_scenes
+from job.system.leaving import LEAVING
 from tests.processes import DATE, annotate
 
 pytest.register_assert_rewrite(
@@ -55,6 +56,15 @@ def _root_logger_as_it_was() -> Iterator[None]:
     level = logging.root.level
     yield
     logging.root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _process_stays() -> Iterator[None]:
+    """A test in which this process begins to leave would end it 45 s later, in another test."""
+    yield
+    was_leaving = LEAVING.has_begun
+    LEAVING.end()
+    assert not was_leaving
 
 
 @pytest.fixture(scope="session")

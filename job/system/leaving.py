@@ -40,6 +40,11 @@ class Leaving:
         self._deadline_s = self._timer = None
 
     @property
+    def has_begun(self) -> bool:
+        """Whether this process is leaving."""
+        return self._deadline_s is not None
+
+    @property
     def is_overdue(self) -> bool:
         """Whether requests are no longer retried."""
         return self._deadline_s is not None and self._clock.monotonic_s() > self._deadline_s

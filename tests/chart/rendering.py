@@ -34,6 +34,7 @@ EXPORT: Values = {
     "pools": {"gpu": {"enabled": False, "model": {"pvc": {"claimName": "models"}}}, "cpu": {"enabled": False}},
 }
 _STORAGE_RULE = {"to": [{"ipBlock": {"cidr": "10.0.0.5/32"}}], "ports": [{"port": 443}]}
+_MORE = {"name": "more", "namespace": "{{ .Release.Namespace }}", "labels": {}}
 EVERYTHING: Values = {
     "commonLabels": {"team": "garage"},
     "commonAnnotations": {"team": "garage"},
@@ -90,7 +91,12 @@ EVERYTHING: Values = {
         {
             "name": "tunnel",
             "image": "registry.example/tunnel:1",
-            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+                "readOnlyRootFilesystem": True,
+            },
+            "resources": {kind: {"cpu": "50m", "memory": "32Mi"} for kind in ("requests", "limits")},
         }
     ],
     "proxy": {"http": "http://proxy:3128", "https": "http://proxy:3128", "noProxy": ".svc"},
@@ -99,7 +105,7 @@ EVERYTHING: Values = {
         "metricsFrom": [{"namespaceSelector": {}}],
         "egress": {"restricted": True, "storage": [_STORAGE_RULE], "apiServer": [_STORAGE_RULE]},
     },
-    "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "more", "labels": {}}}],
+    "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": _MORE}],
     "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "podLabels": {"cost": "labels"},
     "podAnnotations": {"mesh.example/inject": "false"},
@@ -108,6 +114,7 @@ EVERYTHING: Values = {
     "extraVolumes": [{"name": "more", "emptyDir": {}}],
     "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
 }
+RELEASES = {"s3": ON_S3, "volumes": ON_VOLUMES, "everything": EVERYTHING, "export": EXPORT}
 
 
 def merged(base: Values, *changes: Values) -> Values:

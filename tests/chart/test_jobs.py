@@ -275,7 +275,7 @@ def test_environment_of_s3() -> None:
     assert env["AWS_DEFAULT_REGION"] == "eu-1"
     assert env["AWS_CA_BUNDLE"] == "/secrets/s3-ca/ca.crt"
     assert env["HTTPS_PROXY"] == "http://proxy:3128"
-    assert only["envFrom"] == [{"secretRef": {"name": "keys"}}, {"configMapRef": {"name": "settings"}}]
+    assert only["envFrom"] == [{"configMapRef": {"name": "settings"}}]
 
 
 def test_the_liveness_probe_uses_the_metrics_port() -> None:

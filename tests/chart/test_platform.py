@@ -175,6 +175,7 @@ def test_pods_read_the_keys_of_s3_as_files_that_follow_the_secret() -> None:
         assert {"name": "s3-keys", "secret": secret} in pod["spec"]["volumes"]
         assert {"name": "s3-keys", "mountPath": "/secrets/s3", "readOnly": True} in only["volumeMounts"]
         assert {"name": "SAM3_S3_CREDENTIALS", "value": "/secrets/s3"} in only["env"]
+        assert "envFrom" not in only, "no keys in the environment"
     without = render(merged(ON_S3, at("s3.existingSecret", ""))).jobs["cpu"]["spec"]["template"]
     assert "SAM3_S3_CREDENTIALS" not in {one["name"] for one in container(without)["env"]}
 

@@ -19,9 +19,9 @@ from k8s.cli.janitor import janitor
 from tests.chart.rendering import (
     CHART,
     EVERYTHING,
-    EXPORT,
     ON_S3,
     ON_VOLUMES,
+    RELEASES,
     Manifest,
     Values,
     at,
@@ -30,7 +30,6 @@ from tests.chart.rendering import (
     render,
 )
 
-RELEASES = {"s3": ON_S3, "volumes": ON_VOLUMES, "everything": EVERYTHING, "export": EXPORT}
 KUBERNETES = ("1.31", "1.32", "1.33", "1.34", "1.37")
 RESTRICTED_VOLUMES = {
     "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",

@@ -21,9 +21,9 @@
 {{- $pool := index .Values.pools $values.pool }}
 {{- $claims := list (list $values.checkpoint.pvc true) (list $pool.model.pvc false) }}
 {{- $env := list (dict "name" "HF_HOME" "value" "/cache/hub") (dict "name" "TMPDIR" "value" "/cache") }}
-{{- with $values.hubToken.existingSecret }}
-{{- $reference := dict "secretKeyRef" (dict "name" . "key" $values.hubToken.key) }}
-{{- $env = append $env (dict "name" "HF_TOKEN" "valueFrom" $reference) }}
+{{- $hubToken := ternary $values.hubToken dict (ne $values.hubToken.existingSecret "") }}
+{{- if $hubToken }}
+{{- $env = append $env (dict "name" "HF_TOKEN_PATH" "value" "/secrets/hub/token") }}
 {{- end -}}
 backoffLimit: {{ int64 $values.backoffLimit }}
 {{- with int64 .Values.job.ttlSecondsAfterFinished }}
@@ -44,7 +44,7 @@ template:
   {{- include "sam3-annotate.podTemplate" (dict
       "root" . "component" "export" "name" "export"
       "image" (include "sam3-annotate.image" (list . $values.image "export"))
-      "args" (include "sam3-annotate.exportArgs" .) "env" $env
+      "args" (include "sam3-annotate.exportArgs" .) "env" $env "hubToken" $hubToken
       "resources" (include "sam3-annotate.poolResources" (list . $values.pool $values.resources) | fromJson)
       "scheduling" (include "sam3-annotate.poolScheduling" (list . $values.pool "export") | fromJson)
       "claims" (include "sam3-annotate.claims" $claims | fromJson)

@@ -50,6 +50,13 @@
     secretName: {{ quote . }}
     defaultMode: 0440
 {{- end }}
+{{- with get . "hubToken" }}
+- name: hub-token
+  secret:
+    secretName: {{ quote .existingSecret }}
+    items: [{key: {{ quote .key }}, path: token}]
+    defaultMode: 0440
+{{- end }}
 {{- with .root.Values.s3.ca.configMap }}
 - name: s3-ca
   configMap:
@@ -98,6 +105,11 @@
   mountPath: /secrets/s3
   readOnly: true
 {{- end }}
+{{- if get . "hubToken" }}
+- name: hub-token
+  mountPath: /secrets/hub
+  readOnly: true
+{{- end }}
 {{- if or .root.Values.s3.ca.configMap .root.Values.s3.ca.secret }}
 - name: s3-ca
   mountPath: /secrets/s3-ca
@@ -112,7 +124,7 @@
 - name: SAM3_TERMINATION_LOG
   value: /dev/termination-log
 {{- if .root.Values.s3.existingSecret }}
-# The files follow a changed Secret, the variables of envFrom do not.
+# Files follow a changed Secret, variables would not, and no child process inherits them.
 - name: SAM3_S3_CREDENTIALS
   value: /secrets/s3
 {{- end }}
@@ -144,10 +156,6 @@
 {{- end }}
 
 {{- define "sam3-annotate.envFrom" -}}
-{{- with .Values.s3.existingSecret }}
-- secretRef:
-    name: {{ quote . }}
-{{- end }}
 {{- with .Values.extraEnvFrom }}
 {{ toYaml . }}
 {{- end }}
@@ -258,7 +266,7 @@ resourceClaims:
 {{- end }}
 
 {{/* Takes {root component name image args env resources scheduling claims cache serviceAccountName isProbed hasToken
-     labels annotations modelImage hasCompanions}, and the pool of a worker. */}}
+     labels annotations modelImage hasCompanions hubToken}, and the pool of a worker. */}}
 {{- define "sam3-annotate.podTemplate" -}}
 {{- $root := .root -}}
 metadata:

@@ -19,7 +19,13 @@ Pod = client.V1Pod
 Job = client.V1Job
 
 POLL_S = 0.5
+PATIENCE = float(os.environ.get("PATIENCE", "1"))
+"""Factor of all waits, for a machine that has other work."""
+SHARED_GPU = "tests.example/gpu"
+"""Resource of the kit's GPU nodes that several pods can have."""
 GPU_LABEL = "nvidia.com/gpu.present"
+SPARE = {"key": "tests/spare", "operator": "Exists", "effect": "NoSchedule"}
+"""Toleration of the node that tests may break; no other pods run there."""
 OUT_OF_SERVICE = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}
 
 
@@ -44,6 +50,10 @@ class Cluster:
     image: str
     other_image: str
     kit: str
+
+    @property
+    def gpu_resource(self) -> str:
+        return SHARED_GPU if self.kit else "nvidia.com/gpu"
 
     def run_kit(self, *arguments: str) -> None:
         """Run a command of the kit on a node."""
@@ -85,11 +95,11 @@ class Cluster:
         """
         begun = time.monotonic()
         while not (found := condition()):
-            if time.monotonic() > begun + timeout_s:
+            if time.monotonic() > begun + timeout_s * PATIENCE:
                 state = self.describe(namespace) if namespace else ""
-                raise AssertionError(f"{what}: not within {timeout_s:.0f} s\n{state}")
+                raise AssertionError(f"{what}: not within {timeout_s * PATIENCE:.0f} s\n{state}")
             time.sleep(POLL_S)
-        sys.stdout.write(f"\n    {time.monotonic() - begun:5.1f} s  {what}")
+        report(f"{time.monotonic() - begun:5.1f} s  {what}", namespace)
         return found
 
     def describe(self, namespace: str) -> str:
@@ -136,6 +146,11 @@ def open_cluster() -> Cluster:
         other_image=os.environ.get("OTHER_IMAGE", image),
         kit=os.environ.get("CLUSTER_KIT", ""),
     )
+
+
+def report(text: str, namespace: str = "") -> None:
+    """Show a line while tests run; several processes share standard error."""
+    sys.stderr.write(f"{namespace:46}{text}\n")
 
 
 def ended(pod: Pod) -> str:

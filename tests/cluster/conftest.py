@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.access import Cluster, open_cluster
+from tests.chart.rendering import Values
+from tests.cluster.access import SHARED_GPU, SPARE, Cluster, open_cluster
 from tests.cluster.locations import Location
-from tests.cluster.release import SECRET, Release
-from tests.processes import quiet_results
+from tests.cluster.release import ON_ACCELERATOR, SECRET, Release
+from tests.cluster.sharing import held, made_once, shared_folder
+from tests.processes import quiet_results, results
 from tests.s3.data import make_inputs, upload
 
-COUNT = 320
+COUNT = 160
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
 
 
@@ -29,11 +31,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.cluster)
 
 
+@pytest.fixture(autouse=True)
+def _others(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests of several processes run beside each other, but not beside one that asks for `alone`."""
+    is_alone = "alone" in request.fixturenames
+    with held(shared_folder(tmp_path_factory) / "cluster.lock", is_shared=not is_alone):
+        yield
+
+
+@pytest.fixture
+def alone() -> None:
+    """No other test runs meanwhile."""
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     if "IMAGE" not in os.environ:
         pytest.skip("no cluster is configured: run `make test-cluster`")
-    return open_cluster()
+    found = open_cluster()
+    if found.kit:
+        for node in found.gpu_nodes():
+            found.core.patch_node_status(node, {"status": {"capacity": {SHARED_GPU: "100"}}})
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +63,22 @@ def kit(cluster: Cluster) -> Cluster:
     return cluster
 
 
+@pytest.fixture
+def spare(kit: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A CPU node for this test alone, which may break it; its taint keeps the pods of other tests away."""
+    with held(shared_folder(tmp_path_factory) / "spare.lock"):
+        node = os.environ["SPARE_NODE"]
+        assert SPARE["key"] in {taint.key for taint in kit.nodes()[node].spec.taints or []}
+        yield node
+
+
+@pytest.fixture
+def gpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Values]:
+    """Values for pods that ask for an accelerator; the nodes have one, which no other test asks for meanwhile."""
+    with held(shared_folder(tmp_path_factory) / "gpu.lock"):
+        yield ON_ACCELERATOR
+
+
 @pytest.fixture(scope="session")
 def inputs(scenes: Path) -> dict[str, bytes]:
     return make_inputs(scenes, COUNT)
@@ -52,7 +87,8 @@ def inputs(scenes: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="session")
 def quiet(inputs: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """Outputs of an undisturbed run on this machine with as many threads."""
-    return quiet_results(inputs, tmp_path_factory.mktemp("quiet"))
+    folder = shared_folder(tmp_path_factory) / "quiet"
+    return results(made_once(folder, lambda made: quiet_results(inputs, made)) / "out")
 
 
 @pytest.fixture(scope="session")
@@ -88,12 +124,7 @@ def new_release(cluster: Cluster, base: Location, folder: Path, name: str) -> It
 
 
 def remove(cluster: Cluster, namespace: str) -> None:
-    """Remove the namespace, so that its pods take no CPU from later tests."""
+    """Kill the pods of the namespace, so that they take no CPU from later tests, and let the cluster delete it."""
     cluster.batch.delete_collection_namespaced_job(namespace, propagation_policy="Background")
     cluster.core.delete_collection_namespaced_pod(namespace, grace_period_seconds=0)
     cluster.core.delete_namespace(namespace)
-    cluster.wait_for(lambda: not is_there(cluster, namespace), 120, f"namespace {namespace} gone", namespace)
-
-
-def is_there(cluster: Cluster, namespace: str) -> bool:
-    return any(one.metadata.name == namespace for one in cluster.core.list_namespace().items)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tests.chart.rendering import CHART, Values, merged
-from tests.cluster.access import Cluster, Job, Pod, exit_code
+from tests.cluster.access import SPARE, Cluster, Job, Pod, exit_code
 from tests.cluster.locations import Location
 from tests.processes import DATE
 
@@ -111,8 +111,15 @@ def run(command: list[str], *, check: bool = True) -> subprocess.CompletedProces
     return done
 
 
+TWO: Values = {"completions": 2, "parallelism": 2}
+ON_ACCELERATOR: Values = {"gpu": {"resourceName": "nvidia.com/gpu"}}
+
+
 def base_values(cluster: Cluster, location: Location) -> Values:
-    """Values for two small pools on the cpu image, with one thread for each pod."""
+    """Values for two small pools on the cpu image, with one thread for each pod.
+
+    The gpu pool asks for a resource that is no device, so that tests can share a node: see the fixture `gpu`.
+    """
     repository, _, tag = cluster.image.rpartition(":")
     pool: Values = {
         "image": {"tag": tag},
@@ -133,6 +140,7 @@ def base_values(cluster: Cluster, location: Location) -> Values:
         },
         "annotation": {"date": DATE},
         "image": {"repository": repository, "pullPolicy": "IfNotPresent"},
+        "gpu": {"resourceName": cluster.gpu_resource},
         "pools": {"gpu": merged(pool, {"allowCpu": True, "deviceRetrySeconds": 0}), "cpu": pool},
         "janitor": {"image": {"tag": tag}},
         "worker": {"journalIntervalSeconds": 2, "shardSize": 10},
@@ -148,3 +156,17 @@ def slow(share: str) -> Values:
 
 def only(pool: str) -> Values:
     return {"pools": {other: {"enabled": other == pool} for other in ("gpu", "cpu")}}
+
+
+def on_nodes(first: str, *others: str) -> Values:
+    """Two cpu pods on the first of these nodes that takes them; the first is `spare`."""
+
+    def among(*names: str) -> Values:
+        return {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": list(names)}]}
+
+    affinity = {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [among(first, *others)]},
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": among(first)}],
+    }
+    tolerations = [SPARE, {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    return {"pools": {"cpu": {"affinity": {"nodeAffinity": affinity}, "tolerations": tolerations, **TWO}}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from job.worker.shards import marked_shards, read_marker
 from tests.chart.rendering import Values, merged
-from tests.cluster.access import Cluster, has_condition
+from tests.cluster.access import Cluster, has_condition, report
 from tests.cluster.release import Release, base_values, only
 from tests.s3.data import make_inputs, the_run, upload
 
@@ -63,7 +62,7 @@ def test_an_image_that_kills_pods_ends_as_a_failed_row(cluster: Cluster, release
     release.wait_for(lambda: has_condition(release.job("cpu"), "Complete"), 60, "Job complete")
     job = release.job("cpu")
     deaths = [code for code in release.codes() if code]
-    sys.stdout.write(f"pods that died: {deaths}\n")
+    report(f"pods that died: {deaths}", release.namespace)
     assert set(deaths) == {139}
     assert not job.status.failed_indexes
     assert len(deaths) == job.status.failed <= 4 < job.spec.backoff_limit_per_index

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 import pytest
 from kubernetes.client.exceptions import ApiException
 
-from tests.cluster.access import Cluster, has_condition
+from tests.chart.rendering import Values, merged
+from tests.cluster.access import Cluster, has_condition, report
 from tests.cluster.locations import check_complete, shards_by_pool
 from tests.cluster.release import NAME, Release, base_values
 
 
-def test_both_pools_annotate_everything(cluster: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
+def test_both_pools_annotate_everything(
+    cluster: Cluster, release: Release, gpu: Values, quiet: dict[str, bytes]
+) -> None:
     begun = time.monotonic()
-    release.install(base_values(cluster, release.location))
+    release.install(merged(base_values(cluster, release.location), gpu))
     release.wait_for_end()
-    sys.stdout.write(f"{len(quiet) // 3} images in {time.monotonic() - begun:.0f} s\n")
+    report(f"{len(quiet) // 3} images in {time.monotonic() - begun:.0f} s", release.namespace)
 
     check_complete(release.location, release.run, quiet)
     made = shards_by_pool(release.location, release.run)
-    sys.stdout.write(f"shards: {dict(made)}\n")
+    report(f"shards: {dict(made)}", release.namespace)
     assert made["gpu"] >= 1
     assert made["cpu"] >= 1
     assert {pod.spec.node_name for pod in release.pods("gpu")} <= set(cluster.gpu_nodes())

@@ -13,6 +13,7 @@ import pytest
 
 from tests.chart.rendering import CHART, merged
 from tests.cluster.access import Cluster
+from tests.cluster.conftest import COUNT
 from tests.cluster.locations import check_complete
 from tests.cluster.release import NAME, Release, base_values, slow
 
@@ -63,19 +64,20 @@ def newer_chart(folder: Path) -> str:
 def test_a_release_from_submit_to_cancel(
     cluster: Cluster, release: Release, quiet: dict[str, bytes], call: Call
 ) -> None:
-    values = release.file(merged(base_values(cluster, release.location), slow("500m")))
+    values = release.file(merged(base_values(cluster, release.location), slow("150m")))
     shown = call("submit", "-f", values, *FIGURES, "--dry_run", keep="submit-dry-run")
-    assert "inputs to do: 321" in shown
+    listed = COUNT + 1  # and a broken one
+    assert f"inputs to do: {listed}" in shown
     assert not release.all_jobs(), "a dry run changes nothing"
     refused = call("submit", "-f", values, *FIGURES, "--max_cost=0.000001", code=2, keep="submit-max-cost")
     assert "--max_cost" in refused
     assert not release.all_jobs()
 
     told = json.loads(call("submit", "-f", values, *FIGURES, "-o", "json"))
-    assert (told["images"], told["run"]) == (321, release.run)
+    assert (told["images"], told["run"]) == (listed, release.run)
     assert told["sizes"]["pools"]["cpu"]["completions"] == release.job("cpu").spec.completions
-    release.wait_for_images(30)
-    assert "321" in call("status", keep="status-working")
+    release.wait_for_images(5)
+    assert str(listed) in call("status", keep="status-working")
     jobs = {job.metadata.name for job in release.all_jobs()}
     assert f"run {release.run};" in call("submit", *FIGURES)
     assert {job.metadata.name for job in release.all_jobs()} == jobs, "no pod is thrown away"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,17 +10,14 @@ import pytest
 
 from job.run.journal import read_history
 from job.worker.shards import marked_shards
-from tests.chart.rendering import Values, merged
-from tests.cluster.access import OUT_OF_SERVICE, Cluster, Pod, has_condition
+from tests.chart.rendering import merged
+from tests.cluster.access import OUT_OF_SERVICE, Cluster, Pod, has_condition, report
 from tests.cluster.locations import check_complete
-from tests.cluster.release import Release, base_values, only, slow
+from tests.cluster.release import TWO, Release, base_values, on_nodes, only, slow
 from tests.s3.data import store_of, the_run
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 EAT_MEMORY = "open('/proc/1/oom_score_adj', 'w').write('1000'); held = [bytearray(1 << 20) for _ in range(1 << 12)]"
-
-
-TWO = {"completions": 2, "parallelism": 2}
 
 
 def index_of(pod: Pod) -> int:
@@ -92,40 +88,31 @@ def test_pods_evicted_deleted_and_out_of_memory(cluster: Cluster, release: Relea
 
 
 @pytest.mark.slow
-def test_power_cut_of_a_node(kit: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
-    release.install(merged(base_values(kit, release.location), slow("500m"), only("cpu"), {"pools": {"cpu": TWO}}))
+def test_power_cut_of_a_node(kit: Cluster, release: Release, spare: str, quiet: dict[str, bytes]) -> None:
+    release.install(merged(base_values(kit, release.location), slow("250m"), only("cpu"), on_nodes(spare)))
     release.wait_for_images(20)
-    (node,) = kit.cpu_nodes()
     lost = release.working("cpu")
-    with restored(kit, node):
-        kit.run_kit("kill-node", node)
+    with restored(kit, spare):
+        kit.run_kit("kill-node", spare)
         release.wait_for(lambda: all_deleted(release, lost), 90, "the node's pods given up")
         assert len(release.pods()) == len(lost), "no replacement until the node is declared out of service"
-        release.wait_for(lambda: is_warned(release, f"node {node} is not responding"), 90, "status names the node")
-        kit.taint(node, OUT_OF_SERVICE)
+        release.wait_for(lambda: is_warned(release, f"node {spare} is not responding"), 90, "status names the node")
+        kit.taint(spare, OUT_OF_SERVICE)
         release.wait_for(lambda: all(is_gone(release, pod) for pod in lost), 60, "the node's pods gone")
-        kit.run_kit("start-node", node)
+        kit.run_kit("start-node", spare)
     release.wait_for_end()
     check_complete(release.location, release.run, quiet)
     assert failures(release, "cpu") == 0, "a lost node costs no retry"
     assert killed_process_ids(release) >= 1, "they had no time to leave in order"
 
 
-ON_ANY_NODE: Values = {
-    "pools": {
-        "cpu": {
-            "affinity": {"podAntiAffinity": {}},
-            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
-            **TWO,
-        }
-    }
-}
-
-
-def test_a_partitioned_node_whose_pods_continue(kit: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
-    release.install(merged(base_values(kit, release.location), slow("250m"), only("cpu"), ON_ANY_NODE))
+def test_a_partitioned_node_whose_pods_continue(
+    kit: Cluster, release: Release, spare: str, quiet: dict[str, bytes]
+) -> None:
+    (other,) = kit.gpu_nodes()
+    release.install(merged(base_values(kit, release.location), slow("125m"), only("cpu"), on_nodes(spare, other)))
     release.wait_for_images(10)
-    (node,) = kit.cpu_nodes()
+    node = spare
     zombies = [pod for pod in release.working("cpu") if pod.spec.node_name == node]
     assert zombies
     with restored(kit, node):
@@ -138,11 +125,11 @@ def test_a_partitioned_node_whose_pods_continue(kit: Cluster, release: Release, 
             successors = release.wait_for(
                 lambda: [pod for pod in release.working("cpu") if index_of(pod) in indexes], 90, "replacements"
             )
-            assert {pod.spec.node_name for pod in successors} == set(kit.gpu_nodes())
+            assert {pod.spec.node_name for pod in successors} == {other}
             since_s = max(pod.status.start_time.timestamp() for pod in successors)
             release.wait_for_end()
             parts = parts_of_zombies(release, indexes, since_s)
-            sys.stdout.write(f"{parts} journal parts by zombies after their replacement\n")
+            report(f"{parts} journal parts by zombies after their replacement", release.namespace)
             assert parts >= 1
             check_complete(release.location, release.run, quiet)
         finally:

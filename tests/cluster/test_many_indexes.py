@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import pytest
 from kubernetes.client import V1Node
 
 from tests.chart.rendering import Values, merged
-from tests.cluster.access import Cluster, has_condition
+from tests.cluster.access import Cluster, has_condition, report
 from tests.cluster.release import NAME, Release, base_values, only
 
 INDEXES = int(os.environ.get("INDEXES", "1000"))
@@ -67,6 +66,7 @@ def fake_nodes(kit: Cluster) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("alone")
 def test_a_thousand_indexes(kit: Cluster, release: Release) -> None:
     with fake_nodes(kit):
         before, begun = requests(), time.monotonic()
@@ -87,10 +87,11 @@ def test_a_thousand_indexes(kit: Cluster, release: Release) -> None:
         release.wait_for(is_over, 900, f"{INDEXES} indexes")
         lasted_s = time.monotonic() - begun
         asked = requests() - before
-    sys.stdout.write(
-        f"\n{INDEXES} indexes in {lasted_s:.0f} s; Job at most {largest:,} bytes; status {looked_s:.1f} s; "
+    report(
+        f"{INDEXES} indexes in {lasted_s:.0f} s; Job at most {largest:,} bytes; status {looked_s:.1f} s; "
         f"{asked.total() / INDEXES:.1f} requests an index, {asked.total() / lasted_s:.0f} a second: "
-        f"{dict(asked.most_common(12))}\n"
+        f"{dict(asked.most_common(12))}",
+        release.namespace,
     )
     assert release.job("cpu").status.completed_indexes == f"0-{INDEXES - 1}"
     assert largest < LARGEST_JOB_BYTES

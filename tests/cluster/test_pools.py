@@ -49,8 +49,8 @@ def check_upgrades_after_the_janitor(release: Release) -> None:
     release.wait_for(lambda: release.job("gpu").spec.suspend, 120, "the gpu Job suspended again")
 
 
-def test_the_gpu_pool_alone(cluster: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
-    release.install(merged(base_values(cluster, release.location), only("gpu")))
+def test_the_gpu_pool_alone(cluster: Cluster, release: Release, gpu: Values, quiet: dict[str, bytes]) -> None:
+    release.install(merged(base_values(cluster, release.location), gpu, only("gpu")))
     release.wait_for_end()
     check_complete(release.location, release.run, quiet)
     release.wait_for(lambda: has_condition(release.job("gpu"), "Complete"), 60, "Job complete")
@@ -58,9 +58,9 @@ def test_the_gpu_pool_alone(cluster: Cluster, release: Release, quiet: dict[str,
     assert release.status()["state"] == "complete"
 
 
-def test_an_image_without_cuda_fails_the_job_at_once(cluster: Cluster, release: Release) -> None:
+def test_an_image_without_cuda_fails_the_job_at_once(cluster: Cluster, release: Release, gpu: Values) -> None:
     honest = {"pools": {"gpu": {"allowCpu": False}}}
-    release.install(merged(base_values(cluster, release.location), only("gpu"), honest))
+    release.install(merged(base_values(cluster, release.location), gpu, only("gpu"), honest))
     release.wait_for(lambda: has_condition(release.job("gpu"), "Failed"), 60, "Job failed")
     assert set(release.codes()) == {78}
     told = release.status()
@@ -70,9 +70,11 @@ def test_an_image_without_cuda_fails_the_job_at_once(cluster: Cluster, release: 
 
 
 @pytest.mark.skipif("GPU_IMAGE" not in os.environ, reason="GPU_IMAGE names the gpu image, 3 GB: tried by hand")
-def test_an_unresponsive_gpu_is_retried(cluster: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
+def test_an_unresponsive_gpu_is_retried(
+    cluster: Cluster, release: Release, gpu: Values, quiet: dict[str, bytes]
+) -> None:
     honest = {"pools": {"gpu": {"allowCpu": False, "image": {"tag": os.environ["GPU_IMAGE"].rpartition(":")[2]}}}}
-    release.install(merged(base_values(cluster, release.location), slow("500m"), honest))
+    release.install(merged(base_values(cluster, release.location), gpu, slow("500m"), honest))
     release.wait_for(lambda: (release.job("gpu").status.failed or 0) >= 2, 300, "two pods counted")
     assert set(release.codes("gpu")) == {70}
     assert not has_condition(release.job("gpu"), "Failed")

@@ -194,8 +194,8 @@ _SESSION = web.AppKey("session", aiohttp.ClientSession)
 
 
 @contextmanager
-def fault_proxy(server: S3Server, seed: int = 1) -> Iterator[FaultProxy]:
-    """Run a proxy in a thread."""
+def fault_proxy(server: S3Server, seed: int = 1, host: str = "127.0.0.1") -> Iterator[FaultProxy]:
+    """Run a proxy in a thread, on an address of this machine."""
     started, loop = threading.Event(), asyncio.new_event_loop()
     proxy = FaultProxy(server=server, upstream=server.endpoint_url, seed=seed)
     stop = asyncio.Event()
@@ -208,10 +208,10 @@ def fault_proxy(server: S3Server, seed: int = 1) -> Iterator[FaultProxy]:
         app.router.add_route("*", "/{path:.*}", proxy.handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, auto_decompress=False)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, host, 0)
         await site.start()
         port = runner.addresses[0][1]
-        proxy.server = replace(server, endpoint_url=f"http://127.0.0.1:{port}")
+        proxy.server = replace(server, endpoint_url=f"http://{host}:{port}")
         started.set()
         await stop.wait()
         await runner.cleanup()

@@ -20,7 +20,7 @@ from job.cli.terminal import open_closed_streams
 from job.cli.termination_message import write_termination_message
 from job.errors import AnnotateError, ConfigurationError, InterruptedRunError
 from job.redaction import redact
-from job.system.signals import ended_by_sigterm
+from job.system.signals import ended_by_sigterm, was_interrupted
 
 COMPLETION_VARIABLE = "_SAM3_ANNOTATE_COMPLETE"
 UNEXPECTED_EXIT_CODE = AnnotateError.exit_code
@@ -110,6 +110,8 @@ def _as_ours(error: BaseException) -> BaseException:
     """A foreign error that means one of ours."""
     if isinstance(error, KeyboardInterrupt | click.Abort | BrokenPipeError):
         return InterruptedRunError()
+    if was_interrupted() and not isinstance(error, InterruptedRunError):
+        return InterruptedRunError(f"interrupted, rerun the same command to resume; the interruption led to: {error}")
     if isinstance(error, ModuleNotFoundError):
         module = (error.name or "").partition(".")[0]
         extra = _EXTRA_OF_MODULE.get(module)  # None: the missing module is our own, which is a defect

@@ -12,6 +12,15 @@ from job.errors import InterruptedRunError
 from job.system.leaving import LEAVING
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_raised = threading.Event()
+
+
+def was_interrupted() -> bool:
+    """Whether a signal has raised an error in the latest block of `ended_by_sigterm`, or in a block within it.
+
+    An extension module whose import is interrupted reports an `ImportError` instead.
+    """
+    return _raised.is_set()
 
 
 @contextmanager
@@ -25,6 +34,7 @@ def ended_by_signals() -> Iterator[None]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGTERM:
             LEAVING.begin()
+        _raised.set()
         raise InterruptedRunError("interrupted with work left: rerun the same command to resume")
 
     with _handled(on_signal):
@@ -40,8 +50,10 @@ def ended_by_sigterm() -> Iterator[None]:
     """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        _raised.set()
         raise InterruptedRunError("ended by SIGTERM: rerun the same command to resume")
 
+    _raised.clear()
     with _handled(on_signal, (signal.SIGTERM,)):
         yield
 

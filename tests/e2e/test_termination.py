@@ -174,6 +174,33 @@ def test_sigterm_while_the_model_is_loaded(source: Path) -> None:
         assert terminated(process) == 75
 
 
+INTERRUPTED_IMPORT = """
+import os, signal, sys, time
+from job.cli.main import main
+from job.errors import InterruptedRunError
+
+class Interrupted:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "onnxruntime":
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+            except InterruptedRunError as exc:
+                raise ImportError("numpy._core.multiarray failed to import") from exc
+
+sys.meta_path.insert(0, Interrupted)
+main(sys.argv[1:])
+"""
+"""An extension module in whose import Python code is interrupted: it fails with an error of its own."""
+
+
+def test_sigterm_while_an_extension_module_is_imported(source: Path, log: Path) -> None:
+    code, message = ended(log, "-c", INTERRUPTED_IMPORT, "annotate", *flags_of(source))
+
+    assert (code, "multiarray failed" in message) == (75, True), message
+
+
 def test_sigterm_while_another_process_plans(source: Path) -> None:
     flags = flags_of(source, "--run", "r", "--index", "1", "--num_indexes", "2")
     with running("-m", "job", *flags) as process:

@@ -169,5 +169,10 @@ def exit_code(pod: Pod) -> int | None:
     return None
 
 
+def is_over(job: Job) -> bool:
+    """Whether the Job is complete, or suspended by the janitor because the run has ended."""
+    return bool(job.spec.suspend) or has_condition(job, "Complete")
+
+
 def has_condition(job: Job, kind: str) -> bool:
     return any(one.type == kind and one.status == "True" for one in job.status.conditions or [])

@@ -8,7 +8,7 @@ import pytest
 from kubernetes.client.exceptions import ApiException
 
 from tests.chart.rendering import Values, merged
-from tests.cluster.access import Cluster, has_condition, report
+from tests.cluster.access import Cluster, is_over, report
 from tests.cluster.locations import check_complete, shards_by_pool
 from tests.cluster.release import NAME, Release, base_values
 
@@ -29,7 +29,7 @@ def test_both_pools_annotate_everything(
     assert {pod.spec.node_name for pod in release.pods("gpu")} <= set(cluster.gpu_nodes())
     assert {pod.spec.node_name for pod in release.pods("cpu")} <= set(cluster.cpu_nodes())
     check_restricted(cluster, release)
-    release.wait_for(lambda: all(has_condition(job, "Complete") for job in release.jobs().values()), 60, "Jobs end")
+    release.wait_for(lambda: all(is_over(job) for job in release.jobs().values()), 60, "Jobs end")
     assert set(release.codes()) == {0}
     tested = release.helm("test", NAME, "--logs").stdout
     assert "Succeeded" in tested

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from tests.chart.rendering import Values, merged
-from tests.cluster.access import Cluster, Job, has_condition
+from tests.cluster.access import Cluster, has_condition, is_over
 from tests.cluster.locations import check_complete, check_outputs, shards_by_pool
 from tests.cluster.release import NAME, Release, base_values, only, slow
 
@@ -85,7 +85,3 @@ def test_an_unresponsive_gpu_is_retried(
     release.wait_for(lambda: is_over(release.job("gpu")), 180, "the gpu Job at its end, or suspended")
     assert set(release.codes("gpu")) <= {70, 0}, "the next pods see the end before they touch the device"
     assert release.status()["state"] == "complete"
-
-
-def is_over(job: Job) -> bool:
-    return bool(job.spec.suspend) or has_condition(job, "Complete")

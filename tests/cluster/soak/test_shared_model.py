@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from job.model.artifact import MANIFEST_NAME
-from tests.chart.rendering import Values, merged
+from tests.chart.rendering import CHART, Values, merged
 from tests.cluster.access import Cluster
 from tests.cluster.locations import check_complete
 from tests.cluster.release import Release, base_values, on_nodes, only
 from tests.s3.proxy import Behaviour, FaultProxy, fault_proxy
 
-MODEL = Path(__file__).parents[2] / "job" / "demo_artifact"
+MODEL = CHART.parents[1] / "job" / "demo_artifact"
 CLAIM = "models"
 
 

@@ -18,7 +18,7 @@ FUZZ := .venv-fuzz
 FUZZ_SECONDS ?= 1800
 FUZZ_TARGETS ?= json_merge image manifest instance_rows instance_part rle mask_npz key_list classes run_files
 
-.PHONY: fuzz help demo test test-fast test-cluster soak-cluster check fix bench bench-gpu bench-cost soak demo-model lock image clean
+.PHONY: fuzz help demo test test-fast test-cluster soak-cluster check fix bench bench-gpu bench-cost soak long-run demo-model lock image clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -76,8 +76,14 @@ fuzz: $(TEST)/$(STAMP)test ## Fuzz every parser of untrusted bytes for FUZZ_SECO
 soak-cluster: $(TEST)/$(STAMP)test ## Run these and those that take minutes more (a thousand indexes)
 	SOAK=1 .ci/test-cluster
 
-soak: $(DEV)/$(STAMP)dev ## Tests that take minutes or gigabytes (full-size export, 10,000 images)
-	$(DEV)/bin/python -m pytest -m "slow and not cluster"
+LONG_RUN ?= build/long-run
+long-run: $(TEST)/$(STAMP)test ## Annotate 100,000 small images; print whether memory, handles and time an image stay flat
+	mkdir -p $(LONG_RUN)
+	$(TEST)/bin/python -m tests.bench.long_run $(LONG_RUN) --json $(LONG_RUN)/figures.json
+
+soak: $(DEV)/$(STAMP)dev ## Tests that take minutes or gigabytes (full-size export, a billion inputs), with their figures
+	$(DEV)/bin/python -m pytest tests/bench/test_scale.py -m "not slow" -k idle -s
+	$(DEV)/bin/python -m pytest -m "slow and not cluster" -s
 
 demo-model: $(DEV)/$(STAMP)dev ## From a seed to the embedded artifact: train (90 minutes), evaluate, export
 	$(DEV)/bin/python -m export.demo_model train --out build/demo-model --minutes 90

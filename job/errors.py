@@ -15,6 +15,7 @@
     ├── InterruptedRunError     75   stopped with work left: rerun the same command to resume
     │   └── StorageError             the store is unreachable or full
     │       ├── CredentialsRefusedError  the store has rejected the credentials from the start
+    │       ├── ReadOnlyStorageError     the file system is mounted read-only
     │       └── UnreadableObjectError    the device fails one object and serves others (EIO, ESTALE)
     ├── ConfigurationError      78   wrong for every worker
     │   ├── ArtifactError            model missing, damaged, or not the one that was pinned
@@ -114,6 +115,10 @@ class StorageError(InterruptedRunError):
 
 class CredentialsRefusedError(StorageError):
     """The store has rejected the credentials from the start; for a planner that is a wrong configuration."""
+
+
+class ReadOnlyStorageError(StorageError):
+    """The file system is mounted read-only; at the first write that is a wrong configuration."""
 
 
 class UnreadableObjectError(StorageError):

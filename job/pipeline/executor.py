@@ -18,6 +18,8 @@ from job.errors import HungImageError, InputError
 from job.system.watchdog import OnProgress
 
 POLL_S = 0.2
+_LONGEST_GAP_S = 1.0
+"""The process did not run if the time of its stages was not looked at for longer: SIGSTOP, a frozen cgroup."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +92,10 @@ class ThreadedPipeline:
         self._queues: list[queue.Queue[WorkItem | None]] = [queue.Queue() for _ in stages]
         self._results: queue.Queue[WorkItem | BaseException] = queue.Queue()
         self._active: dict[int, tuple[str, list[WorkItem], float]] = {}
+        self._ended: list[set[int]] = [set() for _ in stages]
         self._discard_before = 0
-        self._checked_s = 0.0
+        self._checked_s = time.monotonic()
+        self._stopped_s = 0.0
         self.inside = 0
         for index, stage in enumerate(self._stages):
             for number in range(stage.threads):
@@ -156,8 +160,12 @@ class ThreadedPipeline:
                 self._queues[index].put(None)
 
     def _is_busy_from(self, index: int) -> bool:
+        """Whether a thread of these stages works, or will: an error ends its thread."""
         names = {stage.name for stage in self._stages[index:]}
-        queued = any(not waiting.empty() for waiting in self._queues[index:])
+        queued = any(
+            not self._queues[number].empty() and len(self._ended[number]) < self._stages[number].threads
+            for number in range(index, len(self._stages))
+        )
         return queued or any(name in names for name, _, _ in list(self._active.values()))
 
     def _work(self, index: int) -> None:
@@ -166,11 +174,13 @@ class ThreadedPipeline:
             if index < self._discard_before:
                 continue
             begun = time.monotonic()
-            self._active[threading.get_ident()] = (stage.name, items, begun)
+            self._active[threading.get_ident()] = (stage.name, items, begun - self._stopped_s)
             try:
                 values = _call(stage, items)
             except BaseException as exc:  # noqa: BLE001 - `next_result` raises it
                 self._results.put(exc)
+                self._ended[index].add(threading.get_ident())
+                del self._active[threading.get_ident()]
                 return
             self._on_progress()
             share = (time.monotonic() - begun) / len(items)
@@ -207,11 +217,13 @@ class ThreadedPipeline:
 
     def _check_hung(self) -> None:
         now = time.monotonic()
-        if now - self._checked_s < POLL_S:
+        gap_s = now - self._checked_s
+        if gap_s < POLL_S:
             return
         self._checked_s = now
+        self._stopped_s += gap_s if gap_s > _LONGEST_GAP_S else 0.0
         for name, items, begun in list(self._active.values()):
-            if now - begun > self._timeout_s:
+            if now - self._stopped_s - begun > self._timeout_s:
                 keys = ", ".join(item.key for item in items)
                 raise HungImageError(
                     f"{keys}: stage {name} has not ended after {self._timeout_s:.0f} s (--image_timeout_s)"

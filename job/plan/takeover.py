@@ -73,7 +73,7 @@ def refuse_if_others_work(store: Store, sleep: Sleep = SYSTEM_CLOCK.sleep) -> No
     seen = {beat.key: beat.modified_s for run in unfinished for beat in heartbeats(run)}
     watched = [beat.modified_s for run in unfinished if not _left_in_order(run) for beat in heartbeats(run)]
     now_s = store.now_s() if watched else 0.0
-    wait_s = max((HEARTBEAT_WATCH_S - (now_s - modified_s) for modified_s in watched), default=0.0)
+    wait_s = max((_until_age(HEARTBEAT_WATCH_S, now_s - modified_s) for modified_s in watched), default=0.0)
     if wait_s > 0:
         logger.info("An older run of this output may still be running: watching its heartbeats for %.0f s", wait_s)
         sleep(wait_s)
@@ -92,9 +92,14 @@ def _let_tick_pass(run: Run, sleep: Sleep) -> None:
     if begun is None:
         raise RunConflictError(f"run {run.name} vanished during planning: do not delete runs during a run")
     tick_s = _WHOLE_TICK_S if begun.modified_s.is_integer() else _FINE_TICK_S
-    wait_s = tick_s - (run.store.now_s() - begun.modified_s)
+    wait_s = _until_age(tick_s, run.store.now_s() - begun.modified_s)
     if wait_s > 0:
         sleep(wait_s)
+
+
+def _until_age(wanted_s: float, age_s: float) -> float:
+    """Seconds until a file has this age; an age below 0 tells that the clock was set back, after its last change."""
+    return wanted_s - max(0.0, age_s)
 
 
 def _left_in_order(run: Run) -> bool:
@@ -120,7 +125,7 @@ def _wait_until_quiet(run: Run, sleep: Sleep) -> None:
     youngest_s = max((modified_s for other, modified_s in young if not _left_in_order(other)), default=None)
     if youngest_s is None:
         return
-    wait_s = QUIET_AFTER_END_S - (run.store.now_s() - youngest_s)
+    wait_s = _until_age(QUIET_AFTER_END_S, run.store.now_s() - youngest_s)
     if wait_s > 0:
         logger.info("Waiting %.0f s for the last writes of the older run", wait_s)
         sleep(wait_s)

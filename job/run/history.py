@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from job.run.run import OPTIONS_IN_OUTPUTS, Run, list_runs, read_spec
+from job.run.run import OPTIONS_IN_OUTPUTS, RUNS_FOLDER, Run, list_runs, read_spec
 from job.run.spec import RunEnd
 from job.storage.store import Store
 from job.system.threads import map_in_threads
+
+_CLOCK_TOLERANCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,12 @@ def superseded_by(run: Run) -> list[SupersededRun]:
     """Older runs that this one supersedes, youngest first.
 
     These are the runs without an end; the runs that this one has ended (its planner may have died since); and the runs
-    that one of these has ended without writing a plan, so that it never took over their unfinished inputs.
+    that one of these has ended without writing a plan, so that it never took over their unfinished inputs. A run that
+    begins in the future is older too: the clock of the storage was set back since.
     """
-    older = runs_before(run)
+    names = list_runs(run.store)
+    here = names.index(run.name)
+    older = _with_spec(run.store, [*_in_the_future(run.store, names[here + 1 :])[::-1], *names[:here][::-1]])
     ends = map_in_threads(lambda other: other.end(), older)
     superseded: list[SupersededRun] = []
     successors = {run.name}
@@ -67,6 +72,15 @@ def superseded_by(run: Run) -> list[SupersededRun]:
             if run.store.stat(other.key("plan.json")) is None:
                 successors.add(other.name)
     return superseded
+
+
+def _in_the_future(store: Store, names: list[str]) -> list[str]:
+    """Those runs whose first file is younger than now, by the clock of the storage."""
+    if not names:
+        return []
+    now_s = store.now_s()
+    found = [(name, store.stat(f"{RUNS_FOLDER}/{name}/run.json")) for name in names]
+    return [name for name, item in found if item is not None and item.modified_s > now_s + _CLOCK_TOLERANCE_S]
 
 
 def _with_spec(store: Store, names: list[str]) -> list[Run]:

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from job.errors import ConfigurationError, CredentialsRefusedError, ObjectError, ObjectMissingError
+from job.errors import (
+    ConfigurationError,
+    CredentialsRefusedError,
+    ObjectError,
+    ObjectMissingError,
+    ReadOnlyStorageError,
+)
 from job.storage.keys import GROUP_SUFFIXES
 
 PRIVATE_FOLDER = "_sam3"
@@ -181,7 +187,7 @@ def first_writes(store: Store) -> Iterator[None]:
     """
     try:
         yield
-    except ObjectError as exc:
+    except (ObjectError, ReadOnlyStorageError) as exc:
         raise ConfigurationError(
             f"output {store.url} cannot be written ({exc}): give another folder, or permission to write to it"
         ) from exc

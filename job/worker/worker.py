@@ -174,7 +174,7 @@ class Worker:
     def _fail_crasher(self, shard: OpenShard, planned: PlannedInput) -> None:
         """Fail an image that crashed two workers, once no other worker can still process it."""
         clock = self._options.clock
-        age_s = self._run.store.now_s() - shard.latest_intent_s(planned)
+        age_s = max(0.0, self._run.store.now_s() - shard.latest_intent_s(planned))  # a clock may be set back
         deadline_s = clock.monotonic_s() + self._options.image_timeout_s - age_s
         if clock.monotonic_s() < deadline_s:
             logger.warning("%s %s: waiting until no other worker can still process it", planned.json, KILLER_REASON)

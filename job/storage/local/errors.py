@@ -12,6 +12,7 @@ from typing import TypeVar
 from job.errors import (
     ObjectMissingError,
     ObjectRefusedError,
+    ReadOnlyStorageError,
     StorageError,
     UnreadableObjectError,
     UnstorableObjectError,
@@ -50,7 +51,9 @@ def _mapped(exc: OSError, path: Path) -> Exception:
     if exc.errno == errno.ELOOP:
         return ObjectMissingError(f"{path}: a symbolic link that leads to itself")
     if exc.errno == errno.EROFS:
-        return ObjectRefusedError(f"{path}: the file system is mounted read-only")
+        return ReadOnlyStorageError(
+            f"{path}: the file system is mounted read-only: mount it writable, then rerun the same command to resume"
+        )
     if exc.errno in _NO_SPACE:
         return StorageError(f"{path}: no space left: free some, then rerun the same command to resume")
     if exc.errno in _UNSTORABLE:

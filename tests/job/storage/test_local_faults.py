@@ -16,6 +16,7 @@ from job.errors import (
     ConfigurationError,
     ObjectMissingError,
     ObjectRefusedError,
+    ReadOnlyStorageError,
     StorageError,
     UnreadableObjectError,
     UnstorableObjectError,
@@ -25,6 +26,7 @@ from job.plan.output_names import fold
 from job.storage.local import exclusive
 from job.storage.local.probe import FileSystemTraits, names_meet, probe_file_system
 from job.storage.local.store import LocalStore
+from job.storage.store import first_writes
 from tests.fakes import JumpingClock
 from tests.job.storage.racing import race_to_create
 
@@ -275,7 +277,9 @@ def test_a_name_that_the_file_system_does_not_store_is_one_unstorable_object(
 
 def test_a_read_only_file_system_refuses(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "mkdir", failing(errno.EROFS))
-    with pytest.raises(ObjectRefusedError, match="read-only"):
+    with pytest.raises(ReadOnlyStorageError, match="read-only"):
+        store.put("a", b"")
+    with pytest.raises(ConfigurationError, match="read-only"), first_writes(store):
         store.put("a", b"")
 
 

@@ -118,8 +118,9 @@ def test_a_second_command_with_other_options_ends_the_first_only_if_it_is_told_t
         assert first.poll() is None
         second = annotate(source, target, *given[4:], "--run", "second", "--prompts", "car", "--supersede")
         assert second.returncode == 0, second.stderr
-        first.communicate(timeout=100)
-        assert first.returncode == 0, "its run is over"
+        _, stderr = first.communicate(timeout=100)
+        assert first.returncode == 78, stderr
+        assert "superseded by run second" in stderr
     store = LocalStore(target, "reader")
     ends = {name: find_named(store, name).end() for name in list_runs(store)}
     assert {name: end.outcome if end else None for name, end in ends.items()} == {

@@ -47,8 +47,11 @@ class Attention(nn.Module):
         Returns:
             (B, N, C), without the bias of the output, which is added with the residual stream.
         """
-        q, k, v = self.to_query(query), self.to_key(key), self.to_value(value)
-        return F.linear(attend(q, k, v, self.heads, bias), self.to_output.weight)
+        return self.attend(self.to_query(query), self.to_key(key), self.to_value(value), bias)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Attend with projected tokens; shapes as in `forward`."""
+        return F.linear(attend(query, key, value, self.heads, bias), self.to_output.weight)
 
 
 class PlainAttention(nn.Module):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from export.graphs.attention import copy_sharing_weights
+from export.graphs.folded.modules import half_precision_modules
 from export.graphs.grounding import Grounding
-from export.graphs.half_precision import use_half_precision
 from export.graphs.layers import grid_side
 from export.graphs.mask_head import MaskHead
 from export.graphs.modules import ImageEncoder, TextEncoder
@@ -55,12 +55,11 @@ def graphs_of(model: Any, precision: Precision) -> tuple[Graph, Graph, Graph, Gr
     """
     side, kind = grid_side(model), "float16" if precision == "fp16" else "float32"
     copied = copy_sharing_weights(model).eval().requires_grad_(False)
-    modules = (ImageEncoder(copied).eval(), Grounding(copied).eval(), MaskHead(copied).eval())
-    if precision == "fp16":
-        for module in modules:
-            use_half_precision(module)
+    parts = (ImageEncoder(copied).eval(), Grounding(copied).eval(), MaskHead(copied).eval())
+    modules = half_precision_modules(*parts) if precision == "fp16" else parts
     length = int(model.backbone.language_backbone.context_length)
     width, queries = int(model.hidden_dim), int(model.transformer.decoder.num_queries)
+    memory = (width, side * side) if precision == "fp16" else (side * side, width)
     maps = tuple(
         TensorSpec(name=f"feature_{i}", dtype=kind, shape=("batch", width, side * scale, side * scale))
         for i, scale in enumerate((4, 2, 1))
@@ -71,7 +70,7 @@ def graphs_of(model: Any, precision: Precision) -> tuple[Graph, Graph, Graph, Gr
     )
     answers = (
         TensorSpec(name="scores", dtype="float32", shape=("batch", "prompts", queries)),
-        TensorSpec(name="memory", dtype=kind, shape=("batch", "prompts", side * side, width)),
+        TensorSpec(name="memory", dtype=kind, shape=("batch", "prompts", *memory)),
         TensorSpec(name="queries", dtype=kind, shape=("batch", "prompts", queries, width)),
         TensorSpec(name="offsets", dtype="float32", shape=("batch", "prompts", queries)),
     )

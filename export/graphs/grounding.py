@@ -144,8 +144,12 @@ class FusionLayer(nn.Module):
     def attend_prompt(
         self, x: Tensor, y: Tensor, prompt: Tensor, bias: Tensor, norm: nn.LayerNorm | None
     ) -> tuple[Tensor, Tensor]:
-        """Attend to the prompt, then the feed-forward network."""
+        """Attend to the prompt, then run the feed-forward network."""
         x, y = add_and_normalize(x, self.prompt(y, prompt, prompt, bias), self.prompt.to_output.bias, self.norm3)
+        return self.feed(x, y, norm)
+
+    def feed(self, x: Tensor, y: Tensor, norm: nn.LayerNorm | None) -> tuple[Tensor, Tensor]:
+        """Run the feed-forward network."""
         branch, after = self.feed_forward(y), self.feed_forward.bias
         if norm is None:
             x = x + (branch + after)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
-from export.graphs.operators import add_upsampled, normalize_groups, unflatten
+from export.graphs.operators import add_upsampled, unflatten
 
 
 class MaskHead(nn.Module):
@@ -40,7 +41,7 @@ class MaskHead(nn.Module):
         side = int(memory.shape[1] ** 0.5)
         x = unflatten(memory.transpose(1, 2), -1, (side, side))
         for feature, convolution, norm in zip((feature_1, feature_0), self.convolutions, self.norms, strict=False):
-            x = normalize_groups(convolution(add_upsampled(feature, x, self.mode)), norm)
+            x = F.relu(norm(convolution(add_upsampled(feature, x, self.mode))))
         # All queries, so that the product has one shape.
         logits = (queries @ x.flatten(2)).reshape(-1, *feature_0.shape[-2:])
         chosen = logits.index_select(0, selected).to(torch.float32)

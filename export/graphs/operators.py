@@ -102,21 +102,20 @@ def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
     return F.gelu(x + bias)
 
 
-def normalize_groups(x: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """Normalize (1, C, h, w) by groups of channels, then ReLU.
+def normalize_groups(x: Tensor, groups: int, eps: float) -> Tensor:
+    """Normalize (1, C, h, w) by groups of channels, without scale and bias.
 
     ONNX Runtime has no CUDA kernel for `GroupNormalization`, and inlines it as a dozen float32 operators. The groups
     of one row are the channels of `InstanceNormalization`, whose kernel accumulates in float32.
     """
     if not (torch.onnx.is_in_onnx_export() and x.dtype == torch.float16):
-        return F.relu(norm(x))
+        return F.group_norm(x, groups, eps=eps)
     rows, channels, height, width = x.shape
     assert rows == 1
-    ones = torch.ones(norm.num_groups, dtype=x.dtype)
-    grouped = x.reshape(1, norm.num_groups, channels // norm.num_groups * height, width)
+    ones = torch.ones(groups, dtype=x.dtype)
+    grouped = x.reshape(1, groups, channels // groups * height, width)
     inputs = (grouped, ones, torch.zeros_like(ones))
-    instance = _fused("InstanceNormalization", inputs, {"epsilon": norm.eps}, grouped, domain="").reshape(x.shape)
-    return F.relu(instance * norm.weight[:, None, None] + norm.bias[:, None, None])
+    return _fused("InstanceNormalization", inputs, {"epsilon": eps}, grouped, domain="").reshape(x.shape)
 
 
 def add_upsampled(feature: Tensor, x: Tensor, mode: str) -> Tensor:

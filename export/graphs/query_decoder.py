@@ -18,7 +18,7 @@ from export.graphs.operators import add_and_normalize, unflatten
 
 QUERY_MULTIPLE = 8
 """In float16 the tokens are padded to a multiple of this, which memory-efficient attention with a bias requires."""
-_SMALLEST_SIDE = 1e-3
+SMALLEST_SIDE = 1e-3
 """Of `sam3.model.model_misc.inverse_sigmoid`."""
 
 
@@ -80,7 +80,7 @@ class QueryDecoder(nn.Module):
 
     def _refine(self, boxes: Tensor, x: Tensor) -> Tensor:
         """Move boxes (N or 1, Q, 4) by what the queries (N, Q, C) say."""
-        odds = boxes.clamp(min=_SMALLEST_SIDE) / (1 - boxes).clamp(min=_SMALLEST_SIDE)
+        odds = boxes.clamp(min=SMALLEST_SIDE) / (1 - boxes).clamp(min=SMALLEST_SIDE)
         refined: Tensor = (self.box_head(self.norm(x.to(torch.float32))) + odds.log()).sigmoid()
         return refined
 

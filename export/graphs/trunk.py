@@ -43,8 +43,12 @@ class Trunk(nn.Module):
         """Encode."""
         windows, size = self.side // self.window, self.window
         x = unflatten(unflatten(self.patches(image), -1, (windows, size)), 2, (windows, size))
-        x = x.permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
-        x = self.norm_before(x + self.position)
+        return self.encode(x.permute(0, 2, 4, 3, 5, 1).flatten(1, 4))
+
+    def encode(self, patches: Tensor) -> Tensor:
+        """Encode embedded patches (B, T, C) in window order, without their positions."""
+        windows, size = self.side // self.window, self.window
+        _, x = add_and_normalize(patches, self.position, None, self.norm_before)
         first: Any = self.blocks[0]
         y = first.norm1(x)
         for index, block in enumerate(self.blocks):

@@ -17,7 +17,7 @@ tokens, C channels, S the image side). The mask head takes one image and one pro
     text_features  float32 (P, L, C)
     text_mask      bool    (P, L)             True is padding
     scores         float32 (B, P, Q)
-    memory         float   (B, P, T, C)       float16 or float32, not read by the worker
+    memory         float   (B, P, T, C)       float16 (B, P, C, T) or float32, not read by the worker
     queries        float   (B, P, Q, C)       as `memory`
     offsets        float32 (B, P, Q)
     selected       int64   (K,)               numbers of queries

@@ -24,6 +24,7 @@ from job.model.answers import Answer, QueryAnswer
 from job.model.artifact import MANIFEST_NAME, Artifact, encode_manifest, file_entry, open_artifact
 from job.model.comparison import QUERY_ERRORS, TOLERANCES, Tally, describe, report
 from tests.export.conftest import ALL_SCENES, FEW_SCENES, MANY_SCENES, export_demo, run_verify
+from tests.fakes import DEMO_ARTIFACT
 
 KINDS = [("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("torchscript", "fp32"), ("torchscript", "fp16")]
 
@@ -76,6 +77,18 @@ def test_one_weight_changed_by_one_percent_is_detected(
     reseal(folder)
     with pytest.raises(WorkerError, match="does not give the original's answers"):
         run_verify(folder, "--device", "cpu", "--checkpoint", "demo", "--image_count", FEW_SCENES)
+    with pytest.raises(WorkerError, match="does not give the original's answers"):
+        run_verify(folder, "--device", "cpu")
+
+
+def test_another_presence_is_detected_by_the_scores(tmp_path: Path) -> None:
+    """No output of a graph is the presence alone: it is a factor of the scores of all queries of a prompt."""
+    folder = Path(shutil.copytree(DEMO_ARTIFACT, tmp_path / "other"))
+    model = onnx.load(folder / "grounding.onnx")
+    (bias,) = (x for x in model.graph.initializer if x.name == "queries.presence_head.layers.2.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.05), bias.name))
+    onnx.save(model, folder / "grounding.onnx")
+    reseal(folder)
     with pytest.raises(WorkerError, match="does not give the original's answers"):
         run_verify(folder, "--device", "cpu")
 

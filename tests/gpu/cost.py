@@ -249,6 +249,8 @@ def node_cost(
         traffic = 0  # a view, shape arithmetic, or a copy across the bus
     if "Attention" in operator:
         traffic += _attention_internals(inputs, kernels)
+    if operator == "Gemm" and any("BroadcastBias" in x for x in kernels):
+        traffic += 2.0 * written  # the product adds to rows of the bias that another kernel has written
     flop = _flop(operator, [list(x.shape) for x in inputs], list(outputs[0].shape)) if operator in PRODUCTS else 0
     return NodeCost(operator, stage, provider, flop, traffic, kernels, inputs, outputs)
 

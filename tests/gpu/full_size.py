@@ -53,6 +53,9 @@ def official_model() -> Any:
     for parameter in model.parameters():
         if parameter.numel() < _LARGE:
             torch.nn.init.normal_(parameter, std=0.02)
+    for module in model.modules():
+        if isinstance(module, torch.nn.GroupNorm):  # of negative scales the graphs have an operator more
+            torch.nn.init.ones_(module.weight)
     return model
 
 

@@ -30,6 +30,7 @@ FIGURES = Path(__file__).with_name("figures.json")
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "performance.md"
 BEGIN, END = "<!-- gpu tables: begin, written by python -m tests.gpu.page -->", "<!-- gpu tables: end -->"
+SMALLEST_SHOWN = 0.1  # gigabytes an image
 _ROUTES = {
     "onnxruntime": "ONNX Runtime, CUDA provider",
     "tensorrt": "TensorRT, if it applied every documented fusion",
@@ -65,7 +66,9 @@ def count_now() -> dict[str, Any]:
     sizes = Sizes()
     costs = cost_of(stub_gpu(), full_size_graphs("fp16"), sizes)
     routes = {"onnxruntime": costs, "tensorrt": [fused(x) for x in costs], "inductor": official_costs(sizes)}
-    return {name: summary(x, sizes) for name, x in routes.items()}
+    counted = {name: summary(x, sizes) for name, x in routes.items()}
+    counted["onnxruntime"]["operators"] = operators(costs, sizes)
+    return counted
 
 
 def summary(costs: Sequence[GraphCost], sizes: Sizes) -> dict[str, Any]:
@@ -82,6 +85,20 @@ def summary(costs: Sequence[GraphCost], sizes: Sizes) -> dict[str, Any]:
         "arena_gigabytes": round(sum(x.arena for x in costs) / 1e9, 1),
         "ms": {card.name: an_image(lambda x: x.seconds(card), 1e-3, 1) for card in CARDS},  # noqa: B023
     }
+
+
+def operators(costs: Sequence[GraphCost], sizes: Sizes) -> dict[str, list[float]]:
+    """Gigabytes an image and launches a batch by operator, most traffic first; small ones are `all others`."""
+    found: dict[str, list[float]] = {}
+    for cost in costs:
+        for node in cost.nodes:
+            sums = found.setdefault(node.operator, [0.0, 0])
+            sums[0] += cost.calls * node.traffic / sizes.batch / 1e9
+            sums[1] += cost.calls * len(node.kernels)
+    large = {k: v for k, v in sorted(found.items(), key=lambda x: -x[1][0]) if v[0] >= SMALLEST_SHOWN}
+    rest = [v for k, v in found.items() if k not in large]
+    large["all others"] = [sum(x[0] for x in rest), sum(x[1] for x in rest)]
+    return {name: [round(gigabytes, 2), launches] for name, (gigabytes, launches) in large.items()}
 
 
 def with_tables(text: str, figures: dict[str, Any]) -> str:
@@ -103,8 +120,8 @@ def measured(reports: Iterable[BenchReport]) -> dict[str, float]:
 
 
 def tables(figures: dict[str, Any], measured_ms: dict[str, float]) -> str:
-    """Graphs, cards and routes, as Markdown."""
-    rows = (_graph_rows(figures), _card_rows(figures, measured_ms), _route_rows(figures))
+    """Graphs, their operators, cards and routes, as Markdown."""
+    rows = (_graph_rows(figures), _operator_rows(figures), _card_rows(figures, measured_ms), _route_rows(figures))
     return "\n\n".join(_markdown(x) for x in rows)
 
 
@@ -119,6 +136,12 @@ def _graph_rows(figures: dict[str, Any]) -> list[list[str]]:
     before, now = figures["before"]["onnxruntime"], figures["now"]["onnxruntime"]
     rows = [[title, f"{before[key]:,}", f"{now[key]:,}"] for key, title in keys.items()]
     return [["ONNX Runtime, CUDA provider", "first fp16 graphs", "present graphs"], *rows]
+
+
+def _operator_rows(figures: dict[str, Any]) -> list[list[str]]:
+    left = figures["now"]["onnxruntime"]["operators"]
+    rows = [[name, f"{gigabytes:.2f}", f"{launches:,}"] for name, (gigabytes, launches) in left.items()]
+    return [["operator of the present graphs", "GB an image", "launches a batch of four"], *rows]
 
 
 def _card_rows(figures: dict[str, Any], measured_ms: dict[str, float]) -> list[list[str]]:

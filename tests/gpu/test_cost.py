@@ -64,6 +64,15 @@ def test_unfused_attention_moves_its_logits_four_times() -> None:
     assert unfused.traffic - fused.traffic == 4 * 2 * (2 * 8 * 100 * 33)
 
 
+def test_a_product_with_a_bias_reads_and_writes_the_rows_that_another_kernel_filled() -> None:
+    inputs, output = (_value(HALF, 4, 2), _value(HALF, 2, 8), _value(HALF, 8)), _value(HALF, 4, 8)
+    plain, with_bias = (
+        node_cost("Gemm", "", CUDA, kernels, inputs, (output,))
+        for kernels in (("cublasGemmEx",), ("BroadcastBiasKernel", "cublasGemmEx"))
+    )
+    assert with_bias.traffic - plain.traffic == 2 * 2 * 32
+
+
 def test_prediction_is_the_longer_of_arithmetic_and_traffic_and_the_launches() -> None:
     (card,) = (x for x in CARDS if x.name == "A100")
     product = NodeCost("MatMul", "", CUDA, 0.45 * 312e12, 1.0, ("gemm",), (_value(HALF, 1),), ())
@@ -85,8 +94,8 @@ def test_full_size_fp16_graphs(gpu: StubGpu) -> None:
         sys.stdout.write(f"\n{cost.name}\n{table(group_rows(cost, sizes, 'operator'))}\n")
     sys.stdout.write(f"\n{table(summary_rows(costs, sizes))}\n\n{table(card_rows(costs, sizes))}\n")
     encoder = costs[0]
-    assert encoder.flop / sizes.batch == pytest.approx(5.61e12, rel=0.01)
-    assert sum(x.flop for x in costs) / sizes.batch == pytest.approx(6.81e12, rel=0.01)
-    assert sum(x.traffic for x in costs) / sizes.batch < 28e9, "77 GB with the first fp16 graphs"
-    assert sum(x.launches for x in costs) < 1600, "3,086 with the first fp16 graphs"
+    assert encoder.flop / sizes.batch == pytest.approx(5.58e12, rel=0.01)
+    assert sum(x.flop for x in costs) / sizes.batch == pytest.approx(6.75e12, rel=0.01)
+    assert sum(x.traffic for x in costs) / sizes.batch < 23.2e9, "77 GB with the first fp16 graphs"
+    assert sum(x.launches for x in costs) < 1150, "3,086 with the first fp16 graphs"
     assert as_json(costs, sizes)["graphs"]["image_encoder"]["launches"] == encoder.launches

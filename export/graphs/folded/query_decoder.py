@@ -156,8 +156,8 @@ class FoldedBias(nn.Module):
         super().__init__()
         self.side = source.side
         # (cx, cy, w, h) to 1 + d and 1 - d without the coordinate d = c - edge, for both axes and both edges.
-        edges = unflatten(source.edges, 1, (2, 2)).transpose(0, 1)  # axis, box, edge
-        self.register_buffer("edges", torch.cat((-edges, edges), -1), persistent=False)
+        edges = unflatten(source.edges, 1, (2, 2))  # box, axis, edge
+        self.register_buffer("edges", torch.cat((-edges, edges), -1).flatten(1), persistent=False)
         along = source.coordinates.flatten()[:, None]
         self.register_buffer("coordinates", 1 + torch.cat((along, along, -along, -along), -1), persistent=False)
         self.widen = nn.Parameter(torch.cat((source.widen, -source.widen), 1).detach(), requires_grad=False)
@@ -174,9 +174,9 @@ class FoldedBias(nn.Module):
     def _axes(self, boxes: Tensor, missing: int) -> Tensor:
         """Boxes (N, Q, 4) to the bias along both axes, (2, N, H, Q + 1 + missing, side)."""
         rows, queries, _ = boxes.shape
-        edges = boxes.flatten(0, 1) @ self.edges  # (2, N * Q, 4)
-        distance = (self.coordinates + edges[:, :, None]).clamp(min=1).log().to(self.widen.dtype)
-        wide = torch.maximum(distance.flatten(1, 2) @ self.widen, self.floor)
+        edges = unflatten(boxes @ self.edges, -1, (2, 1, 4)).permute(2, 0, 1, 3, 4)
+        distance = (self.coordinates + edges).clamp(min=1).log().to(self.widen.dtype)
+        wide = torch.maximum(distance.flatten(1, 3) @ self.widen, self.floor)
         bias = unflatten(wide @ self.narrow, 1, (rows, queries, self.side)).permute(0, 1, 4, 2, 3)
         return F.pad(bias, (0, 0, 1, missing))
 

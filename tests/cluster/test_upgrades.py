@@ -11,6 +11,7 @@ from tests.cluster.release import NAME, Release, base_values, slow
 from tests.processes import quiet_results
 
 ORIGINAL_LABELS = {"controller-uid", "batch.kubernetes.io/controller-uid", "job-name", "batch.kubernetes.io/job-name"}
+ENDED = {"Succeeded", "Failed"}
 BYTE_CHANGING = ("--set", "annotation.confidenceThreshold=0.6", "--set", "selection.override=true")
 
 
@@ -25,7 +26,7 @@ def names(release: Release) -> dict[str, str]:
 
 
 def test_changes_that_keep_the_run(cluster: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
-    release.install(merged(base_values(cluster, release.location), slow("250m")))
+    release.install(merged(base_values(cluster, release.location), slow("150m")))
     release.wait_for_images(5)
     run, first = release.run, names(release)
 
@@ -38,7 +39,7 @@ def test_changes_that_keep_the_run(cluster: Cluster, release: Release, quiet: di
     release.wait_for(lambda: len(release.working("cpu")) == 2, 60, "two cpu pods")
 
     release.annotator("suspend", NAME, *tool)
-    release.wait_for(lambda: not release.pods(), 60, "no pods")
+    release.wait_for(lambda: all(pod.status.phase in ENDED for pod in release.pods()), 60, "no pods at work")
     assert release.status()["state"] == "suspended"
     assert release.location.end(run) is None
     release.annotator("resume", NAME, *tool)

@@ -13,7 +13,15 @@ from job.cli.flags import FILE, FOLDER
 from job.errors import UsageError, WorkerError
 from job.model.artifact import open_artifact
 from job.model.gpu import unusable_device_is_configuration
-from job.model.loader import check_gpu, check_runtime, default_device, explained, open_session, runtime_of
+from job.model.loader import (
+    check_gpu,
+    check_runtime,
+    default_device,
+    explained,
+    open_session,
+    require_bfloat16,
+    runtime_of,
+)
 from job.redaction import redact
 from job.storage.store import refusals_are_configuration
 
@@ -61,22 +69,23 @@ def _verification_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--format", "graph_format", type=click.Choice(["onnx", "torchscript"]), default="onnx", show_default=True)
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "int8"]),
-    help="Precision of weights and arithmetic. Default: fp16 for cuda, fp32 for cpu.",
+    type=click.Choice(["fp32", "bf16", "fp16", "int8"]),
+    help="Precision of weights and arithmetic; bf16 is for OpenVINO on CPUs with AVX512-BF16 or AMX. Default: fp16 for "
+    "cuda, fp32 for cpu.",
 )
 @_verification_options
 @unusable_device_is_configuration(is_indexed=False)
 def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **verification: Any) -> None:
     """Export a SAM 3 checkpoint to a model that `annotate` runs, and verify that both agree."""
-    if (graph_format, precision) == ("torchscript", "int8"):
-        raise UsageError("--precision int8 is made for ONNX Runtime: give --format onnx, or another precision")
+    if graph_format == "torchscript" and precision in {"int8", "bf16"}:
+        raise UsageError(f"--precision {precision} is made of ONNX graphs: give --format onnx, or another precision")
     from export.checkpoint import load_original
     from export.exporter import ExportRequest, export_artifact
     from export.locations import local_checkpoint, local_output
 
     device = _device(verification["device"], graph_format, precision)
     precision = precision or _DEFAULT_PRECISION[device]
-    _check_device(device, graph_format)
+    _check_device(device, graph_format, precision)
     with (
         refusals_are_configuration(is_planner=True),
         local_output(out) as folder,
@@ -146,7 +155,7 @@ def _verify_original(
     from export.parity.recording import recording, release_memory
     from export.parity.verify import compare
 
-    _check_device(device, artifact.manifest.format)
+    _check_device(device, artifact.manifest.format, artifact.manifest.precision)
     with recording() as answers:
         with refusals_are_configuration(is_planner=True), local_checkpoint(checkpoint) as path:
             _record_original(path, artifact, device, flags, answers)
@@ -173,26 +182,28 @@ def _record_original(
 
 
 def _session(artifact: Artifact, device: Device, threads: int | None) -> Session:
-    runtime = runtime_of(artifact.manifest.format)
+    runtime = runtime_of(artifact.manifest.format, artifact.manifest.precision)
     return open_session(artifact, device=device, batch_size=1, threads=threads, runtime=runtime)
 
 
 def _device(wanted: Device | None, graph_format: GraphFormat, precision: Precision | None) -> Device:
     if wanted is not None:
         return wanted
-    if precision == "int8":
+    if precision in {"int8", "bf16"}:
         return "cpu"
     choice = default_device(runtime_of(graph_format))
     click.echo(f"No --device given: {choice.device} because {choice.reason}")
     return choice.device
 
 
-def _check_device(device: Device, graph_format: GraphFormat) -> None:
+def _check_device(device: Device, graph_format: GraphFormat, precision: Precision) -> None:
     """Check early that torch (for the original) and the artifact's runtime support the device."""
     from job.model.torch_session import check_device
 
-    runtime = runtime_of(graph_format)
+    runtime = runtime_of(graph_format, precision)
     check_runtime(device, runtime)
+    if precision == "bf16":
+        require_bfloat16("the artifact")
     check_gpu(device, runtime)
     with explained(device, "torch"):
         check_device(device)

@@ -100,7 +100,7 @@ def export_artifact(load: Callable[[], Original], request: ExportRequest) -> Art
         draft = _run_original(load(), request, folder, answers)
         release_memory()
         session = open_session(
-            draft, device=request.device, threads=request.threads, runtime=runtime_of(request.format)
+            draft, device=request.device, threads=request.threads, runtime=runtime_of(request.format, request.precision)
         )
         parity = compare(draft, session, answers)
         machine = machine_name(session.info.provider)

@@ -14,7 +14,7 @@ from job.errors import ArtifactError, UsageError
 from job.model.artifact import Artifact, open_artifact, open_demo_artifact
 from job.model.cache import RemoteModel, default_cache, local_path, open_remote_model, remote_url
 from job.model.loader import choose_runtime, default_device
-from job.model.session import Device, Runtime, RuntimeFlag
+from job.model.session import Device, RuntimeFlag
 from job.plan.input_list import InputList, open_input_list
 from job.rules.requested import check_prompt_lengths, requested_classes
 from job.run.options import WorkerOptions
@@ -93,7 +93,6 @@ def annotate_request(flags: dict[str, Any], folders: Folders, process_id: str, w
     """Build the request of `annotate` from its flags."""
     index, num_indexes = _share(flags)
     device = _device(flags["device"], flags["runtime"])
-    runtime = _runtime(flags["runtime"], device)
     options = WorkerOptions(
         pool=flags["pool"],
         index=index,
@@ -101,14 +100,13 @@ def annotate_request(flags: dict[str, Any], folders: Folders, process_id: str, w
         workers=flags["workers"] or (max(1, len(visible_gpus())) if device == "cuda" else 1),
         shard_size=flags["shard_size"],
         device=device,
-        runtime=runtime,
         supersede=flags["supersede"],
         process_id=process_id,
         watchdog=watch.watchdog,
         model_cache=_model_cache(flags),
         **{name: flags[name] for name in RUNTIME_OPTIONS},
     )
-    request = _request(flags, folders, options)
+    request = _with_runtime(_request(flags, folders, options), flags["runtime"])
     return replace(request, observer=watch.observer, fail_if_empty=flags["fail_if_empty"])
 
 
@@ -144,9 +142,8 @@ def doctor_request(flags: dict[str, Any], folders: Folders) -> AnnotateRequest:
         "run_name": None,
     }
     device = _device(flags["device"], flags["runtime"])
-    runtime = _runtime(flags["runtime"], device)
-    options = WorkerOptions(device=device, runtime=runtime, model_cache=_model_cache(flags))
-    return _request({**flags, **defaults}, folders, options)
+    options = WorkerOptions(device=device, model_cache=_model_cache(flags))
+    return _with_runtime(_request({**flags, **defaults}, folders, options), flags["runtime"])
 
 
 def _request(flags: dict[str, Any], folders: Folders, options: WorkerOptions) -> AnnotateRequest:
@@ -285,10 +282,11 @@ def _device(wanted: Device | None, runtime: RuntimeFlag) -> Device:
     return choice.device
 
 
-def _runtime(wanted: RuntimeFlag, device: Device) -> Runtime:
-    choice = choose_runtime(wanted, device)
+def _with_runtime(request: AnnotateRequest, wanted: RuntimeFlag) -> AnnotateRequest:
+    """The request with the library that runs its model."""
+    choice = choose_runtime(wanted, request.options.device, request.artifact.manifest.precision)
     logger.info("Runtime: %s, because %s", choice.runtime, choice.reason)
-    return choice.runtime
+    return replace(request, options=replace(request.options, runtime=choice.runtime))
 
 
 def _annotation_date(text: str | None) -> str:

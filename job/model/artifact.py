@@ -45,7 +45,8 @@ DEMO_MODEL_ID = "SAM3-demo"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 """A manifest may come from an untrusted source, and its names are joined to paths."""
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+"""bf16: weights stored in float32, and for OpenVINO on CPUs whose instructions compute in bfloat16."""
 GraphFormat = Literal["onnx", "torchscript"]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from job.errors import ArtifactError, ConfigurationError, DeviceError, UnusableDeviceError
 from job.model.gpu import unusable_devices, why_unusable
-from job.model.processor import instruction_names
+from job.model.processor import computes_bfloat16, instruction_names
 from job.system.cuda_driver import cuda_driver
 from job.system.resources import count_gpus, usable_cpus
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from job.model.artifact import Artifact, GraphFormat
+    from job.model.artifact import Artifact, GraphFormat, Precision
     from job.model.onnx_session import OnnxSession
     from job.model.openvino_runtime.session import OpenVinoSession
     from job.model.session import Device, Runtime, RuntimeFlag, Session
@@ -68,7 +68,8 @@ def open_session(
     Raises:
         ConfigurationError: The runtime does not run this format or precision, the files may not be executed, or the
             runtime is not installed or does not support the device.
-        UnusableDeviceError: The driver is too old, or the runtime has no kernels for the GPU.
+        UnusableDeviceError: The driver is too old, the runtime has no kernels for the GPU, or the processor has no
+            instructions for bf16.
         DeviceError: The device does not respond.
     """
     check_session(artifact, device, runtime)
@@ -122,6 +123,7 @@ def check_session(artifact: Artifact, device: Device, runtime: Runtime) -> None:
 
     Raises:
         ConfigurationError: See `open_session`.
+        UnusableDeviceError: The artifact is bf16, and this processor has no instructions for it.
     """
     _check_format(artifact, runtime)
     _check_digests(artifact)
@@ -160,11 +162,17 @@ def default_device(runtime: RuntimeFlag = "auto") -> DeviceChoice:
     return DeviceChoice("cuda", "an NVIDIA GPU answers")
 
 
-def choose_runtime(wanted: RuntimeFlag, device: Device) -> RuntimeChoice:
-    """Turn `auto` into a runtime: ONNX Runtime wherever it is installed, else OpenVINO on a CPU where that is.
+def choose_runtime(wanted: RuntimeFlag, device: Device, precision: Precision) -> RuntimeChoice:
+    """Turn `auto` into a runtime, by a fixed table of devices, precisions and installed libraries.
 
-    ONNX Runtime runs every precision, and the bytes of earlier outputs are its own. Torch executes programs, so it is
-    never chosen without the flag.
+    OpenVINO alone computes in bfloat16. Else ONNX Runtime runs wherever it is installed, and OpenVINO on a CPU where
+    that is missing: an installation of OpenVINO changes no bytes of outputs. Torch executes programs, so it is never
+    chosen without the flag.
+
+    Args:
+        wanted: Value of `--runtime`.
+        device: The device.
+        precision: Of the artifact.
 
     Raises:
         ConfigurationError: The runtime that is asked for does not support the device.
@@ -175,10 +183,15 @@ def choose_runtime(wanted: RuntimeFlag, device: Device) -> RuntimeChoice:
         return RuntimeChoice(wanted, "--runtime asks for it")
     if device == "cuda":
         return RuntimeChoice("onnx", "GPUs run ONNX Runtime")
-    sets = " ".join(instruction_names()) or "unknown"
+    if precision == "bf16":
+        return RuntimeChoice("openvino", f"the model is bf16 ({_instruction_sets()})")
     if find_spec("onnxruntime") is None and find_spec("openvino") is not None:
-        return RuntimeChoice("openvino", f"onnxruntime is not installed and openvino is (instruction sets: {sets})")
-    return RuntimeChoice("onnx", f"it is the default on every CPU (instruction sets: {sets})")
+        return RuntimeChoice("openvino", f"onnxruntime is not installed and openvino is ({_instruction_sets()})")
+    return RuntimeChoice("onnx", f"it is the default on every CPU ({_instruction_sets()})")
+
+
+def _instruction_sets() -> str:
+    return f"instruction sets: {' '.join(instruction_names()) or 'unknown'}"
 
 
 def gpu_answers() -> bool:
@@ -186,9 +199,9 @@ def gpu_answers() -> bool:
     return count_gpus() > 0
 
 
-def runtime_of(graph_format: GraphFormat) -> Runtime:
-    """Return the library that executes graphs of a format."""
-    return _RUNTIME_OF_FORMAT[graph_format]
+def runtime_of(graph_format: GraphFormat, precision: Precision | None = None) -> Runtime:
+    """Return the library that an artifact of a format and precision is made for."""
+    return "openvino" if precision == "bf16" else _RUNTIME_OF_FORMAT[graph_format]
 
 
 def _check_format(artifact: Artifact, runtime: Runtime) -> None:
@@ -212,16 +225,37 @@ def _check_digests(artifact: Artifact) -> None:
 
 def _check_precision(artifact: Artifact, device: Device, runtime: Runtime) -> None:
     precision = artifact.manifest.precision
-    if runtime == "openvino" and precision != "fp32":
+    if runtime == "openvino" and precision not in {"fp32", "bf16"}:
         # OpenVINO 2026.4 fails on the demo model's int8 graphs and computes other features from its fp16 graphs.
         raise ConfigurationError(
-            f"--runtime openvino runs fp32 models, {artifact.folder} is {precision}, whose graphs hold operators of "
-            "ONNX Runtime: give --runtime onnx, or export with --precision fp32"
+            f"--runtime openvino runs fp32 and bf16 models, {artifact.folder} is {precision}, whose graphs hold "
+            "operators of ONNX Runtime: give --runtime onnx, or export with --precision fp32"
         )
-    if device == "cuda" and precision == "int8":
+    if device == "cuda" and precision in {"int8", "bf16"}:
         raise ConfigurationError(
-            f"--device cuda: {artifact.folder} is int8, which is made for CPUs: give --device cpu, or export with "
-            "--precision fp16"
+            f"--device cuda: {artifact.folder} is {precision}, which is made for CPUs: give --device cpu, or export "
+            "with --precision fp16"
+        )
+    if precision != "bf16":
+        return
+    if runtime != "openvino":
+        raise ConfigurationError(
+            f"--runtime {runtime}: {artifact.folder} is bf16, which OpenVINO computes: give --runtime openvino "
+            "(pip install 'sam3-annotate[openvino]'), or export with --precision fp32"
+        )
+    require_bfloat16(str(artifact.folder))
+
+
+def require_bfloat16(what: str) -> None:
+    """Check that this processor can run bf16 artifacts.
+
+    Raises:
+        UnusableDeviceError: It has no instructions for them.
+    """
+    if not computes_bfloat16():
+        raise UnusableDeviceError(
+            f"{what} is bf16, and this processor has neither AVX512-BF16 nor AMX-BF16 ({_instruction_sets()}): use "
+            "another kind of machine, or export with --precision fp32 or int8"
         )
 
 

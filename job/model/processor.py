@@ -31,6 +31,11 @@ def instruction_names() -> tuple[str, ...]:
     return tuple(name for name in _FAST_EXTENSIONS if name in extensions)
 
 
+def computes_bfloat16() -> bool:
+    """Whether the processor multiplies matrices in bfloat16: AVX512-BF16 or AMX-BF16."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(instruction_names())
+
+
 def _field(name: str) -> str:
     """First value of a field of /proc/cpuinfo, or an empty string."""
     try:

@@ -1,7 +1,8 @@
-"""Session that runs a float32 ONNX artifact with OpenVINO on a CPU.
+"""Session that runs an ONNX artifact with OpenVINO on a CPU: fp32 in float32, bf16 mostly in bfloat16.
 
-Results are reproducible bit by bit for a number of threads: one image a call, one stream, arithmetic in float32 also
-where the processor has bfloat16 instructions. Another number of threads may change the last bits.
+Results are reproducible bit by bit for a number of threads: one image a call, one stream, and the arithmetic is that of
+the artifact, whatever the processor prefers. Another number of threads may change the last bits. Of a bf16 artifact the
+image encoder and the fusion with the prompt compute in bfloat16, all else in float32.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import openvino as ov
 from job.errors import ConfigurationError, DeviceError
 from job.model.gpu import device_failure
 from job.model.openvino_runtime.compiled_graphs import CompiledKey, compiled_graphs
+from job.model.openvino_runtime.parts import split_after_fusion
 from job.model.processor import instruction_names, instruction_set
 from job.model.session import Grounding, SessionInfo, TextFeatures, ground_rows, padded_batch, row_axes, row_number
 
@@ -50,14 +52,14 @@ class OpenVinoSession:
         self._threads = threads
         self._core = ov.Core()
         manifest, runtime = artifact.manifest, runtime_name()
+        self._fast = ov.Type.bf16 if manifest.precision == "bf16" else ov.Type.f32
         # Loading the compiled image encoder takes as long as compiling it (3.2 and 3.1 s of processor time at full
         # size), and 1.3 GB more memory: both are the time to pack its weights.
-        self._encoder = self._compile(manifest.image_encoder, None)
-        graphs = (manifest.grounding, manifest.mask_head)
-        sizes = [sum(x.size for name, x in manifest.files.items() if name.startswith(spec.file)) for spec in graphs]
+        self._encoder = self._compile(self._read(manifest.image_encoder), self._fast, None)
         key = CompiledKey(artifact=artifact.digest, runtime=runtime, instruction_set=instruction_set(), threads=threads)
-        with compiled_graphs(cache, key, sizes) as folder:
-            self._grounding, self._mask_head = (self._compile(spec, folder) for spec in graphs)
+        with compiled_graphs(cache, key, self._sizes()) as folder:
+            self._fusion, self._grounding = self._compile_grounding(folder)
+            self._mask_head = self._compile(self._read(manifest.mask_head), ov.Type.f32, folder)
         self._info = SessionInfo(
             runtime=runtime,
             provider=" ".join((DEVICE, "+".join(instruction_names()))).strip(),
@@ -87,7 +89,7 @@ class OpenVinoSession:
     def encode_images(self, pixels: NDArray[np.uint8]) -> OpenVinoFeatures:
         """Encode images; see `job.model.session.Session`."""
         spec = self._artifact.manifest.image_encoder
-        return OpenVinoFeatures(_run(self._encoder, spec, {spec.inputs[0].name: padded_batch(pixels, self._info)}))
+        return OpenVinoFeatures(_run(self._encoder, {spec.inputs[0].name: padded_batch(pixels, self._info)}))
 
     def ground(self, features: ImageFeatures, text: TextFeatures, score_threshold: float) -> tuple[Grounding, ...]:
         """Find every prompt in every encoded image; see `job.model.session.Session`."""
@@ -97,7 +99,9 @@ class OpenVinoSession:
         *maps, text_features, text_mask = (x.name for x in spec.inputs)
         inputs = {name: features.maps[name] for name in maps}
         inputs |= {text_features: text.features, text_mask: text.mask}
-        outputs = _run(self._grounding, spec, inputs)
+        if self._fusion is not None:
+            inputs |= _run(self._fusion, inputs)
+        outputs = _run(self._grounding, inputs)
         row_masks = partial(self._row_masks, features.maps | outputs)
         return ground_rows(outputs[spec.outputs[0].name], score_threshold, self._artifact.manifest, row_masks)
 
@@ -110,26 +114,55 @@ class OpenVinoSession:
             value, axes = tensors[tensor.name], self._row_axes[tensor.name]
             row = row_number(axes, value.shape, {"batch": image, "prompts": prompt})
             inputs[tensor.name] = value.reshape(-1, *value.shape[len(axes) :])[row : row + 1]
-        return _run(self._mask_head, spec, inputs)[spec.outputs[0].name]
+        return _run(self._mask_head, inputs)[spec.outputs[0].name]
 
     def encode_text(self, token_ids: NDArray[np.int64]) -> TextFeatures:
         """Encode token ids; the text encoder is compiled for this call only."""
         spec = self._artifact.text_encoder()
-        outputs = _run(self._compile(spec, None), spec, {spec.inputs[0].name: token_ids})
+        encoder = self._compile(self._read(spec), ov.Type.f32, None)
+        outputs = _run(encoder, {spec.inputs[0].name: token_ids})
         features, mask = (outputs[output.name] for output in spec.outputs)
         return TextFeatures(features=features, mask=mask)
 
-    def _compile(self, spec: GraphSpec, cache: Path | None) -> Any:
-        """Compile a graph for one image a call, or load it from the folder of compiled graphs."""
+    def _sizes(self) -> list[int]:
+        """Bytes of the files of each graph that the cache keeps; the parts of one graph share its weights."""
+        manifest = self._artifact.manifest
+        sizes = [
+            sum(entry.size for name, entry in manifest.files.items() if name.startswith(spec.file))
+            for spec in (manifest.grounding, manifest.mask_head)
+        ]
+        return sizes if self._fast == ov.Type.f32 else [*sizes, 0]
+
+    def _compile_grounding(self, cache: Path | None) -> tuple[Any, Any]:
+        """The fusion, or None where it needs no precision of its own, and the rest of the grounding graph."""
+        spec = self._artifact.manifest.grounding
+        model = self._read(spec)
+        if self._fast == ov.Type.f32:
+            return None, self._compile(model, ov.Type.f32, cache)
+        with _device_errors():
+            fusion, rest = split_after_fusion(model, spec.outputs[1].name)
+        return self._compile(fusion, self._fast, cache), self._compile(rest, ov.Type.f32, cache)
+
+    def _read(self, spec: GraphSpec) -> Any:
+        """Read a graph, for one image a call."""
         with _device_errors():
             model = self._core.read_model(str(self._artifact.path(spec.file)))
             model.reshape({tensor.name: _one_image(tensor.shape) for tensor in spec.inputs})
-            compiled = self._core.compile_model(model, DEVICE, _options(self._threads, cache))
+        return model
+
+    def _compile(self, model: Any, precision: ov.Type, cache: Path | None) -> Any:
+        """Compile a graph, or load it from the folder of compiled graphs.
+
+        Raises:
+            DeviceError: OpenVINO failed, or would compute in another precision.
+        """
+        with _device_errors():
+            compiled = self._core.compile_model(model, DEVICE, _options(self._threads, precision, cache))
             arithmetic = compiled.get_property(_PRECISION)
-        if arithmetic != ov.Type.f32:
+        if arithmetic != precision:
             raise DeviceError(
-                f"OpenVINO {ov.get_version()} computes {spec.file} in {arithmetic} and not in float32: "
-                "give --runtime onnx"
+                f"OpenVINO {ov.get_version()} computes {self._artifact.folder} in {arithmetic} and not in {precision}: "
+                "use an fp32 artifact with --runtime onnx"
             )
         return compiled
 
@@ -139,10 +172,10 @@ def runtime_name() -> str:
     return f"openvino {ov.get_version().partition('-')[0]}"
 
 
-def _options(threads: int, cache: Path | None) -> dict[str, Any]:
-    """Options of every graph: float32, deterministic, so many threads, one call at a time."""
+def _options(threads: int, precision: ov.Type, cache: Path | None) -> dict[str, Any]:
+    """Options of every graph: its precision, deterministic, so many threads, one call at a time."""
     options = {
-        _PRECISION: ov.Type.f32,  # without it a processor with bfloat16 instructions computes in bfloat16
+        _PRECISION: precision,  # without it a processor with bfloat16 instructions computes in bfloat16
         "EXECUTION_MODE_HINT": "ACCURACY",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         "PERFORMANCE_HINT": "LATENCY",
@@ -159,13 +192,14 @@ def _one_image(shape: tuple[int | str, ...]) -> Any:
     return ov.PartialShape([size if isinstance(size, int) else 1 if size == "batch" else -1 for size in shape])
 
 
-def _run(compiled: Any, spec: GraphSpec, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
-    """Run a graph; several threads may do so at the same time. The outputs are copies."""
+def _run(compiled: Any, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
+    """Run a graph on those of the tensors that it reads; several threads may do so at once. The outputs are copies."""
     with _device_errors():
         request = compiled.create_infer_request()
-        contiguous = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
-        outputs = request.infer(contiguous, share_inputs=True, share_outputs=False)
-        return {output.name: outputs[output.name] for output in spec.outputs}
+        names = [value.any_name for value in compiled.inputs]
+        inputs = {name: np.ascontiguousarray(tensors[name]) for name in names}
+        outputs = request.infer(inputs, share_inputs=True, share_outputs=False)
+        return {value.any_name: outputs[value] for value in compiled.outputs}
 
 
 @contextmanager

@@ -23,10 +23,15 @@ from job.errors import UsageError, WorkerError
 from job.model.answers import Answer, QueryAnswer
 from job.model.artifact import MANIFEST_NAME, Artifact, encode_manifest, file_entry, open_artifact
 from job.model.comparison import QUERY_ERRORS, TOLERANCES, Tally, describe, report
+from job.model.processor import computes_bfloat16
 from tests.export.conftest import ALL_SCENES, FEW_SCENES, MANY_SCENES, export_demo, run_verify
 from tests.fakes import DEMO_ARTIFACT
 
-KINDS = [("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("torchscript", "fp32"), ("torchscript", "fp16")]
+NEEDS_BFLOAT16 = pytest.mark.skipif(not computes_bfloat16(), reason="no AVX512-BF16 and no AMX")
+KINDS = [
+    ("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("torchscript", "fp32"), ("torchscript", "fp16"),
+    pytest.param("onnx", "bf16", marks=NEEDS_BFLOAT16),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("graph_format", "precision"), KINDS)

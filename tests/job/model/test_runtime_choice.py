@@ -42,20 +42,20 @@ def test_auto_chooses_onnx_runtime_wherever_it_is_installed(
     monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], device: Any, runtime: str
 ) -> None:
     install(monkeypatch, *installed)
-    choice = choose_runtime("auto", device)
+    choice = choose_runtime("auto", device, "fp32")
     assert choice.runtime == runtime
     assert choice.reason
 
 
 def test_the_reason_names_the_instruction_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "instruction_names", lambda: ("avx2", "amx_bf16"))
-    assert "avx2 amx_bf16" in choose_runtime("auto", "cpu").reason
+    assert "avx2 amx_bf16" in choose_runtime("auto", "cpu", "fp32").reason
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])
 def test_a_runtime_that_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch, runtime: Any) -> None:
     install(monkeypatch, "openvino")
-    assert choose_runtime(runtime, "cpu").runtime == runtime
+    assert choose_runtime(runtime, "cpu", "fp32").runtime == runtime
 
 
 def test_openvino_takes_the_cpu_of_a_machine_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,12 +65,34 @@ def test_openvino_takes_the_cpu_of_a_machine_with_a_gpu(monkeypatch: pytest.Monk
 
 def test_each_format_has_one_default_runtime() -> None:
     assert (runtime_of("onnx"), runtime_of("torchscript")) == ("onnx", "torch")
+    assert (runtime_of("onnx", "bf16"), runtime_of("onnx", "int8")) == ("openvino", "onnx")
+
+
+@pytest.mark.parametrize("installed", [("onnxruntime", "openvino"), ("onnxruntime",)])
+def test_auto_runs_bf16_with_openvino_alone(monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...]) -> None:
+    install(monkeypatch, *installed)
+    choice = choose_runtime("auto", "cpu", "bf16")
+    assert choice.runtime == "openvino"
+    assert choice.reason.startswith("the model is bf16")
+
+
+@pytest.mark.parametrize(
+    ("device", "runtime", "message"),
+    [
+        ("cpu", "onnx", r"--runtime onnx: .* is bf16, which OpenVINO computes: give --runtime openvino"),
+        ("cuda", "onnx", r"--device cuda: .* is bf16, which is made for CPUs: give --device cpu"),
+    ],
+)
+def test_bf16_is_for_openvino_on_a_cpu(artifact: Artifact, device: Any, runtime: Any, message: str) -> None:
+    manifest = msgspec.structs.replace(artifact.manifest, precision="bf16")
+    with pytest.raises(ConfigurationError, match=message):
+        check_session(Artifact(artifact.folder, manifest, artifact.digest), device, runtime)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_openvino_refuses_graphs_with_operators_of_onnx_runtime(artifact: Artifact, precision: str) -> None:
     manifest = msgspec.structs.replace(artifact.manifest, precision=precision)
-    with pytest.raises(ConfigurationError, match=f"openvino runs fp32 models.*is {precision}.*--runtime onnx"):
+    with pytest.raises(ConfigurationError, match=f"openvino runs fp32 and bf16 models.*is {precision}.*--runtime onnx"):
         check_session(Artifact(artifact.folder, manifest, artifact.digest), "cpu", "openvino")
 
 

@@ -4,7 +4,7 @@ python docs/measurements/generate.py           writes the part between the two m
 python docs/measurements/generate.py --check   exits with 1 if it is out of date
 
 A JSON file is one of `sam3-annotate bench --json`, `make bench` (build/bench) or `make bench-gpu` (build/bench-gpu),
-copied here under the name of its machine.
+copied here under the name of its machine; NAME.turns.json is one of `python -m export.bench.turns`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 
 from job.tools.bench.figures import BenchReport
 from job.tools.bench.table import render
+from job.tools.bench.turns import TurnsReport, render_turns
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "performance.md"
@@ -27,6 +28,10 @@ def measured_part() -> str:
     """A section for each file, in the order of their names."""
     parts = []
     for path in sorted(FOLDER.glob("*.json")):
+        if path.name.endswith(".turns.json"):
+            turns = msgspec.json.decode(path.read_bytes(), type=TurnsReport)
+            parts.append(f"### Beside eager sam3, in turns ({path.name})\n\n{render_turns(turns)}")
+            continue
         report = msgspec.json.decode(path.read_bytes(), type=BenchReport)
         title = f"{report.setting.model_id}, {report.setting.precision}, {path.stem.partition('-')[0]}"
         parts.append(f"### {title} ({path.name})\n\n{render(report)}")

@@ -15,7 +15,7 @@ from job.model.answers import Answer, QueryAnswer
 from job.model.reference import QUERY_STEP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
     from PIL import Image
@@ -47,8 +47,18 @@ class OriginalSide:
         )
         return resized
 
-    def answer(self, pixels: NDArray[np.uint8], size_hw: tuple[int, int]) -> tuple[Answer, QueryAnswer]:
+    def answer(
+        self,
+        pixels: NDArray[np.uint8],
+        size_hw: tuple[int, int],
+        after_image: Callable[[], None] = lambda: None,
+    ) -> tuple[Answer, QueryAnswer]:
         """Answer for the resized pixels (S, S, 3) of an image of the given size.
+
+        Args:
+            pixels: See above.
+            size_hw: Height and width of the image and of the masks.
+            after_image: Called when the image is encoded, before the first prompt.
 
         Returns:
             The instances, and a sample of the mask logits of every query, below the threshold too.
@@ -56,6 +66,7 @@ class OriginalSide:
         image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         with _device_errors(self._device), running_on(self._device), quiet(), self._recorded() as recorded:
             state = self._processor.set_image(image)
+            after_image()
             state["original_height"], state["original_width"] = size_hw
             masks: list[NDArray[np.bool_]] = []
             for prompt in self._prompts:

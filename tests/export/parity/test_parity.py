@@ -30,7 +30,7 @@ from tests.fakes import DEMO_ARTIFACT
 NEEDS_BFLOAT16 = pytest.mark.skipif(not computes_bfloat16(), reason="no AVX512-BF16 and no AMX")
 KINDS = [
     ("onnx", "fp32"), ("onnx", "fp16"), ("onnx", "int8"), ("torchscript", "fp32"), ("torchscript", "fp16"),
-    pytest.param("onnx", "bf16", marks=NEEDS_BFLOAT16),
+    pytest.param("onnx", "bf16", marks=[NEEDS_BFLOAT16, pytest.mark.slow]),
 ]  # fmt: skip
 
 

@@ -106,6 +106,14 @@ def _set_up_json_log() -> None:
     set_up_logging("INFO", "json")
 
 
+def _set_up_log_if_there_is_none() -> None:
+    """Python's own handler of last resort would show secrets."""
+    if not logging.getLogger().handlers:
+        from job.telemetry.logs import set_up_logging
+
+        set_up_logging("INFO", "text")
+
+
 def _as_ours(error: BaseException) -> BaseException:
     """A foreign error that means one of ours."""
     if isinstance(error, KeyboardInterrupt | click.Abort | BrokenPipeError):
@@ -129,6 +137,7 @@ def _report(error: BaseException, *, is_json: bool) -> int:
     elif isinstance(error, AnnotateError):
         code = error.exit_code
     if not isinstance(error, click.ClickException | AnnotateError):
+        _set_up_log_if_there_is_none()
         logger.error("An unexpected error; please report it with the lines below", exc_info=error)
     elif is_json and message:
         logger.error("%s", message, extra={"fields": {"error": type(error).__name__, "exit_code": code}})

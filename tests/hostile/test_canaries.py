@@ -6,6 +6,7 @@ with every file that it leaves, is in `test_canary_run.py`.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -301,6 +302,26 @@ def test_an_export_shows_no_secret(
     printed = capfd.readouterr()
     assert "Fetching http://***@" in printed.out
     assert canaries_in(printed.out, printed.err, *messages) == set()
+
+
+@pytest.mark.parametrize("command", ["convert", "clean", "audit", "show"])
+def test_an_unexpected_error_shows_no_secret(tmp_path: Path, command: str) -> None:
+    """A defect whose error names a URL; some of these commands have not set up a log."""
+    defect = (
+        "import sys; from job.storage.open import Address; from job.cli.main import main\n"
+        f"def fail(*given, **named): raise RuntimeError('http://me:{C}@host')\n"
+        "Address.open = fail\n"
+        "if sys.argv[1] == 'show': import job.cli.main; job.cli.main.cli.main = fail\n"
+        "main(sys.argv[1:])"
+    )
+    flags = {"convert": ["a", "b", "--to", "coco"]}
+    ended = subprocess.run(
+        [sys.executable, "-c", defect, command, *flags.get(command, ["a"])],
+        capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 70
+    assert "RuntimeError" in ended.stderr
+    assert canaries_in(ended.stdout, ended.stderr) == set()
 
 
 @pytest.mark.parametrize(

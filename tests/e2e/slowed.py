@@ -1,4 +1,4 @@
-"""The command line with a decoder that takes four seconds an image: `slowed.py FLAG…`."""
+"""The command line with a decoder that takes ten seconds an image: `slowed.py FLAG…`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _decode = stages.decode_for_model
 
 
 def _slow(image: bytes, side: int) -> Any:
-    time.sleep(4)
+    time.sleep(10)
     return _decode(image, side)
 
 

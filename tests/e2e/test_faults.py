@@ -133,4 +133,6 @@ def test_a_second_command_with_other_options_ends_the_first_only_if_it_is_told_t
     for key in (name for name in found if name.endswith(".json")):
         pair = (key, key.replace(".json", ".npz"))
         assert any(all(found[one] == other[one] for one in pair) for other in whole), f"{key} is torn"
-    sys.stdout.write(f"{sum(found[key] == whole[1][key] for key in found if key.endswith('.json'))} of the first run\n")
+    kept = sum(found[key] == whole[1][key] for key in found if key.endswith(".json"))
+    sys.stdout.write(f"{kept} of {COUNT} were done by the first run\n")
+    assert 0 < kept < COUNT

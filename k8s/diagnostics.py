@@ -63,11 +63,14 @@ def _not_started(pods: Iterable[Pod]) -> Iterator[str]:
 
 def _on_unresponsive_nodes(pods: Iterable[Pod], node_of: Callable[[str], Node | None], now: datetime) -> Iterator[str]:
     late: Counter[str] = Counter()
+    cut_off: Counter[str] = Counter()
     for pod in pods:
         # deletionTimestamp is the end of the grace period.
         deleted = pod.metadata.deletion_timestamp
         if deleted is not None and pod.spec.node_name and now - deleted > DELETION_GRACE:
             late[pod.spec.node_name] += 1
+        elif pod.status.phase == "Running" and _is_lost(pod):
+            cut_off[pod.spec.node_name] += 1
     for name, count in late.items():
         node = node_of(name)
         if node is None or not node.is_ready:
@@ -77,10 +80,6 @@ def _on_unresponsive_nodes(pods: Iterable[Pod], node_of: Callable[[str], Node | 
                 f"run `kubectl delete node {name}` if the node is gone for good, or `kubectl taint node {name} "
                 "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute` after it is shut down"
             )
-    cut_off: Counter[str] = Counter()
-    for pod in pods:
-        if pod.status.phase == "Running" and pod.metadata.deletion_timestamp is None and _is_lost(pod):
-            cut_off[pod.spec.node_name] += 1
     for name, count in cut_off.items():
         yield f"node {name} does not report its status; {_pods(count)} on it may still be running"
 

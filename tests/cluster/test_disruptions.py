@@ -118,7 +118,7 @@ def test_a_partitioned_node_whose_pods_continue(
     with restored(kit, node):
         kit.run_kit("cut-node", node)
         try:
-            release.wait_for(lambda: is_warned(release, f"node {node} "), 60, "status names the node")
+            release.wait_for(lambda: is_warned(release, f"node {node} does not report"), 60, "status names the node")
             release.wait_for(lambda: all_deleted(release, zombies), 90, "the node's pods given up")
             kit.taint(node, OUT_OF_SERVICE)
             indexes = {index_of(pod) for pod in zombies}

@@ -95,7 +95,9 @@ def test_a_node_that_does_not_report_with_running_pods() -> None:
         "node gpu-0 does not report its status; 1 pod on it may still be running"
     ]
     assert found([pod(0, reason="NodeLost")]) == found([pod(0, conditions=silent)])
-    assert found([pod(0, conditions=silent, deleted=time(0))]) == [], "it is told of when it is late"
+    assert found([pod(0, conditions=silent, deleted=time(1))]) == found([pod(0, conditions=silent)]), "until it is late"
+    (late,) = found([pod(0, conditions=silent, deleted=time(120))], ready="Unknown")
+    assert late.startswith("node gpu-0 is not responding")
     busy = [condition("Ready", "False", "ContainersNotReady"), condition("ContainersReady", "False")]
     assert found([pod(0, conditions=busy)]) == []
 

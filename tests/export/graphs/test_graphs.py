@@ -46,7 +46,7 @@ def load(artifact: Artifact, name: str) -> Graph:
     return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))
 
 
-@pytest.fixture(scope="module", params=["fp32", "int8"])
+@pytest.fixture(scope="module", params=["fp32", "int8", "fp16"])
 def artifact(request: pytest.FixtureRequest, exported: Callable[[str, str], Artifact]) -> Artifact:
     return exported("onnx", request.param)
 

@@ -10,6 +10,9 @@ DEMO := build/demo
 # Test processes at once. --dist loadfile keeps the tests of a file, which share fixtures, in one process.
 WORKERS ?= 2
 # A test process that dies ends the run: with a new process xdist can wait for ever.
+# The chart is rendered by a library in Go. In a test process whose OpenVINO has used AMX, Go's preemption by signals ends
+# it with a segmentation fault, each time: pytest -n0 tests/job/model/test_openvino_session.py tests/chart/test_others.py
+export GODEBUG := asyncpreemptoff=1
 PYTEST = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 FAST_TESTS := tests/job tests/fuzz tests/hostile tests/k8s tests/chart tests/protocol tests/test_docs.py tests/test_public_surface.py
 

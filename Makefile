@@ -13,7 +13,7 @@ WORKERS ?= 2
 # The chart is rendered by a library in Go. In a test process whose OpenVINO has used AMX, Go's preemption by signals ends
 # it with a segmentation fault, each time: pytest -n0 tests/job/model/test_openvino_session.py tests/chart/test_others.py
 export GODEBUG := asyncpreemptoff=1
-PYTEST = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0
+PYTEST = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0 --durations=15
 FAST_TESTS := tests/job tests/fuzz tests/hostile tests/k8s tests/chart tests/protocol tests/test_docs.py tests/test_public_surface.py
 
 .DEFAULT_GOAL := help

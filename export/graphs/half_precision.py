@@ -21,8 +21,6 @@ EXACT = (
     "queries.bias.edges",
     "queries.bias.coordinates",
     "embeddings",
-    "mean",
-    "std",
 )
 """Names of modules and buffers of the graphs that stay float32."""
 

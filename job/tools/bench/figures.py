@@ -24,6 +24,11 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     gpu: str = ""
     driver: str = ""
 
+    @property
+    def host(self) -> str:
+        """Processor, number and instruction sets as one phrase."""
+        return f"{self.processor}, {self.cpus} cores, {', '.join(self.instructions) or 'extensions unknown'}"
+
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What was measured.

@@ -28,8 +28,7 @@ _MODEL_HEAD = (
 def _conditions(report: BenchReport) -> Iterator[str]:
     machine, setting = report.machine, report.setting
     width, height = setting.picture_wh
-    cpus = f"{machine.processor}, {machine.cpus} cores, {', '.join(machine.instructions) or 'extensions unknown'}"
-    where = f"{machine.gpu} (driver {machine.driver}); host {cpus}" if machine.gpu else cpus
+    where = f"{machine.gpu} (driver {machine.driver}); host {machine.host}" if machine.gpu else machine.host
     threads = f", {setting.threads} threads" if setting.threads else ""
     yield (
         f"{setting.model_id} {setting.precision}, {setting.image_side} px, {setting.runtime}, {setting.provider}"

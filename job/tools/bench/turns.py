@@ -5,16 +5,13 @@ On a machine that does other work, turns meet the same load, and processor time 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from statistics import median
 
 import msgspec
 
 from job.model.artifact import ParityFigures, Precision
 from job.model.comparison import describe
 from job.tools.bench.figures import Machine
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _GB = 1e9
 
@@ -103,17 +100,15 @@ class TurnsReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def ratios(self, model: ModelTurns) -> tuple[float, float]:
         """How many times as fast as eager sam3: medians over the turns, by the clock and by processor time."""
         pairs = list(zip(self.original, model.seconds, strict=True))
-        return _median(a.wall_s / b.wall_s for a, b in pairs), _median(a.cpu_s / b.cpu_s for a, b in pairs)
+        return median(a.wall_s / b.wall_s for a, b in pairs), median(a.cpu_s / b.cpu_s for a, b in pairs)
 
 
 def render_turns(report: TurnsReport) -> str:
     """Render as Markdown."""
-    machine = report.machine
-    extensions = ", ".join(machine.instructions) or "extensions unknown"
     loads = ", ".join(f"{load:.0f}" for load in report.load_average)
     head = (
         f"{report.model_id}, {report.image_side} px, {report.prompts} prompts, {report.instances} masks, "
-        f"{report.threads} threads; {machine.processor}, {machine.cpus} cores, {extensions}. {report.date}. Medians of "
+        f"{report.threads} threads; {report.machine.host}. {report.date}. Medians of "
         f"{len(report.original)} turns: in each, eager sam3, then each model in a process of its own, one image. Load "
         f"average {loads}: where it is above the number of threads, other work shared the machine, and only processor "
         "time is comparable."
@@ -142,10 +137,4 @@ def _row(name: str, library: str, turns: tuple[StageSeconds, ...], last: tuple[s
         (x.wall_s for x in turns),
         (x.cpu_s for x in turns),
     )
-    return f"| {' | '.join((name, library, *(f'{_median(values):.1f}' for values in stages), *last))} |"
-
-
-def _median(values: Iterator[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    return f"| {' | '.join((name, library, *(f'{median(values):.1f}' for values in stages), *last))} |"

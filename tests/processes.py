@@ -45,6 +45,17 @@ def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
         time.sleep(0.05)
 
 
+def link_scenes(scenes: Path, folder: Path, count: int) -> Path:
+    """Fill a new folder with so many inputs, which are links to the scenes in turn."""
+    folder.mkdir()
+    pairs = sorted(scenes.rglob("*.json"))
+    for number in range(count):
+        original = pairs[number % len(pairs)]
+        for suffix in (".json", ".jpg"):
+            os.link(original.with_suffix(suffix), folder / f"{number:03d}{suffix}")
+    return folder
+
+
 def results(folder: Path) -> dict[str, bytes]:
     """Every file outside `_sam3/`, by relative path."""
     return {

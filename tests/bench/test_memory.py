@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.cgroups import memory_cgroup
 from tests.fakes import write_inputs
 from tests.processes import results
 
-CGROUP_V1 = Path("/sys/fs/cgroup/memory")
-CGROUP_V2 = Path("/sys/fs/cgroup")
 COUNT = 10_000
 LIMIT_BYTES = 400 << 20
 """Without a limit the same pictures take 420 MiB, with their heaps as glibc keeps them 610 MiB."""
@@ -58,18 +57,9 @@ def test_memory_after_ten_thousand_images_is_that_after_one_thousand(tmp_path: P
 
 
 @pytest.fixture
-def memory_cgroup() -> Iterator[Path]:
-    """A real memory cgroup with a limit, v1 or v2."""
-    root = CGROUP_V1 if CGROUP_V1.is_dir() else CGROUP_V2
-    folder = root / f"sam3-annotate-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-    except OSError:
-        pytest.skip("this machine does not allow a new memory cgroup")
-    name = "memory.limit_in_bytes" if root == CGROUP_V1 else "memory.max"
-    (folder / name).write_text(str(LIMIT_BYTES), encoding="ascii")
-    yield folder
-    folder.rmdir()
+def cgroup() -> Iterator[Path]:
+    with memory_cgroup(LIMIT_BYTES) as folder:
+        yield folder
 
 
 def write_large_pictures(folder: Path, count: int) -> None:
@@ -82,11 +72,11 @@ def write_large_pictures(folder: Path, count: int) -> None:
         (folder / f"{number:02d}.json").write_text("{}", encoding="ascii")
 
 
-def test_pictures_of_24_megapixels_stay_inside_a_cgroup_limit(tmp_path: Path, memory_cgroup: Path) -> None:
+def test_pictures_of_24_megapixels_stay_inside_a_cgroup_limit(tmp_path: Path, cgroup: Path) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
     write_large_pictures(source, 12)
     inside = (
-        f"import os, sys; open('{memory_cgroup}/cgroup.procs', 'w').write(str(os.getpid())); "
+        f"import os, sys; open('{cgroup}/cgroup.procs', 'w').write(str(os.getpid())); "
         "os.execv(sys.executable, [sys.executable, '-m', 'job', *sys.argv[1:]])"
     )
     command = [sys.executable, "-c", inside, "--input_top_dir", str(source), "--out_top_dir", str(target)]
@@ -94,5 +84,5 @@ def test_pictures_of_24_megapixels_stay_inside_a_cgroup_limit(tmp_path: Path, me
     assert completed.returncode != -signal.SIGKILL, "the kernel ended it for memory"
     assert completed.returncode == 0, completed.stderr
     assert len(results(target)) == 36
-    peak = next(path for name in PEAK_FILES if (path := memory_cgroup / name).exists())
+    peak = next(path for name in PEAK_FILES if (path := cgroup / name).exists())
     sys.stdout.write(f"cgroup peak {int(peak.read_text()) >> 20} MiB of {LIMIT_BYTES >> 20} MiB, page cache included\n")

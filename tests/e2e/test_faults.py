@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from job.run.run import find_named, list_runs
 from job.storage.local.store import LocalStore
-from tests.bench.test_memory import CGROUP_V1, CGROUP_V2
+from tests.cgroups import memory_cgroup
 from tests.e2e.test_local_workers import at_work, done, workers_of
-from tests.processes import DATE, annotate, results, running, wait_until
+from tests.processes import DATE, annotate, link_scenes, results, running, wait_until
 
 COUNT = 40
 
 
 @pytest.fixture(scope="module")
 def source(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("many") / "in"
-    folder.mkdir()
-    pairs = sorted(scenes.rglob("*.json"))
-    for number in range(COUNT):
-        original = pairs[number % len(pairs)]
-        for suffix in (".json", ".jpg"):
-            os.link(original.with_suffix(suffix), folder / f"{number:03d}{suffix}")
-    return folder
+    return link_scenes(scenes, tmp_path_factory.mktemp("many") / "in", COUNT)
 
 
 @pytest.fixture(scope="module")
@@ -71,29 +61,11 @@ def test_a_process_that_was_stopped_goes_on(
     assert results(target) == quiet
 
 
-@contextmanager
-def cgroup_of(limit_bytes: int) -> Iterator[Path]:
-    """A real memory cgroup, v1 or v2."""
-    root = CGROUP_V1 if CGROUP_V1.is_dir() else CGROUP_V2
-    folder = root / f"sam3-annotate-oom-{os.getpid()}"
-    try:
-        folder.mkdir()
-    except OSError:
-        pytest.skip("this machine does not allow a new memory cgroup")
-    try:
-        name = "memory.limit_in_bytes" if root == CGROUP_V1 else "memory.max"
-        (folder / name).write_text(str(limit_bytes), encoding="ascii")
-        yield folder
-    finally:
-        wait_until(lambda: not (folder / "cgroup.procs").read_text(), 30)
-        folder.rmdir()
-
-
 def test_a_worker_that_the_kernel_kills_for_its_memory_is_replaced(
     source: Path, quiet: dict[str, bytes], tmp_path: Path
 ) -> None:
     target = tmp_path / "out"
-    with at_work(source, target, "--journal_interval_s", "0.5") as process, cgroup_of(1 << 20) as cgroup:
+    with at_work(source, target, "--journal_interval_s", "0.5") as process, memory_cgroup(1 << 20) as cgroup:
         wait_until(lambda: done(target) >= 3, 60)
         killed = workers_of(process)[0]
         (cgroup / "cgroup.procs").write_text(str(killed), encoding="ascii")

@@ -13,20 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import DATE, annotate, results, wait_until
+from tests.processes import DATE, annotate, link_scenes, results, wait_until
 
 COUNT = 60
 
 
 @pytest.fixture(scope="module")
 def source(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("many")
-    pairs = sorted(scenes.rglob("*.json"))
-    for number in range(COUNT):
-        original = pairs[number % len(pairs)]
-        for suffix in (".json", ".jpg"):
-            os.link(original.with_suffix(suffix), folder / f"{number:03d}{suffix}")
-    return folder
+    return link_scenes(scenes, tmp_path_factory.mktemp("many") / "in", COUNT)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ import pytest
 from job.run.options import WorkerOptions
 from job.run.spec import RunEnd
 from job.storage.keys import printable
+from job.system.resources import peak_resident_bytes
 from job.telemetry.progress_bar import Tally
 from job.worker.runner import annotate
 from tests.fakes import FakeSession, request_of, use_fake_session
@@ -58,18 +59,14 @@ def digest_of(folder: Path) -> str:
 
 
 def peak_growth_bytes(before: int) -> int:
-    return _status_bytes("VmHWM") - before
+    return peak_resident_bytes() - before
 
 
 def reset_peak() -> int:
     """Set the peak of this process to its current memory, and return that."""
     Path("/proc/self/clear_refs").write_text("5")
-    return _status_bytes("VmRSS")
-
-
-def _status_bytes(field: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
 
 def annotate_cases(folder: Path, monkeypatch: pytest.MonkeyPatch) -> RunEnd:

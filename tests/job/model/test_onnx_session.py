@@ -34,18 +34,6 @@ def session(artifact: Artifact) -> Session:
     return open_session(artifact, device="cpu", threads=1)
 
 
-@pytest.fixture(scope="module")
-def text(artifact: Artifact, session: Session) -> TextFeatures:
-    return text_features_for(artifact, session, artifact.manifest.prompts)
-
-
-@pytest.fixture(scope="module")
-def pixels(artifact: Artifact) -> NDArray[np.uint8]:
-    with np.load(artifact.path("reference.npz")) as arrays:
-        shown: NDArray[np.uint8] = arrays["pixels"]
-    return shown
-
-
 def test_info_names_runtime_and_provider(session: Session) -> None:
     assert session.info.runtime == f"onnxruntime {ort.__version__}"
     assert session.info.provider == "CPUExecutionProvider"

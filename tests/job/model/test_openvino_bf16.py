@@ -16,11 +16,11 @@ from job.model import processor
 from job.model.artifact import MANIFEST_NAME, Artifact, encode_manifest, open_artifact
 from job.model.comparison import TOLERANCES
 from job.model.loader import check_session, open_session
-from job.model.prompts import text_features_for
 from job.model.self_check import self_check
-from job.model.session import Grounding, Session, TextFeatures
+from job.model.session import Session, TextFeatures
 from job.postprocess.masks import full_mask
 from tests.fakes import write_inputs
+from tests.job.model.groundings import assert_equal, ground
 from tests.processes import annotate, results
 
 pytest.importorskip("openvino")
@@ -53,28 +53,6 @@ def session(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Ses
     return open_session(
         artifact, device="cpu", threads=1, runtime="openvino", cache=tmp_path_factory.mktemp("bf16-cache")
     )
-
-
-@pytest.fixture(scope="module")
-def text(artifact: Artifact, session: Session) -> TextFeatures:
-    return text_features_for(artifact, session, artifact.manifest.prompts)
-
-
-@pytest.fixture(scope="module")
-def pixels(artifact: Artifact) -> NDArray[np.uint8]:
-    with np.load(artifact.path("reference.npz")) as arrays:
-        shown: NDArray[np.uint8] = arrays["pixels"]
-    return shown
-
-
-def ground(session: Session, pixels: NDArray[np.uint8], text: TextFeatures, threshold: float = 0.4) -> Grounding:
-    return session.ground(session.encode_images(pixels), text, threshold)[0]
-
-
-def assert_equal(one: Grounding, other: Grounding) -> None:
-    np.testing.assert_array_equal(one.scores, other.scores)
-    np.testing.assert_array_equal(one.selected, other.selected)
-    np.testing.assert_array_equal(one.mask_logits, other.mask_logits)
 
 
 @needs_bfloat16

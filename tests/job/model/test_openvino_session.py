@@ -20,9 +20,10 @@ from job.model.artifact import Artifact, open_artifact
 from job.model.loader import check_session, open_session
 from job.model.prompts import text_features_for
 from job.model.self_check import self_check
-from job.model.session import Grounding, Session, TextFeatures
+from job.model.session import Session, TextFeatures
 from job.postprocess.masks import full_mask
 from tests.fakes import write_inputs
+from tests.job.model.groundings import assert_equal, ground
 from tests.processes import annotate, results
 
 pytest.importorskip("openvino")
@@ -45,28 +46,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def session(artifact: Artifact, cache: Path) -> Session:
     return open_session(artifact, device="cpu", threads=1, runtime="openvino", cache=cache)
-
-
-@pytest.fixture(scope="module")
-def text(artifact: Artifact, session: Session) -> TextFeatures:
-    return text_features_for(artifact, session, artifact.manifest.prompts)
-
-
-@pytest.fixture(scope="module")
-def pixels(artifact: Artifact) -> NDArray[np.uint8]:
-    with np.load(artifact.path("reference.npz")) as arrays:
-        shown: NDArray[np.uint8] = arrays["pixels"]
-    return shown
-
-
-def ground(session: Session, pixels: NDArray[np.uint8], text: TextFeatures, threshold: float = 0.4) -> Grounding:
-    return session.ground(session.encode_images(pixels), text, threshold)[0]
-
-
-def assert_equal(one: Grounding, other: Grounding) -> None:
-    np.testing.assert_array_equal(one.scores, other.scores)
-    np.testing.assert_array_equal(one.selected, other.selected)
-    np.testing.assert_array_equal(one.mask_logits, other.mask_logits)
 
 
 def test_info_names_runtime_version_and_instruction_sets(session: Session) -> None:

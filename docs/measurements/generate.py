@@ -16,7 +16,7 @@ import msgspec
 
 from job.tools.bench.figures import BenchReport
 from job.tools.bench.table import render
-from job.tools.bench.turns import TurnsReport, render_turns
+from job.tools.bench.turns import TurnsReport, is_turns_file, render_turns
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parent / "performance.md"
@@ -28,7 +28,7 @@ def measured_part() -> str:
     """A section for each file, in the order of their names."""
     parts = []
     for path in sorted(FOLDER.glob("*.json")):
-        if path.name.endswith(".turns.json"):
+        if is_turns_file(path.name):
             turns = msgspec.json.decode(path.read_bytes(), type=TurnsReport)
             parts.append(f"### Beside eager sam3, in turns ({path.name})\n\n{render_turns(turns)}")
             continue

@@ -19,6 +19,7 @@ import click
 import msgspec
 
 from job.tools.bench.figures import BenchReport
+from job.tools.bench.turns import is_turns_file
 from tests.gpu.cards import CARDS
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def with_tables(text: str, figures: dict[str, Any]) -> str:
     """The page with its tables replaced."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    reports = sorted((DOCS / "measurements").glob("*.json"))
+    reports = (x for x in sorted((DOCS / "measurements").glob("*.json")) if not is_turns_file(x.name))
     shown = tables(figures, measured(msgspec.json.decode(x.read_bytes(), type=BenchReport) for x in reports))
     return f"{before}{BEGIN}\n\n{shown}\n\n{END}{after}"
 

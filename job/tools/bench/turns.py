@@ -16,6 +16,11 @@ from job.tools.bench.figures import Machine
 _GB = 1e9
 
 
+def is_turns_file(name: str) -> bool:
+    """Whether a file of docs/measurements holds a `TurnsReport`; the others hold a `BenchReport`."""
+    return name.endswith(".turns.json")
+
+
 class StageSeconds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Seconds of one image; `cpu` is processor time of all threads.
 

@@ -78,7 +78,7 @@ def to_ir(graph: Graph) -> ir.Model:
 
 
 def drop_unused_outputs(model: ir.Model) -> None:
-    """Leave out the outputs of fused operators that nobody reads."""
+    """Leave out the unused outputs of fused operators."""
     for node in model.graph.all_nodes():
         if node.domain and len(node.outputs) > 1:
             for value in node.outputs:

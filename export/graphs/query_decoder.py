@@ -68,11 +68,11 @@ class QueryDecoder(nn.Module):
         for index, layer in enumerate(layers):
             if index:
                 boxes = self._refine(boxes, x[:, queries])
-            place = self.places(boxes, missing).to(x.dtype)
-            x = layer.attend_self(x, place, own)
+            position = self.places(boxes, missing).to(x.dtype)
+            x = layer.attend_self(x, position, own)
             x = x if index else x.expand(memory.shape[0], -1, -1)
-            x = layer.attend_prompt(x, place, narrow, bias)
-            x = layer.attend_image(x, place, keys, memory, self.bias(boxes, missing).to(x.dtype))
+            x = layer.attend_prompt(x, position, narrow, bias)
+            x = layer.attend_image(x, position, keys, memory, self.bias(boxes, missing).to(x.dtype))
         query = self.norm(x[:, queries].to(torch.float32))
         logit = self.scoring(query[None], prompt.transpose(0, 1), padding)[0, ..., 0]
         presence = self.presence_head(self.presence_norm(x[:, 0].to(torch.float32)))
@@ -161,19 +161,19 @@ class DecoderLayer(nn.Module):
         self.norm_tokens, self.norm_prompt, self.norm_image = layer.norm2, layer.catext_norm, layer.norm1
         self.feed_forward, self.norm = FeedForward(layer), layer.norm3
 
-    def attend_self(self, x: Tensor, place: Tensor, bias: Tensor | None) -> Tensor:
+    def attend_self(self, x: Tensor, position: Tensor, bias: Tensor | None) -> Tensor:
         """Attend among the tokens (N or 1, Q + 1, C)."""
-        q = x + place
+        q = x + position
         return add_and_normalize(x, self.tokens(q, q, x, bias), self.tokens.to_output.bias, self.norm_tokens)[1]
 
-    def attend_prompt(self, x: Tensor, place: Tensor, prompt: Tensor, bias: Tensor) -> Tensor:
+    def attend_prompt(self, x: Tensor, position: Tensor, prompt: Tensor, bias: Tensor) -> Tensor:
         """Attend to the prompt."""
-        seen = self.prompt(x + place, prompt, prompt, bias)
+        seen = self.prompt(x + position, prompt, prompt, bias)
         return add_and_normalize(x, seen, self.prompt.to_output.bias, self.norm_prompt)[1]
 
-    def attend_image(self, x: Tensor, place: Tensor, keys: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
+    def attend_image(self, x: Tensor, position: Tensor, keys: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
         """Attend to the image, then the feed-forward network."""
-        seen = self.image(x + place, keys, memory, bias)
+        seen = self.image(x + position, keys, memory, bias)
         x = add_and_normalize(x, seen, self.image.to_output.bias, self.norm_image)[1]
         return add_and_normalize(x, self.feed_forward(x), self.feed_forward.bias, self.norm)[1]
 

@@ -25,10 +25,10 @@ class Results:
     Memory does not grow with the output.
     """
 
-    def __init__(self, source: ImageSource, image_places: Sequence[Store]) -> None:
+    def __init__(self, source: ImageSource, image_stores: Sequence[Store]) -> None:
         """See `open_results`."""
         self._source = source
-        self._places = tuple(image_places)
+        self._stores = tuple(image_stores)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -96,16 +96,16 @@ class Results:
         )
 
     def _read_image(self, key: str) -> bytes:
-        for store in self._places[:-1]:
+        for store in self._stores[:-1]:
             try:
                 return store.read(key)
             except ObjectMissingError:
                 continue
         try:
-            return self._places[-1].read(key)
+            return self._stores[-1].read(key)
         except ObjectError as exc:
             raise ConfigurationError(
-                f"{key}: the image is neither in {' nor in '.join(store.url for store in self._places)}: "
+                f"{key}: the image is neither in {' nor in '.join(store.url for store in self._stores)}: "
                 "give the folder of the images to open_results"
             ) from exc
 
@@ -131,8 +131,8 @@ def open_results(
     output = open_store(os.fspath(url), new_process_id(), storage_options)
     source = OutputSource(output)
     others = images if images is not None else source.input_url
-    places = [output] if others is None else [output, open_store(os.fspath(others), new_process_id(), storage_options)]
-    return Results(source, places)
+    stores = [output] if others is None else [output, open_store(os.fspath(others), new_process_id(), storage_options)]
+    return Results(source, stores)
 
 
 _COLUMNS = {

@@ -39,7 +39,7 @@ class ConvertRequest:
     Attributes:
         output: The output that is converted.
         source: Its images.
-        image_places: Stores that may hold the image files, in order.
+        image_sources: Stores that may hold the image files, in order.
         target: The destination.
         format_name: The format.
         selection: What is written.
@@ -55,7 +55,7 @@ class ConvertRequest:
 
     output: Store
     source: ImageSource
-    image_places: tuple[Store, ...]
+    image_sources: tuple[Store, ...]
     target: Store
     format_name: FormatName
     selection: SelectionOptions = field(default_factory=SelectionOptions)
@@ -78,7 +78,7 @@ def convert(request: ConvertRequest) -> ConversionCounts:
     counts = ConversionCounts()
     found: set[str | None] = set()
     with Destination(request.target) as destination:
-        placer = ImagePlacer(request.image_mode, request.image_places, destination)
+        placer = ImagePlacer(request.image_mode, request.image_sources, destination)
         split = _split(request)
         categories = Categories(request.selection.names(request.source.classes))
         chosen = FORMATS[request.format_name](_format_options(request, destination, categories))
@@ -120,7 +120,7 @@ def _format_options(request: ConvertRequest, destination: Destination, categorie
         colours={request.selection.rename.get(name, name): value for name, value in request.source.colours.items()},
         sides=sides,
         model_id=request.model_id,
-        images_url=request.image_places[0].url,
+        images_url=request.image_sources[0].url,
         places_images=request.image_mode != "none",
         polygons=request.polygons,
         results=request.results,
@@ -239,5 +239,5 @@ class _Writer:
 
 def _mapped(function: Callable[[_T], _R], items: Iterator[_T], request: ConvertRequest) -> Iterator[_R]:
     """Apply a function in order; in threads where it waits for a network."""
-    is_remote = any("://" in store.url for store in (request.output, request.target, *request.image_places))
+    is_remote = any("://" in store.url for store in (request.output, request.target, *request.image_sources))
     return iter_in_threads(function, items, _THREADS) if is_remote else map(function, items)

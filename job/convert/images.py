@@ -19,22 +19,22 @@ ImageMode = Literal["copy", "link", "none"]
 class ImagePlacer:
     """Places the images of a data set; they are those of the output, else those of the input."""
 
-    def __init__(self, mode: ImageMode, places: Sequence[Store], destination: Destination) -> None:
+    def __init__(self, mode: ImageMode, sources: Sequence[Store], destination: Destination) -> None:
         """Check that the mode is possible.
 
         Args:
             mode: Copy, link or none.
-            places: Stores that may hold the images, in order.
+            sources: Stores that may hold the images, in order.
             destination: Where they go.
 
         Raises:
             UsageError: Links are not possible.
         """
         self._mode = mode
-        self._places = places
+        self._sources = sources
         self._destination = destination
         if mode == "link":
-            remote = [store.url for store in (destination.store, *places) if "://" in store.url]
+            remote = [store.url for store in (destination.store, *sources) if "://" in store.url]
             if remote:
                 raise UsageError(f"--images link: {remote[0]} is no local folder: use --images copy")
 
@@ -48,11 +48,11 @@ class ImagePlacer:
             return True
         placed = self._link(image, key) if self._mode == "link" else self._copy(image, key)
         if not placed:
-            logger.warning("%s: the image is neither in %s", image, " nor in ".join(s.url for s in self._places))
+            logger.warning("%s: the image is neither in %s", image, " nor in ".join(s.url for s in self._sources))
         return placed
 
     def _copy(self, image: str, key: str) -> bool:
-        for store in self._places:
+        for store in self._sources:
             try:
                 fetched = store.fetch(image)
             except ObjectError:
@@ -62,7 +62,7 @@ class ImagePlacer:
         return False
 
     def _link(self, image: str, key: str) -> bool:
-        for store in self._places:
+        for store in self._sources:
             path = Path(store.url) / image
             if not path.is_file():
                 continue

@@ -131,9 +131,9 @@ def _wait_for_plan(run: Run, options: WorkerOptions) -> Plan | None:
         if end is not None:
             end.check_not_superseded(run.name)
             return None
-        beats = [(beat.key, beat.modified_s) for beat in heartbeats(run) if _is_of_planner(beat)]
-        if beats != seen:
-            seen, changed_s = beats, clock.monotonic_s()
+        found = [(beat.key, beat.modified_s) for beat in heartbeats(run) if _is_of_planner(beat)]
+        if found != seen:
+            seen, changed_s = found, clock.monotonic_s()
     logger.warning("No heartbeat of a planner for %.0f s: planning in this process", patience_s)
     return None
 

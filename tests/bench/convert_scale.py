@@ -41,7 +41,7 @@ def main(count: int, folder: Path, format_name: Any) -> dict[str, float]:
     request = ConvertRequest(
         output=output,
         source=OutputSource(output),
-        image_places=(output,),
+        image_sources=(output,),
         target=LocalStore(folder / "dest", "scale"),
         format_name=format_name,
         split=SplitOptions(share=0.9, by=("source.camera",)),

@@ -132,7 +132,7 @@ def test_a_model_in_an_image_is_a_volume() -> None:
     assert (flag(release.jobs["gpu"], "model"), flag(release.jobs["cpu"], "model")) == (["/model/fp16"], [])
 
 
-def test_a_network_policy_lets_nobody_in_but_monitoring() -> None:
+def test_a_network_policy_admits_only_monitoring() -> None:
     monitoring = {"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}
     values = {"enabled": True, "metricsFrom": [monitoring]}
     closed = render(merged(ON_S3, at("networkPolicy.enabled", True))).one("NetworkPolicy")["spec"]

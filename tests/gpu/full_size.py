@@ -46,7 +46,7 @@ def write_weightless(folder: Path, precision: Precision) -> None:
 
 
 def official_model() -> Any:
-    """A `Sam3Image` whose large weights nobody wrote, so that they take no memory until they are converted."""
+    """A `Sam3Image` whose large weights are not initialized, so that they take no memory until they are converted."""
     torch.manual_seed(0)
     with quiet(), _large_tensors_stay_empty():
         model = build_official().requires_grad_(False)
@@ -83,7 +83,7 @@ class _EmptyLargeTensors(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Skip what fills a large tensor: memory that nobody writes takes no space."""
+        """Skip what fills a large tensor: memory that is not written takes no space."""
         if getattr(func, "__module__", "") == "torch.nn.init" or getattr(func, "__name__", "") in _FILLS:
             filled = args[0] if args else (kwargs or {})["tensor"]
             if filled.numel() >= _LARGE:

@@ -212,7 +212,7 @@ CHART_VALUES: tuple[Values, ...] = (
 
 
 def test_the_chart_renders_no_secret_of_its_values() -> None:
-    """Whoever may read a Job could read it: such values are refused, and the message does not show them."""
+    """Every user who can read a Job could read it: such values are refused, and the message does not show them."""
     export = merged(EXPORT, at("export.checkpoint.uri", f"https://me:{C}@host/sam3.pt"))
     for values in (*(merged(ON_S3, one) for one in CHART_VALUES), export):
         with pytest.raises(helm_python.HelmError, match=r"Secret|does not match pattern") as refused:

@@ -1,4 +1,4 @@
-{{/* Refuses secrets in values: whoever may read a Job, or the values of the release, could read them. */}}
+{{/* Refuses secrets in values: every user who can read a Job, or the values of the release, could read them. */}}
 
 {{- define "sam3-annotate.checkSecrets" -}}
 {{- $urls := dict

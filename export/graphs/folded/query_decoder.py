@@ -31,7 +31,7 @@ class FoldedQueryDecoder(nn.Module):
 
     start: Tensor
     seen: Tensor
-    place: Tensor
+    position: Tensor
     query: Tensor
     own: Tensor
 
@@ -60,10 +60,10 @@ class FoldedQueryDecoder(nn.Module):
         layer: Any = self.layers[0]
         x = F.pad(source.tokens, (0, 0, 0, self.missing))
         own = own_bias(x, self.missing)
-        place = source.places(source.start, self.missing)
-        x = layer.attend_self(x, place, own)
+        position = source.places(source.start, self.missing)
+        x = layer.attend_self(x, position, own)
         odds = (source.start / (1 - source.start)).log()
-        constants = {"seen": x, "place": place, "query": layer.prompt.to_query(x + place), "start": odds}
+        constants = {"seen": x, "position": position, "query": layer.prompt.to_query(x + position), "start": odds}
         if own is not None:
             constants["own"] = own
         for name, value in constants.items():
@@ -97,15 +97,15 @@ class FoldedQueryDecoder(nn.Module):
             if index:
                 odds = odds.clamp(-LARGEST_ODDS, LARGEST_ODDS) + self._moved(x[:, queries])
                 boxes = odds.sigmoid()
-                place = self.places(boxes, self.missing, x.dtype)
-                x = layer.attend_self(x, place, own)
-                query = layer.prompt.to_query(x + place)
+                position = self.places(boxes, self.missing, x.dtype)
+                x = layer.attend_self(x, position, own)
+                query = layer.prompt.to_query(x + position)
             else:
-                boxes, place, query = None, self.place, self.query.expand(memory.shape[0], -1, -1)
+                boxes, position, query = None, self.position, self.query.expand(memory.shape[0], -1, -1)
             seen = layer.prompt.attend(query, key, value, bias)
             # The tensor of N rows comes first: the other one has one row in the first layer.
             _, x = add_and_normalize(seen, x, layer.prompt.to_output.bias, layer.norm_prompt)
-            x = layer.attend_image(x, place, keys, memory, self.bias(boxes, self.missing))
+            x = layer.attend_image(x, position, keys, memory, self.bias(boxes, self.missing))
         normalized = self.norm(x[:, queries].to(torch.float32))
         (presence,) = self.presence_head(self.presence_norm(x[:, 0].to(torch.float32)))
         return normalized, self.scoring(normalized, prompt, padding), presence
@@ -136,8 +136,8 @@ class FoldedPosition(nn.Module):
     def forward(self, boxes: Tensor, missing: int, kind: torch.dtype) -> Tensor:
         """Boxes (N, Q, 4) to (N, Q + 1 + missing, C) of a type; that of the other tokens is zero."""
         waves = (boxes @ self.rates + self.phases).sin()
-        place = self.outer(torch.maximum(self.inner(waves), self.floor)) + self.last
-        return F.pad(place, (0, 0, 1, missing)).to(kind)
+        position = self.outer(torch.maximum(self.inner(waves), self.floor)) + self.last
+        return F.pad(position, (0, 0, 1, missing)).to(kind)
 
 
 class FoldedBias(nn.Module):

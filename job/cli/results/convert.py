@@ -150,7 +150,7 @@ def _request(flags: dict[str, Any]) -> ConvertRequest:
     return ConvertRequest(
         output=output,
         source=source,
-        image_places=(output, *inputs) if source.has_image_copies else (*inputs, output),
+        image_sources=(output, *inputs) if source.has_image_copies else (*inputs, output),
         target=target,
         format_name=flags["format_name"],
         selection=selection,

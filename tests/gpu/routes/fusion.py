@@ -5,7 +5,7 @@ applied to the nodes that ONNX Runtime executes, each wherever it is possible:
 
 - Matrix products, convolutions, attention and reductions (normalisation, softmax) are kernels.
 - All other nodes (pointwise, casts, transposes, slices, concatenations) between the same kernels are one kernel.
-- Such a kernel joins the product or reduction whose result nobody else reads.
+- Such a kernel joins the product or reduction whose result has no other reader.
 
 A real engine can only be slower: it must also find a kernel that does this for each group.
 """

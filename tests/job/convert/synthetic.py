@@ -127,7 +127,7 @@ def convert_set(folder: Path, format_name: Any, **changes: Any) -> ConversionCou
     fields: dict[str, Any] = {
         "output": output,
         "source": SyntheticSource(),
-        "image_places": (output,),
+        "image_sources": (output,),
         "target": LocalStore(folder / "dest", "tester"),
         "format_name": format_name,
         "model_id": "SAM3-demo",

@@ -189,17 +189,6 @@ def test_a_model_without_text_encoder_accepts_stored_prompts_only(
         )
 
 
-@pytest.mark.parametrize("shape", [(0, 336, 336, 3), (2, 336, 336, 3), (1, 335, 336, 3), (1, 3, 336, 336)])
-def test_pixels_of_another_shape_are_refused(session: Session, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="for batches of up to 1 of side 336"):
-        session.encode_images(np.zeros(shape, np.uint8))
-
-
-def test_features_of_another_session_are_refused(session: Session, text: TextFeatures) -> None:
-    with pytest.raises(TypeError, match="features of another session"):
-        session.ground(object(), text, 0.4)
-
-
 def test_a_gpu_is_refused(artifact: Artifact) -> None:
     with pytest.raises(ConfigurationError, match="OpenVINO is used on CPUs only"):
         check_session(artifact, "cuda", "openvino")

@@ -169,13 +169,13 @@ def test_two_releases_on_one_output(cluster: Cluster, release: Release, quiet: d
 
 
 @pytest.mark.slow
-def test_status_watch_follows_a_run_to_its_end(cluster: Cluster, release: Release) -> None:
+def test_status_watch_follows_a_run_to_its_end(cluster: Cluster, release: Release, quiet: dict[str, bytes]) -> None:
     release.install(base_values(cluster, release.location))
     watched = release.annotator("status", NAME, "-n", release.namespace, "--watch")
 
     states = [line for line in watched.stdout.splitlines() if "complete: every input" in line]
     assert states, watched.stdout[-2000:]
-    assert release.location.end(release.run) is not None
+    check_complete(release.location, release.run, quiet)
 
 
 @pytest.mark.slow

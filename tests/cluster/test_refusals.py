@@ -6,6 +6,7 @@ import pytest
 
 from tests.chart.rendering import Values, merged
 from tests.cluster.access import Cluster, has_condition
+from tests.cluster.locations import check_complete
 from tests.cluster.release import NAME, Release, base_values, only
 
 SOON_S = 180
@@ -32,7 +33,9 @@ def test_a_misconfigured_job_fails_with_a_reason(
     assert words in waited.stdout
 
 
-def test_wrong_credentials_are_told_and_mended_without_another_command(cluster: Cluster, release: Release) -> None:
+def test_wrong_credentials_are_told_and_mended_without_another_command(
+    cluster: Cluster, release: Release, quiet: dict[str, bytes]
+) -> None:
     keys = {"AWS_ACCESS_KEY_ID": cluster.server.access_key, "AWS_SECRET_ACCESS_KEY": "no" * 20}
     secret = {"metadata": {"name": KEYS}, "stringData": keys}
     cluster.core.create_namespaced_secret(release.namespace, secret)
@@ -44,6 +47,7 @@ def test_wrong_credentials_are_told_and_mended_without_another_command(cluster: 
     secret["stringData"] = {**keys, "AWS_SECRET_ACCESS_KEY": cluster.server.secret_key}
     cluster.core.replace_namespaced_secret(KEYS, release.namespace, secret)
     release.wait_for_end()
+    check_complete(release.location, release.run, quiet)
     assert release.status()["state"] == "complete"
 
 

@@ -11,7 +11,9 @@ import pytest
 from job.worker.shards import marked_shards, read_marker
 from tests.chart.rendering import Values, merged
 from tests.cluster.access import Cluster, has_condition, report
+from tests.cluster.locations import check_outputs
 from tests.cluster.release import Release, base_values, only
+from tests.processes import quiet_results
 from tests.s3.data import make_inputs, the_run, upload
 
 COUNT = 40
@@ -40,7 +42,9 @@ CRASHING: Values = {
 
 
 @pytest.mark.slow
-def test_an_image_that_kills_pods_ends_as_a_failed_row(cluster: Cluster, release: Release, scenes: Path) -> None:
+def test_an_image_that_kills_pods_ends_as_a_failed_row(
+    cluster: Cluster, release: Release, scenes: Path, tmp_path: Path
+) -> None:
     location = dataclasses.replace(release.location, source=f"{release.namespace}-in")
     release = dataclasses.replace(release, location=location)
     inputs = make_inputs(scenes, COUNT)
@@ -59,6 +63,7 @@ def test_an_image_that_kills_pods_ends_as_a_failed_row(cluster: Cluster, release
     assert end is not None
     assert (end.outcome, end.annotated, end.failed) == ("succeeded", COUNT, 2)
     assert totals == {"annotated": COUNT, "failed": 2}
+    check_outputs(location, quiet_results(inputs, tmp_path / "local"))
     release.wait_for(lambda: has_condition(release.job("cpu"), "Complete"), 60, "Job complete")
     job = release.job("cpu")
     deaths = [code for code in release.codes() if code]

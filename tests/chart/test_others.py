@@ -211,6 +211,13 @@ def test_notes_name_the_commands_to_watch_scale_and_repeat() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "following"), [("night-2", "night-3"), ("night-09", "night-09-2"), ("2026w48", "2026w48-2")]
+)
+def test_notes_number_the_next_pass(name: str, following: str) -> None:
+    assert f"--set run.name={following}\n" in render(merged(ON_S3, {"run": {"name": name}})).notes
+
+
+@pytest.mark.parametrize(
     ("values", "text", "is_there"),
     [
         (merged(ON_VOLUMES, at("pools.gpu.allowCpu", True)), "allowCpu is for tests", True),

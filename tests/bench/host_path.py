@@ -1,11 +1,14 @@
-"""The host's work on pictures, without the model: `python -m tests.bench.host_path COUNT FOLDER [alone]`.
+"""The host's work on pictures, without the model.
 
-Prints one JSON object: seconds of core time an image of this work, and unless `alone` is given, of a yardstick on the
-same picture.
+    python -m tests.bench.host_path COUNT FOLDER [--alone] [--picture_size WxH]
+
+Prints one JSON object: seconds of core time an image of this work, and without `--alone`, of a yardstick on the same
+picture.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import statistics
@@ -30,15 +33,14 @@ from tests.fakes import FakeSession, demo_artifact
 
 PROMPTS = ("car", "license plate", "person")
 SIDE, GRID = 1008, 288
-SIZE_WH = (1920, 1080)
 
 
-def host_path_s(folder: Path, count: int) -> float:
+def host_path_s(folder: Path, count: int, size_wh: tuple[int, int]) -> float:
     """Median core time an image of every stage but the model, at the size of the official model."""
     info = SessionInfo(runtime="none", provider="none", image_side=SIDE, batch_size=1, threads=1)
     session: Session = FakeSession(info=info)  # type: ignore[assignment]
     answers = FixedAnswers(session, 0.0, fixed_grounding((len(PROMPTS), 200), (GRID, GRID)))
-    write_inputs(folder, count, SIZE_WH)
+    write_inputs(folder, count, size_wh)
     source, run = open_folders(folder, demo_artifact(), PROMPTS, "host")
     io_of = AnnotatorIO(source, run_target(run), lambda: None)
     annotator, _ = build_annotator(io_of, answers, demo_artifact(), WorkerOptions(device="cpu"))
@@ -58,13 +60,20 @@ def yardstick_s(data: bytes, repeats: int) -> float:
     return statistics.median(taken)
 
 
-def main(count: int, folder: Path, *, alone: bool) -> dict[str, float]:
+def main(arguments: list[str]) -> None:
     """Measure the host path, and the yardstick."""
-    found = {"host_s": host_path_s(folder, count)}
-    if not alone:
-        found["yardstick_s"] = yardstick_s((folder / "in" / "00000.jpg").read_bytes(), count)
-    return found
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.host_path", description=__doc__)
+    parser.add_argument("count", type=int)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--alone", action="store_true")
+    parser.add_argument("--picture_size", default="1920x1080")
+    flags = parser.parse_args(arguments)
+    width, _, height = flags.picture_size.partition("x")
+    found = {"host_s": host_path_s(flags.folder, flags.count, (int(width), int(height)))}
+    if not flags.alone:
+        found["yardstick_s"] = yardstick_s((flags.folder / "in" / "00000.jpg").read_bytes(), flags.count)
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(main(int(sys.argv[1]), Path(sys.argv[2]), alone=sys.argv[3:] == ["alone"])) + "\n")
+    main(sys.argv[1:])

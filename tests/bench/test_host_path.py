@@ -36,7 +36,7 @@ def host_path(*arguments: object, before: tuple[str, ...] = ()) -> subprocess.Co
 def instructions(count: int, folder: Path) -> int:
     """Of the whole process, counted by valgrind."""
     valgrind = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
-    counted = re.search(r"I +refs: +([\d,]+)", host_path(count, folder, "alone", before=valgrind).stderr)
+    counted = re.search(r"I +refs: +([\d,]+)", host_path(count, folder, "--alone", before=valgrind).stderr)
     assert counted is not None
     return int(counted[1].replace(",", ""))
 

@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,18 +24,26 @@ COUNT = 160
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests. Their limit of time is that of the test alone: fixtures wait for locks that other tests hold."""
+    here, usual_s = Path(__file__).parent, float(config.getini("timeout"))
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+            own = item.get_closest_marker("timeout")
+            item.add_marker(pytest.mark.timeout(own.args[0] if own else usual_s, func_only=True), append=False)
 
 
 @pytest.fixture(autouse=True)
 def _others(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests of several processes run beside each other, but not beside one that asks for `alone`."""
-    is_alone = "alone" in request.fixturenames
-    with held(shared_folder(tmp_path_factory) / "cluster.lock", is_shared=not is_alone):
+    """Tests of several processes run beside each other, but not beside one that asks for `alone`.
+
+    A test that waits to be alone holds the queue: those that come later wait behind it.
+    """
+    is_alone, folder = "alone" in request.fixturenames, shared_folder(tmp_path_factory)
+    with ExitStack() as stack:
+        with held(folder / "queue.lock"):
+            stack.enter_context(held(folder / "cluster.lock", is_shared=not is_alone))
         yield
 
 

@@ -6,6 +6,7 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import torch
@@ -16,7 +17,7 @@ from export.graphs.quantize import QUANTIZED_SCOPES, quantize
 from export.sam3_runtime import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from export.graphs.graphs import Graph
@@ -27,6 +28,9 @@ OPSET = 23
 # The last opset whose `InstanceNormalization` has a CUDA kernel.
 MASK_HEAD_OPSET = 21
 SMALLEST_HALVED = 64
+# Graphs of a bf16 artifact that compute in bfloat16 throughout; the grounding does so in part.
+BFLOAT16_GRAPHS = frozenset({"image_encoder"})
+PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 LARGEST_SINGLE_FILE = 512 * 1024 * 1024
 
 
@@ -42,6 +46,8 @@ def write_onnx(graph: Graph, folder: Path, precision: Precision) -> str:
     weights = list(model.graph.initializers.values())
     if precision == "int8" and graph.name in QUANTIZED_SCOPES:
         quantize(model, QUANTIZED_SCOPES[graph.name])
+    if precision == "bf16" and graph.name in BFLOAT16_GRAPHS:
+        round_weights(model)
     strip(model)
     halve_lossless(model)
     name = f"{graph.name}.onnx"
@@ -95,14 +101,27 @@ def strip(model: ir.Model) -> None:
 
 def halve_lossless(model: ir.Model) -> None:
     """Store weights as float16 where that is lossless; ONNX Runtime casts them back when it loads."""
+    _store_as(model, ir.DataType.FLOAT16, "half", lambda value: _as_half(value.const_value))
+
+
+def round_weights(model: ir.Model) -> None:
+    """Store the weights of products as bfloat16, rounded to nearest even as OpenVINO rounds them.
+
+    What else a weight is used for keeps float32.
+    """
+    _store_as(model, ir.DataType.BFLOAT16, "bfloat16", _as_bfloat16)
+
+
+def _store_as(
+    model: ir.Model, kind: ir.DataType, suffix: str, narrow: Callable[[ir.Value], ir.TensorProtocol | None]
+) -> None:
+    """Store each initializer that `narrow` gives another tensor for as that tensor, and cast it back to float32."""
     casts = []
     for name, value in list(model.graph.initializers.items()):
-        half = _as_half(value.const_value)
-        if half is None:
+        tensor = narrow(value)
+        if tensor is None:
             continue
-        stored = ir.Value(
-            name=f"{name}.half", type=ir.TensorType(ir.DataType.FLOAT16), shape=value.shape, const_value=half
-        )
+        stored = ir.Value(name=f"{name}.{suffix}", type=ir.TensorType(kind), shape=value.shape, const_value=tensor)
         cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT})
         restored = cast.outputs[0]
         restored.name, restored.shape, restored.type = f"{name}.cast", value.shape, value.type
@@ -121,6 +140,15 @@ def _as_half(tensor: Any) -> ir.TensorProtocol | None:
     with np.errstate(over="ignore"):
         half = full.astype(np.float16)
     return ir.Tensor(half) if np.array_equal(half.astype(np.float32), full) else None
+
+
+def _as_bfloat16(value: ir.Value) -> ir.TensorProtocol | None:
+    tensor = value.const_value
+    if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < SMALLEST_HALVED:
+        return None
+    if any(use.node.op_type not in PRODUCTS or use.idx != 1 for use in value.uses()):
+        return None
+    return ir.Tensor(tensor.numpy().astype(ml_dtypes.bfloat16))
 
 
 def _clear(*things: Any) -> None:

@@ -19,6 +19,7 @@ from job.errors import ConfigurationError, DeviceError
 from job.model.gpu import device_failure
 from job.model.openvino_runtime.compiled_graphs import CompiledKey, compiled_graphs
 from job.model.openvino_runtime.parts import split_after_fusion
+from job.model.openvino_runtime.weights import keep_bfloat16, release_weights
 from job.model.processor import instruction_names, instruction_set
 from job.model.session import Grounding, SessionInfo, TextFeatures, ground_rows, padded_batch, row_axes, row_number
 
@@ -56,6 +57,7 @@ class OpenVinoSession:
         # Loading the compiled image encoder takes as long as compiling it (3.2 and 3.1 s of processor time at full
         # size), and 1.3 GB more memory: both are the time to pack its weights.
         self._encoder = self._compile(self._read(manifest.image_encoder), self._fast, None)
+        release_weights(artifact.path(manifest.image_encoder.file))
         key = CompiledKey(artifact=artifact.digest, runtime=runtime, instruction_set=instruction_set(), threads=threads)
         with compiled_graphs(cache, key, self._sizes()) as folder:
             self._fusion, self._grounding = self._compile_grounding(folder)
@@ -148,6 +150,7 @@ class OpenVinoSession:
         with _device_errors():
             model = self._core.read_model(str(self._artifact.path(spec.file)))
             model.reshape({tensor.name: _one_image(tensor.shape) for tensor in spec.inputs})
+            keep_bfloat16(model)
         return model
 
     def _compile(self, model: Any, precision: ov.Type, cache: Path | None) -> Any:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 150.0
 _REPOSITORY = Path(__file__).parent.parent.parent
+_COUNTED = (1008, 3)
+"""Side of the square in pixels, and prompts, of `tests/gpu/figures.json`; its first graphs are those of fp32."""
 
 
 def run_cost_model(model: Path, batch_size: int, prompts: int) -> dict[str, Any] | str:
@@ -36,6 +38,22 @@ def run_cost_model(model: Path, batch_size: int, prompts: int) -> dict[str, Any]
     except (subprocess.TimeoutExpired, OSError, ValueError) as exc:
         return f"the cost model failed: {exc}"
     return found
+
+
+def counted_flop(image_side: int, prompts: int) -> float | None:
+    """FLOP an image of the graphs of fp32 and bf16, as the cost model has counted and stored them.
+
+    Returns:
+        Of products, convolutions and attention, 2 a multiply-add; None for other sizes than those that are stored, and
+        outside of the repository.
+    """
+    if (image_side, prompts) != _COUNTED:
+        return None
+    try:
+        figures = json.loads((_REPOSITORY / "tests" / "gpu" / "figures.json").read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return 1e12 * float(figures["before"]["onnxruntime"]["tflop"])
 
 
 def roofline(costs: dict[str, Any], gpu: str, figures: BatchFigures) -> Roofline | None:

@@ -32,7 +32,7 @@ from job.system.resources import peak_resident_bytes, return_freed_memory
 from job.telemetry.logs import set_up_logging
 from job.tools.bench.bench import machine_of
 from job.tools.bench.pictures import INSTANCES, draw_picture
-from job.tools.bench.turns import ModelTurns, StageSeconds, TurnsReport, render_turns
+from job.tools.bench.turns import MatrixRate, ModelTurns, StageSeconds, TurnsReport, render_turns
 from job.worker.batch_size import threshold_for
 
 if TYPE_CHECKING:
@@ -144,6 +144,8 @@ def take_turns(
     """
     import torch
 
+    from export.bench.cost import counted_flop
+    from export.bench.matrix_rate import matrix_rate
     from export.checkpoint import load_original
     from export.graphs.graphs import image_side
     from export.parity.original import OriginalSide
@@ -158,18 +160,19 @@ def take_turns(
     side = OriginalSide(original.model, manifest.prompts, SCORE_THRESHOLD, "cpu")
     answers, eager, loads = folder / "original.npz", Watch(), []
     original_s: list[StageSeconds] = []
+    rates: list[MatrixRate] = []
     taken: list[list[Turn]] = [[] for _ in contenders]
     for turn in range(turns):
+        rates.append(matrix_rate())
         eager.restart()
         answer, queries = side.answer(pixels, (picture.height, picture.width), after_image=eager.stop)
         eager.stop()
         original_s.append(eager.seconds())
-        click.echo(f"turn {turn + 1}: eager {original_s[-1]}")
+        click.echo(f"turn {turn + 1}: {rates[-1]}, eager {original_s[-1]}")
         if turn == 0:
             write_reference(answers, [pixels], [answer], (picture.height, picture.width), [queries])
         for contender, results in zip(contenders, taken, strict=True):
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                results.append(process.submit(run_contender, contender, answers, threads).result())
+            results.append(_in_own_process(contender, answers, threads))
             click.echo(f"turn {turn + 1}: {contender.folder.name} {results[-1]}")
         loads.append(round(os.getloadavg()[0], 1))
     return TurnsReport(
@@ -187,7 +190,14 @@ def take_turns(
             _model_turns(artifact.manifest.precision, artifact.digest, results)
             for artifact, results in zip(artifacts, taken, strict=True)
         ),
+        matrix_rates=tuple(rates),
+        flop_an_image=counted_flop(manifest.image_side, len(manifest.prompts)),
     )
+
+
+def _in_own_process(contender: Contender, answers: Path, threads: int) -> Turn:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(run_contender, contender, answers, threads).result()
 
 
 def _model_turns(precision: str, digest: str, turns: list[Turn]) -> ModelTurns:

@@ -14,6 +14,20 @@ from job.model.comparison import describe
 from job.tools.bench.figures import Machine
 
 _GB = 1e9
+_COLUMNS = (
+    "model",
+    "runtime",
+    "encoder, s",
+    "grounding and masks, s",
+    "all, s",
+    "processor time, s",
+    "times as fast as eager sam3, by the clock",
+    "by processor time",
+    "load, processor s",
+    "peak memory, GB",
+    "with all masks, GB",
+)
+_SHARE_COLUMNS = ("GFLOP/s", "share of the rate of matrix products, by processor time")
 
 
 def is_turns_file(name: str) -> bool:
@@ -45,6 +59,30 @@ class StageSeconds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def cpu_s(self) -> float:
         """Processor time of both stages."""
         return self.encoder_cpu_s + self.grounding_cpu_s
+
+
+class ProductRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Arithmetic of a large matrix product, 2 a multiply-add.
+
+    Attributes:
+        gflop_s: GFLOP in a second of the clock, by all threads.
+        gflop_cpu_s: GFLOP in a second of processor time.
+    """
+
+    gflop_s: float
+    gflop_cpu_s: float
+
+
+class MatrixRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What matrix products by torch reach on the threads of the models.
+
+    Attributes:
+        float32: In float32.
+        bfloat16: In bfloat16; None for a processor without instructions for it.
+    """
+
+    float32: ProductRate
+    bfloat16: ProductRate | None = None
 
 
 class ModelTurns(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +126,8 @@ class TurnsReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         library: Name and version of sam3 and torch.
         original: Eager sam3, one for each turn.
         models: In the order of a turn, after eager sam3.
+        matrix_rates: One for each turn, measured before eager sam3; none in files of earlier versions.
+        flop_an_image: Of products, convolutions and attention; None if they were not counted for these sizes.
     """
 
     date: str
@@ -101,11 +141,30 @@ class TurnsReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     library: str
     original: tuple[StageSeconds, ...]
     models: tuple[ModelTurns, ...]
+    matrix_rates: tuple[MatrixRate, ...] = ()
+    flop_an_image: float | None = None
 
     def ratios(self, model: ModelTurns) -> tuple[float, float]:
         """How many times as fast as eager sam3: medians over the turns, by the clock and by processor time."""
         pairs = list(zip(self.original, model.seconds, strict=True))
         return median(a.wall_s / b.wall_s for a, b in pairs), median(a.cpu_s / b.cpu_s for a, b in pairs)
+
+    def best_rate(self, precision: str) -> ProductRate | None:
+        """Median over the turns of the rate that bounds a precision; None if it was not measured."""
+        name = {"fp32": "float32", "bf16": "bfloat16"}.get(precision, "")
+        rates = [rate for each in self.matrix_rates if (rate := getattr(each, name, None)) is not None]
+        if not rates:
+            return None
+        return ProductRate(
+            gflop_s=median(rate.gflop_s for rate in rates), gflop_cpu_s=median(rate.gflop_cpu_s for rate in rates)
+        )
+
+    def share_of_rate(self, precision: str, turns: tuple[StageSeconds, ...]) -> float | None:
+        """Arithmetic of a model in a second of processor time, as a fraction of that of matrix products."""
+        rate = self.best_rate(precision)
+        if rate is None or self.flop_an_image is None:
+            return None
+        return self.flop_an_image / 1e9 / median(x.cpu_s for x in turns) / rate.gflop_cpu_s
 
 
 def render_turns(report: TurnsReport) -> str:
@@ -118,21 +177,67 @@ def render_turns(report: TurnsReport) -> str:
         f"average {loads}: where it is above the number of threads, other work shared the machine, and only processor "
         "time is comparable."
     )
+    has_shares = bool(report.matrix_rates) and report.flop_an_image is not None
+    names = [*_COLUMNS, *(_SHARE_COLUMNS if has_shares else ())]
     lines = [
-        "| model | runtime | encoder, s | grounding and masks, s | all, s | processor time, s | times as fast as eager "
-        "sam3, by the clock | by processor time | load, processor s | peak memory, GB | with all masks, GB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-        _row("eager fp32", report.library, report.original, ("1", "1", "-", "-", "-")),
+        f"| {' | '.join(names)} |",
+        "|" + "---|" * len(names),
+        _row(
+            "eager fp32",
+            report.library,
+            report.original,
+            ("1", "1", "-", "-", "-", *_shares(report, "fp32", report.original)),
+        ),
     ]
     for model in report.models:
         wall, cpu = report.ratios(model)
         peaks = (f"{size / _GB:.2f}" for size in (model.peak_bytes, model.peak_all_bytes))
-        last = (f"{wall:.2f}", f"{cpu:.2f}", f"{model.load_cpu_s:.1f}", *peaks)
+        shares = _shares(report, model.precision, model.seconds)
+        last = (f"{wall:.2f}", f"{cpu:.2f}", f"{model.load_cpu_s:.1f}", *peaks, *shares)
         lines.append(_row(model.precision, model.runtime, model.seconds, last))
     parity = (f"- {model.precision}, {model.runtime}: {describe(model.parity)}" for model in report.models)
     return "\n".join(
-        [head, "", *lines, "", "Agreement with eager sam3 on the same pixels, all queries:", "", *parity, ""]
+        [
+            head,
+            "",
+            *lines,
+            "",
+            *_ceiling(report),
+            "Agreement with eager sam3 on the same pixels, all queries:",
+            "",
+            *parity,
+            "",
+        ]
     )
+
+
+def _shares(report: TurnsReport, precision: str, turns: tuple[StageSeconds, ...]) -> tuple[str, ...]:
+    """GFLOP/s by the clock, and the share of the rate of matrix products by processor time."""
+    if report.flop_an_image is None or not report.matrix_rates:
+        return ()
+    share = report.share_of_rate(precision, turns)
+    return (
+        f"{report.flop_an_image / 1e9 / median(x.wall_s for x in turns):.0f}",
+        "-" if share is None else f"{share:.0%}",
+    )
+
+
+def _ceiling(report: TurnsReport) -> list[str]:
+    """What products of large matrices reach, and how much faster than eager sam3 a model could be by them."""
+    parts = []
+    for precision, name in (("fp32", "float32"), ("bf16", "bfloat16")):
+        rate = report.best_rate(precision)
+        if rate is None:
+            continue
+        text = f"in {name} {rate.gflop_s:.0f} GFLOP/s by the clock and {rate.gflop_cpu_s:.0f} by processor time"
+        if report.flop_an_image is not None:
+            needed_s = report.flop_an_image / 1e9 / rate.gflop_cpu_s
+            times = median(x.cpu_s for x in report.original) / needed_s
+            text += f", {times:.2f} times as fast as eager sam3 on {report.flop_an_image / 1e12:.2f} TFLOP an image"
+        parts.append(text)
+    if not parts:
+        return []
+    return [f"Products of large matrices by torch on the same threads, in the same turns: {'; '.join(parts)}.", ""]
 
 
 def _row(name: str, library: str, turns: tuple[StageSeconds, ...], last: tuple[str, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench.s3_clients import measure
+from tests.bench.s3.clients import measure
 from tests.s3.servers import moto_server
 
 

@@ -1,6 +1,6 @@
 """Processor time of a request to S3: the project's store on s3fs, and obstore if it is installed, in turns.
 
-    python -m tests.bench.s3_clients [--requests 200] [--turns 5]
+    python -m tests.bench.s3.clients [--requests 200] [--turns 5]
 
 Both talk to the same server on the loopback: MinIO if there is a binary, else moto's. Obstore is not a dependency; for
 the comparison `pip install obstore` into a folder of its own and name that in PYTHONPATH. The time is that of this
@@ -145,7 +145,7 @@ def measure(server: S3Server, requests: int, turns: int) -> dict[str, dict[str, 
 
 def main(arguments: list[str]) -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.s3_clients", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.s3.clients", description=__doc__)
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--turns", type=int, default=5)
     flags = parser.parse_args(arguments)

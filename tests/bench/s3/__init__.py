@@ -1,0 +1,1 @@
+"""Benches of clients of S3."""

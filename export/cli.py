@@ -19,7 +19,7 @@ from job.model.loader import (
     default_device,
     explained,
     open_session,
-    require_bfloat16,
+    require_instructions,
     runtime_of,
 )
 from job.redaction import redact
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from export.parity.recording import Recording
     from job.model.artifact import Artifact, GraphFormat, ParityFigures, Precision
-    from job.model.session import Device, Session
+    from job.model.session import Device, Runtime, Session
 
 _DEFAULT_PRECISION: dict[Device, Precision] = {"cuda": "fp16", "cpu": "fp32"}
 
@@ -73,19 +73,31 @@ def _verification_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Precision of weights and arithmetic; bf16 is for OpenVINO on CPUs with AVX512-BF16 or AMX. Default: fp16 for "
     "cuda, fp32 for cpu.",
 )
+@click.option(
+    "--runtime",
+    type=click.Choice(["onnx", "openvino"]),
+    help="Library that runs the ONNX graphs. int8 for openvino has constant scales and needs a CPU with VNNI or AMX. "
+    "Default: onnx, openvino for bf16.",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of images that give the scales of --precision int8 --runtime openvino, at most 300. Default: those of "
+    "the comparison.",
+)
 @_verification_options
 @unusable_device_is_configuration(is_indexed=False)
-def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **verification: Any) -> None:
+def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **flags: Any) -> None:
     """Export a SAM 3 checkpoint to a model that `annotate` runs, and verify that both agree."""
-    if graph_format == "torchscript" and precision in {"int8", "bf16"}:
-        raise UsageError(f"--precision {precision} is made of ONNX graphs: give --format onnx, or another precision")
+    _check_flags(graph_format, precision, flags)
     from export.checkpoint import load_original
     from export.exporter import ExportRequest, export_artifact
     from export.locations import local_checkpoint, local_output
 
-    device = _device(verification["device"], graph_format, precision)
+    device = _device(flags["device"], flags["runtime"] or runtime_of(graph_format, precision), precision)
     precision = precision or _DEFAULT_PRECISION[device]
-    _check_device(device, graph_format, precision)
+    runtime = flags["runtime"] or runtime_of(graph_format, precision)
+    _check_device(device, runtime, precision)
     with (
         refusals_are_configuration(is_planner=True),
         local_output(out) as folder,
@@ -95,16 +107,30 @@ def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **verif
             out=folder,
             format=graph_format,
             precision=precision,
-            images=verification["images"],
-            image_count=verification["image_count"],
+            images=flags["images"],
+            image_count=flags["image_count"],
             device=device,
-            threads=verification["threads"],
+            threads=flags["threads"],
+            runtime=runtime,
+            calibration=flags["calibration"],
         )
         export_artifact(partial(load_original, path), request)
         written = open_artifact(folder)
     megabytes = sum(entry.size for entry in written.manifest.files.values()) / 1e6
     click.echo(f"{redact(out)}: {written.manifest.model_id}, {graph_format} {precision}, {megabytes:.1f} MB")
     click.echo(f"--model {redact(out)} --model_digest {written.digest}")
+
+
+def _check_flags(graph_format: GraphFormat, precision: Precision | None, flags: dict[str, Any]) -> None:
+    runtime = flags["runtime"]
+    if graph_format == "torchscript" and precision in {"int8", "bf16"}:
+        raise UsageError(f"--precision {precision} is made of ONNX graphs: give --format onnx, or another precision")
+    if graph_format == "torchscript" and runtime is not None:
+        raise UsageError(f"--runtime {runtime} runs ONNX graphs: give --format onnx, or no --runtime")
+    if (runtime, precision) in {("onnx", "bf16"), ("openvino", "fp16")}:
+        raise UsageError(f"--runtime {runtime} does not run --precision {precision}: leave out one of them")
+    if flags["calibration"] is not None and (runtime, precision) != ("openvino", "int8"):
+        raise UsageError("--calibration is for --precision int8 --runtime openvino: give both, or leave it out")
 
 
 @click.command()
@@ -120,7 +146,7 @@ def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **verif
 def verify(folder: Path, checkpoint: str | None, model_digest: str | None, **verification: Any) -> None:
     """Verify that a model gives the original's answers on this machine."""
     artifact = open_artifact(folder, model_digest)
-    device = _device(verification["device"], artifact.manifest.format, artifact.manifest.precision)
+    device = _device(verification["device"], _runtime(artifact), artifact.manifest.precision)
     figures = (
         _verify_stored(artifact, device, verification)
         if checkpoint is None
@@ -155,7 +181,7 @@ def _verify_original(
     from export.parity.recording import recording, release_memory
     from export.parity.verify import compare
 
-    _check_device(device, artifact.manifest.format, artifact.manifest.precision)
+    _check_device(device, _runtime(artifact), artifact.manifest.precision)
     with recording() as answers:
         with refusals_are_configuration(is_planner=True), local_checkpoint(checkpoint) as path:
             _record_original(path, artifact, device, flags, answers)
@@ -182,28 +208,31 @@ def _record_original(
 
 
 def _session(artifact: Artifact, device: Device, threads: int | None) -> Session:
-    runtime = runtime_of(artifact.manifest.format, artifact.manifest.precision)
-    return open_session(artifact, device=device, batch_size=1, threads=threads, runtime=runtime)
+    return open_session(artifact, device=device, batch_size=1, threads=threads, runtime=_runtime(artifact))
 
 
-def _device(wanted: Device | None, graph_format: GraphFormat, precision: Precision | None) -> Device:
+def _runtime(artifact: Artifact) -> Runtime:
+    manifest = artifact.manifest
+    return runtime_of(manifest.format, manifest.precision, manifest.quantization)
+
+
+def _device(wanted: Device | None, runtime: Runtime, precision: Precision | None) -> Device:
     if wanted is not None:
         return wanted
     if precision in {"int8", "bf16"}:
         return "cpu"
-    choice = default_device(runtime_of(graph_format))
+    choice = default_device(runtime)
     click.echo(f"No --device given: {choice.device} because {choice.reason}")
     return choice.device
 
 
-def _check_device(device: Device, graph_format: GraphFormat, precision: Precision) -> None:
+def _check_device(device: Device, runtime: Runtime, precision: Precision) -> None:
     """Check early that torch (for the original) and the artifact's runtime support the device."""
     from job.model.torch_session import check_device
 
-    runtime = runtime_of(graph_format, precision)
     check_runtime(device, runtime)
-    if precision == "bf16":
-        require_bfloat16("the artifact")
+    if runtime == "openvino":
+        require_instructions("the artifact", precision)
     check_gpu(device, runtime)
     with explained(device, "torch"):
         check_device(device)

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import torch
 
+from export.calibrated.drafts import calibrated, calibration_pixels
 from export.graphs.graphs import graphs_of, image_side
 from export.graphs.modules import MEAN, STD
 from export.graphs.onnx_writer import write_onnx
@@ -41,7 +42,7 @@ from job.model.artifact import (
     file_entry,
 )
 from job.model.comparison import describe, report
-from job.model.loader import open_session, runtime_of
+from job.model.loader import open_session
 from job.model.prompts import TEXT_FEATURES_NAME, TOKENIZER_NAME
 from job.model.self_check import compare_with_reference
 from job.model.session import TextFeatures
@@ -54,7 +55,9 @@ if TYPE_CHECKING:
     from export.checkpoint import Original
     from export.parity.recording import Recording
     from job.model.artifact import ParityFigures
-    from job.model.session import Device
+    from job.model.session import Device, Runtime
+
+    Parity = tuple[ParityFigures, ParityFigures]
 
 DEFAULT_PROMPTS = ("car", "license plate", "person")
 _WRITERS = {"onnx": write_onnx, "torchscript": write_torchscript}
@@ -72,6 +75,8 @@ class ExportRequest:
         image_count: Largest number of images, None for the default of the model.
         device: Device on which original and artifact are compared.
         threads: Threads of the artifact's session, None for all.
+        runtime: The library that the artifact is made for and compared with.
+        calibration: Folder of images that give the scales of int8 for OpenVINO, None for those of the comparison.
     """
 
     out: Path
@@ -81,6 +86,13 @@ class ExportRequest:
     image_count: int | None
     device: Device
     threads: int | None
+    runtime: Runtime
+    calibration: Path | None
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether scales are constants from calibration images."""
+        return self.precision == "int8" and self.runtime == "openvino"
 
 
 def export_artifact(load: Callable[[], Original], request: ExportRequest) -> Artifact:
@@ -99,21 +111,48 @@ def export_artifact(load: Callable[[], Original], request: ExportRequest) -> Art
     with staged_folder(request.out) as folder, recording() as answers:
         draft = _run_original(load(), request, folder, answers)
         release_memory()
-        session = open_session(
-            draft, device=request.device, threads=request.threads, runtime=runtime_of(request.format, request.precision)
-        )
-        parity = compare(draft, session, answers)
-        machine = machine_name(session.info.provider)
-        stored = compare_with_reference(draft, session, full_mask, machine=machine)
-        _require_agreement((*parity, stored))
+        draft, parity = _agreeing(draft, request, answers)
         manifest = msgspec.structs.replace(draft.manifest, parity=parity, files=_entries(folder))
         (folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     return msgspec.structs.replace(draft, folder=request.out, manifest=manifest)
 
 
+def _agreeing(draft: Artifact, request: ExportRequest, answers: Recording) -> tuple[Artifact, Parity]:
+    """The draft, or the first of its calibrated ones, that agrees with the original, and the figures."""
+    if not request.is_calibrated:
+        parity, stored = _compare(draft, request, answers)
+        _require_agreement((*parity, stored))
+        return draft, parity
+    side = draft.manifest.image_side
+    pixels = (
+        (picture.pixels for picture in answers)
+        if request.calibration is None
+        else calibration_pixels(request.calibration, side)
+    )
+    with calibrated(draft, pixels, request.threads) as encoder:
+        for draft in encoder.drafts():
+            parity, stored = _compare(draft, request, answers)
+            if all(figures.passed for figures in (*parity, stored)):
+                break
+            for figures in (*parity, stored):
+                click.echo(report(figures))
+    _require_agreement((*parity, stored))
+    return draft, parity
+
+
+def _compare(draft: Artifact, request: ExportRequest, answers: Recording) -> tuple[Parity, ParityFigures]:
+    """Compare with the recorded answers, and with the stored ones."""
+    session = open_session(draft, device=request.device, threads=request.threads, runtime=request.runtime)
+    parity, machine = compare(draft, session, answers), machine_name(session.info.provider)
+    return parity, compare_with_reference(draft, session, full_mask, machine=machine)
+
+
 def _run_original(original: Original, request: ExportRequest, folder: Path, answers: Recording) -> Artifact:
     """Do everything that needs the original: write the files, and record its answers to the pictures."""
-    draft = write_files(original, folder, request.format, request.precision)
+    draft = write_files(original, folder, request.format, "fp32" if request.is_calibrated else request.precision)
+    draft = msgspec.structs.replace(
+        draft, manifest=msgspec.structs.replace(draft.manifest, precision=request.precision)
+    )
     click.echo("Running the original on the images of the comparison …")
     prompts, device = draft.manifest.prompts, request.device
     record_reference(original, device, draft.manifest, folder, drawn_pictures(REFERENCE_PICTURES))

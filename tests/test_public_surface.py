@@ -25,7 +25,7 @@ from job.cli.progress import progress
 from job.cli.results.convert import convert
 from job.cli.show import show
 from job.formats.instance_table import InstanceRow, Rle
-from job.model.artifact import FileEntry, GraphSpec, Manifest, ParityFigures, TensorSpec, Tolerance
+from job.model.artifact import FileEntry, GraphSpec, Manifest, ParityFigures, Quantization, TensorSpec, Tolerance
 from job.plan.plan import Plan, PlannedInput, PlannedShard, PlanPart
 from job.run.heartbeat import Beat
 from job.run.journal import ResultRow
@@ -104,7 +104,10 @@ FLAGS = {
         "--job --log_format --log_level --namespace --out_top_dir --output_storage_options --run",
     ),
     "show": (show, "--model_id --out"),
-    "export": (export, "--checkpoint --device --format --image_count --images --out --precision --threads"),
+    "export": (
+        export,
+        "--calibration --checkpoint --device --format --image_count --images --out --precision --runtime --threads",
+    ),
     "verify": (verify, "--checkpoint --device --image_count --images --model_digest --threads"),
 }
 
@@ -158,7 +161,8 @@ FIELDS: dict[type[msgspec.Struct], str] = {
     PoolSize: "completions parallelism images pod_hours cost",
     RunEnd: "outcome by superseded_by inputs_listed annotated failed reviewed",
     Manifest: "format_version model_id sam3_version checkpoint_sha256 format precision image_side mean std prompts "
-    "context_length image_encoder grounding mask_head text_encoder files parity weights_licence",
+    "context_length image_encoder grounding mask_head text_encoder files parity weights_licence quantization",
+    Quantization: "calibration_images rounded kept",
     FileEntry: "sha256 size",
     TensorSpec: "name dtype shape",
     GraphSpec: "file inputs outputs",

@@ -51,12 +51,17 @@ def write_onnx(graph: Graph, folder: Path, precision: Precision) -> str:
     strip(model)
     halve_lossless(model)
     name = f"{graph.name}.onnx"
-    size = sum(x.const_value.nbytes for x in model.graph.initializers.values() if x.const_value is not None)
-    ir.save(model, folder / name, external_data=f"{name}.data" if size > LARGEST_SINGLE_FILE else None)
+    save(model, folder, name)
     # Caches of the exporter keep the graph alive.
     for value in (*weights, *model.graph.initializers.values()):
         value.const_value = None
     return name
+
+
+def save(model: ir.Model, folder: Path, name: str) -> None:
+    """Write a graph; large weights go to a second file."""
+    size = sum(x.const_value.nbytes for x in model.graph.initializers.values() if x.const_value is not None)
+    ir.save(model, folder / name, external_data=f"{name}.data" if size > LARGEST_SINGLE_FILE else None)
 
 
 def to_ir(graph: Graph) -> ir.Model:

@@ -36,10 +36,24 @@ def pictures_of(folder: Path | None, number: int | None, *, is_demo: bool) -> It
     number = number or (DEMO_IMAGES if is_demo else OFFICIAL_IMAGES)
     if folder is None:
         return drawn_pictures(number)
+    return files_of(folder, number, "--images")
+
+
+def files_of(folder: Path, number: int, flag: str) -> Iterator[Image.Image]:
+    """Yield the first image files of a folder by name, upright RGB.
+
+    Args:
+        folder: Searched with its subfolders.
+        number: Largest number of images.
+        flag: That gave the folder, for errors.
+
+    Raises:
+        UsageError: The folder has no image file.
+    """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)[:number]
     if not paths:
-        raise UsageError(f"--images {folder} has no {', '.join(_SUFFIXES)}")
-    return (_read(path) for path in paths)
+        raise UsageError(f"{flag} {folder} has no {', '.join(_SUFFIXES)}")
+    return (_read(path, flag) for path in paths)
 
 
 def drawn_pictures(number: int) -> Iterator[Image.Image]:
@@ -49,9 +63,9 @@ def drawn_pictures(number: int) -> Iterator[Image.Image]:
     return (draw_scene(seed).image for seed, _ in zip(count(_FIRST_SEED), range(number), strict=False))
 
 
-def _read(path: Path) -> Image.Image:
+def _read(path: Path, flag: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except OSError as exc:
-        raise UsageError(f"--images: {path} cannot be read: {exc}") from exc
+        raise UsageError(f"{flag}: {path} cannot be read: {exc}") from exc

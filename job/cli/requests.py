@@ -284,7 +284,8 @@ def _device(wanted: Device | None, runtime: RuntimeFlag) -> Device:
 
 def _with_runtime(request: AnnotateRequest, wanted: RuntimeFlag) -> AnnotateRequest:
     """The request with the library that runs its model."""
-    choice = choose_runtime(wanted, request.options.device, request.artifact.manifest.precision)
+    manifest = request.artifact.manifest
+    choice = choose_runtime(wanted, request.options.device, manifest.precision, manifest.quantization)
     logger.info("Runtime: %s, because %s", choice.runtime, choice.reason)
     return replace(request, options=replace(request.options, runtime=choice.runtime))
 

@@ -146,7 +146,22 @@ class ParityFigures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         return tuple(name for name, count in self.instances.items() if not count)
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Rounding of the image encoder's matrix products with constant scales, for OpenVINO.
+
+    Attributes:
+        calibration_images: Images whose activations gave the scales.
+        rounded: Number of activation tensors that are rounded to 8 bits; each is read by one or more products.
+        kept: Names of those that are not, because the comparison with the original failed with them, the most sensitive
+            first.
+    """
+
+    calibration_images: int
+    rounded: int
+    kept: tuple[str, ...]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """Description of an artifact.
 
     Attributes:
@@ -168,6 +183,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         files: Every file except the manifest.
         parity: Agreement with the official processor.
         weights_licence: Name of the licence of the weights.
+        quantization: Of an int8 artifact for OpenVINO. An int8 artifact without it has a scale for each token, computed
+            by operators of ONNX Runtime.
     """
 
     format_version: int
@@ -188,6 +205,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     files: dict[str, FileEntry]
     parity: tuple[ParityFigures, ...]
     weights_licence: str
+    quantization: Quantization | None = None
 
 
 class Artifact(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from job.errors import ArtifactError, ConfigurationError, DeviceError, UnusableDeviceError
 from job.model.gpu import unusable_devices, why_unusable
-from job.model.processor import computes_bfloat16, instruction_names
+from job.model.processor import computes_bfloat16, instruction_names, multiplies_integers
 from job.system.cuda_driver import cuda_driver
 from job.system.resources import count_gpus, usable_cpus
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from job.model.artifact import Artifact, GraphFormat, Precision
+    from job.model.artifact import Artifact, GraphFormat, Precision, Quantization
     from job.model.onnx_session import OnnxSession
     from job.model.openvino_runtime.session import OpenVinoSession
     from job.model.session import Device, Runtime, RuntimeFlag, Session
@@ -162,17 +162,20 @@ def default_device(runtime: RuntimeFlag = "auto") -> DeviceChoice:
     return DeviceChoice("cuda", "an NVIDIA GPU answers")
 
 
-def choose_runtime(wanted: RuntimeFlag, device: Device, precision: Precision) -> RuntimeChoice:
+def choose_runtime(
+    wanted: RuntimeFlag, device: Device, precision: Precision, quantization: Quantization | None = None
+) -> RuntimeChoice:
     """Turn `auto` into a runtime, by a fixed table of devices, precisions and installed libraries.
 
-    OpenVINO alone computes in bfloat16. Else ONNX Runtime runs wherever it is installed, and OpenVINO on a CPU where
-    that is missing: an installation of OpenVINO changes no bytes of outputs. Torch executes programs, so it is never
-    chosen without the flag.
+    OpenVINO alone computes in bfloat16 and with constant scales. Else ONNX Runtime runs wherever it is installed, and
+    OpenVINO on a CPU where that is missing: an installation of OpenVINO changes no bytes of outputs. Torch executes
+    programs, so it is never chosen without the flag.
 
     Args:
         wanted: Value of `--runtime`.
         device: The device.
         precision: Of the artifact.
+        quantization: Of the artifact.
 
     Raises:
         ConfigurationError: The runtime that is asked for does not support the device.
@@ -183,8 +186,8 @@ def choose_runtime(wanted: RuntimeFlag, device: Device, precision: Precision) ->
         return RuntimeChoice(wanted, "--runtime asks for it")
     if device == "cuda":
         return RuntimeChoice("onnx", "GPUs run ONNX Runtime")
-    if precision == "bf16":
-        return RuntimeChoice("openvino", f"the model is bf16 ({_instruction_sets()})")
+    if needs_openvino(precision, quantization):
+        return RuntimeChoice("openvino", f"the model is {precision}, made for it ({_instruction_sets()})")
     if find_spec("onnxruntime") is None and find_spec("openvino") is not None:
         return RuntimeChoice("openvino", f"onnxruntime is not installed and openvino is ({_instruction_sets()})")
     return RuntimeChoice("onnx", f"it is the default on every CPU ({_instruction_sets()})")
@@ -199,9 +202,16 @@ def gpu_answers() -> bool:
     return count_gpus() > 0
 
 
-def runtime_of(graph_format: GraphFormat, precision: Precision | None = None) -> Runtime:
-    """Return the library that an artifact of a format and precision is made for."""
-    return "openvino" if precision == "bf16" else _RUNTIME_OF_FORMAT[graph_format]
+def runtime_of(
+    graph_format: GraphFormat, precision: Precision | None = None, quantization: Quantization | None = None
+) -> Runtime:
+    """Return the library that an artifact of a format, precision and quantization is made for."""
+    return "openvino" if needs_openvino(precision, quantization) else _RUNTIME_OF_FORMAT[graph_format]
+
+
+def needs_openvino(precision: Precision | None, quantization: Quantization | None) -> bool:
+    """Whether no other library runs an artifact of a precision and quantization."""
+    return precision == "bf16" or quantization is not None
 
 
 def _check_format(artifact: Artifact, runtime: Runtime) -> None:
@@ -224,35 +234,42 @@ def _check_digests(artifact: Artifact) -> None:
 
 
 def _check_precision(artifact: Artifact, device: Device, runtime: Runtime) -> None:
-    precision = artifact.manifest.precision
-    if runtime == "openvino" and precision not in {"fp32", "bf16"}:
+    precision, quantization = artifact.manifest.precision, artifact.manifest.quantization
+    is_for_openvino = needs_openvino(precision, quantization)
+    if runtime == "openvino" and not is_for_openvino and precision != "fp32":
         # OpenVINO 2026.4 fails on the demo model's int8 graphs and computes other features from its fp16 graphs.
         raise ConfigurationError(
-            f"--runtime openvino runs fp32 and bf16 models, {artifact.folder} is {precision}, whose graphs hold "
-            "operators of ONNX Runtime: give --runtime onnx, or export with --precision fp32"
+            f"--runtime openvino runs fp32 and bf16 models, and int8 models exported for it. {artifact.folder} is "
+            f"{precision} with operators of ONNX Runtime: give --runtime onnx, or export with --precision fp32"
         )
     if device == "cuda" and precision in {"int8", "bf16"}:
         raise ConfigurationError(
             f"--device cuda: {artifact.folder} is {precision}, which is made for CPUs: give --device cpu, or export "
             "with --precision fp16"
         )
-    if precision != "bf16":
+    if not is_for_openvino:
         return
     if runtime != "openvino":
         raise ConfigurationError(
-            f"--runtime {runtime}: {artifact.folder} is bf16, which OpenVINO computes: give --runtime openvino "
+            f"--runtime {runtime}: {artifact.folder} is {precision}, made for OpenVINO: give --runtime openvino "
             "(pip install 'sam3-annotate[openvino]'), or export with --precision fp32"
         )
-    require_bfloat16(str(artifact.folder))
+    require_instructions(str(artifact.folder), precision)
 
 
-def require_bfloat16(what: str) -> None:
-    """Check that this processor can run bf16 artifacts.
+def require_instructions(what: str, precision: Precision) -> None:
+    """Check that this processor can run artifacts of a precision that are made for OpenVINO.
 
     Raises:
         UnusableDeviceError: It has no instructions for them.
     """
-    if not computes_bfloat16():
+    if precision == "int8" and not multiplies_integers():
+        # Without them oneDNN's sums of two products of uint8 and int8 saturate at 16 bits.
+        raise UnusableDeviceError(
+            f"{what} is int8 for OpenVINO, and this processor has neither VNNI nor AMX-INT8 ({_instruction_sets()}), "
+            "which exact sums need: use another kind of machine, or export with --precision int8 --runtime onnx"
+        )
+    if precision == "bf16" and not computes_bfloat16():
         raise UnusableDeviceError(
             f"{what} is bf16, and this processor has neither AVX512-BF16 nor AMX-BF16 ({_instruction_sets()}): use "
             "another kind of machine, or export with --precision fp32 or int8"

@@ -36,6 +36,11 @@ def computes_bfloat16() -> bool:
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(instruction_names())
 
 
+def multiplies_integers() -> bool:
+    """Whether the processor multiplies 8-bit integers with exact sums: VNNI or AMX-INT8."""
+    return not {"avx_vnni", "avx512_vnni", "amx_int8"}.isdisjoint(instruction_names())
+
+
 def _field(name: str) -> str:
     """First value of a field of /proc/cpuinfo, or an empty string."""
     try:

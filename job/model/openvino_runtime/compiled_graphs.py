@@ -42,7 +42,7 @@ class CompiledKey(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that compiled graphs depend on.
 
     Attributes:
-        artifact: Digest of the artifact's manifest.
+        artifact: Digest of the artifact's manifest; empty for a draft, whose graphs are not kept.
         runtime: Name and version of the library.
         instruction_set: See `job.model.processor.instruction_set`.
         threads: Threads inside one operator.
@@ -73,6 +73,9 @@ def compiled_graphs(cache: Path | None, key: CompiledKey, graph_bytes: Sequence[
     Yields:
         The folder for OpenVINO's `CACHE_DIR`, or None to compile without a cache.
     """
+    if not key.artifact:
+        yield None
+        return
     try:
         root = (cache or default_cache()) / _FOLDER
     except RuntimeError:  # this user has no home folder

@@ -1,8 +1,10 @@
-"""Session that runs an ONNX artifact with OpenVINO on a CPU: fp32 in float32, bf16 mostly in bfloat16.
+"""Session that runs an ONNX artifact with OpenVINO on a CPU: fp32 in float32, bf16 and int8 mostly in bfloat16.
 
 Results are reproducible bit by bit for a number of threads: one image a call, one stream, and the arithmetic is that of
 the artifact, whatever the processor prefers. Another number of threads may change the last bits. Of a bf16 artifact the
-image encoder and the fusion with the prompt compute in bfloat16, all else in float32.
+image encoder and the fusion with the prompt compute in bfloat16, all else in float32. Of an int8 artifact the matrix
+products of the image encoder that its graph rounds compute in 8-bit integers with exact sums, the mask head and what is
+in bfloat16 of a bf16 artifact in bfloat16, or in float32 on a processor without such instructions.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from job.model.gpu import device_failure
 from job.model.openvino_runtime.compiled_graphs import CompiledKey, compiled_graphs
 from job.model.openvino_runtime.parts import split_after_fusion
 from job.model.openvino_runtime.weights import keep_bfloat16, release_weights
-from job.model.processor import instruction_names, instruction_set
+from job.model.processor import computes_bfloat16, instruction_names, instruction_set
 from job.model.session import Grounding, SessionInfo, TextFeatures, ground_rows, padded_batch, row_axes, row_number
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from job.model.artifact import Artifact, GraphSpec
+    from job.model.artifact import Artifact, GraphSpec, Precision
     from job.model.session import ImageFeatures
 
 Tensors = dict[str, "NDArray[Any]"]
@@ -53,7 +55,8 @@ class OpenVinoSession:
         self._threads = threads
         self._core = ov.Core()
         manifest, runtime = artifact.manifest, runtime_name()
-        self._fast = ov.Type.bf16 if manifest.precision == "bf16" else ov.Type.f32
+        self._fast = _fast_type(manifest.precision)
+        masks = self._fast if manifest.precision == "int8" else ov.Type.f32
         # Loading the compiled image encoder takes as long as compiling it (3.2 and 3.1 s of processor time at full
         # size), and 1.3 GB more memory: both are the time to pack its weights.
         self._encoder = self._compile(self._read(manifest.image_encoder), self._fast, None)
@@ -61,7 +64,7 @@ class OpenVinoSession:
         key = CompiledKey(artifact=artifact.digest, runtime=runtime, instruction_set=instruction_set(), threads=threads)
         with compiled_graphs(cache, key, self._sizes()) as folder:
             self._fusion, self._grounding = self._compile_grounding(folder)
-            self._mask_head = self._compile(self._read(manifest.mask_head), ov.Type.f32, folder)
+            self._mask_head = self._compile(self._read(manifest.mask_head), masks, folder)
         self._info = SessionInfo(
             runtime=runtime,
             provider=" ".join((DEVICE, "+".join(instruction_names()))).strip(),
@@ -168,6 +171,12 @@ class OpenVinoSession:
                 "use an fp32 artifact with --runtime onnx"
             )
         return compiled
+
+
+def _fast_type(precision: Precision) -> ov.Type:
+    """The type of the parts of a model that take most of its time and are not rounded to integers."""
+    is_bfloat16 = precision == "bf16" or (precision == "int8" and computes_bfloat16())
+    return ov.Type.bf16 if is_bfloat16 else ov.Type.f32
 
 
 def runtime_name() -> str:

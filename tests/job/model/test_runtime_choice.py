@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import msgspec
 import pytest
 
 import job
-from job.errors import ConfigurationError
-from job.model import loader
-from job.model.artifact import Artifact, open_artifact
+from job.errors import ConfigurationError, UnusableDeviceError
+from job.model import loader, processor
+from job.model.artifact import MANIFEST_NAME, Artifact, Quantization, decode_manifest, encode_manifest, open_artifact
 from job.model.loader import check_session, choose_runtime, default_device, runtime_of
 
 DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
+CALIBRATED = Quantization(calibration_images=6, rounded=15, kept=("blocks.0.feed_forward.narrow",))
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,7 @@ def test_openvino_takes_the_cpu_of_a_machine_with_a_gpu(monkeypatch: pytest.Monk
 def test_each_format_has_one_default_runtime() -> None:
     assert (runtime_of("onnx"), runtime_of("torchscript")) == ("onnx", "torch")
     assert (runtime_of("onnx", "bf16"), runtime_of("onnx", "int8")) == ("openvino", "onnx")
+    assert runtime_of("onnx", "int8", CALIBRATED) == "openvino"
 
 
 @pytest.mark.parametrize("installed", [("onnxruntime", "openvino"), ("onnxruntime",)])
@@ -74,12 +77,56 @@ def test_auto_runs_bf16_with_openvino_alone(monkeypatch: pytest.MonkeyPatch, ins
     choice = choose_runtime("auto", "cpu", "bf16")
     assert choice.runtime == "openvino"
     assert choice.reason.startswith("the model is bf16")
+    assert choose_runtime("auto", "cpu", "int8").runtime == "onnx"
+    choice = choose_runtime("auto", "cpu", "int8", CALIBRATED)
+    assert choice.runtime == "openvino"
+    assert choice.reason.startswith("the model is int8")
 
 
 @pytest.mark.parametrize(
     ("device", "runtime", "message"),
     [
-        ("cpu", "onnx", r"--runtime onnx: .* is bf16, which OpenVINO computes: give --runtime openvino"),
+        ("cpu", "onnx", r"--runtime onnx: .* is int8, made for OpenVINO: give --runtime openvino"),
+        ("cuda", "onnx", r"--device cuda: .* is int8, which is made for CPUs: give --device cpu"),
+    ],
+)
+def test_calibrated_int8_is_for_openvino_on_a_cpu(artifact: Artifact, device: Any, runtime: Any, message: str) -> None:
+    manifest = msgspec.structs.replace(artifact.manifest, precision="int8", quantization=CALIBRATED)
+    with pytest.raises(ConfigurationError, match=message):
+        check_session(Artifact(artifact.folder, manifest, artifact.digest), device, runtime)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "is_refused"),
+    [
+        (("avx2",), True),
+        (("avx2", "avx512f", "avx512_bf16"), True),
+        (("avx2", "avx_vnni"), False),
+        (("avx2", "avx512f", "avx512_vnni"), False),
+        (("amx_int8",), False),
+    ],
+)
+def test_calibrated_int8_needs_exact_sums(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch, instructions: tuple[str, ...], is_refused: bool
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(processor, "instruction_names", lambda: instructions)
+    manifest = msgspec.structs.replace(artifact.manifest, precision="int8", quantization=CALIBRATED)
+    refused = pytest.raises(UnusableDeviceError, match="is int8 for OpenVINO, and this processor has neither VNNI nor")
+    with refused if is_refused else nullcontext():
+        check_session(Artifact(artifact.folder, manifest, artifact.digest), "cpu", "openvino")
+
+
+def test_a_manifest_without_quantization_keeps_its_bytes(artifact: Artifact) -> None:
+    assert encode_manifest(artifact.manifest) == (DEMO_ARTIFACT / MANIFEST_NAME).read_bytes()
+    manifest = msgspec.structs.replace(artifact.manifest, quantization=CALIBRATED)
+    assert decode_manifest(encode_manifest(manifest), DEMO_ARTIFACT) == manifest
+
+
+@pytest.mark.parametrize(
+    ("device", "runtime", "message"),
+    [
+        ("cpu", "onnx", r"--runtime onnx: .* is bf16, made for OpenVINO: give --runtime openvino"),
         ("cuda", "onnx", r"--device cuda: .* is bf16, which is made for CPUs: give --device cpu"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Int8 for OpenVINO, with constant scales from calibration images."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 import onnx_ir as ir
+from onnx_ir.external_data import load_to_model
 
 from export.calibrated.observation import observe, sites_of
 from export.calibrated.rounding import plan_site, quantize_sites, weights_of
@@ -63,6 +64,7 @@ class CalibratedEncoder:
         name = self.artifact.manifest.image_encoder.file
         model = ir.load(self.source / name)
         quantize_sites(model, {site: self.plans[site] for site in rounded})
+        load_to_model(model)  # what stays float32 may be in the second file of the source
         for path in self.artifact.folder.glob(f"{name}*"):
             path.unlink()
         save(model, self.artifact.folder, name)

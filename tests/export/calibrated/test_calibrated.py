@@ -162,6 +162,15 @@ def test_the_same_pictures_give_the_same_file(artifact: Artifact, tmp_path: Path
     assert not (tmp_path / "model/.float32").exists()
 
 
+def test_weights_in_a_second_file_give_the_same_file(artifact: Artifact, tmp_path: Path) -> None:
+    draft = draft_in(tmp_path / "model")
+    ir.save(ir.load(DEMO_ARTIFACT / ENCODER), draft.folder / ENCODER, external_data=f"{ENCODER}.data")
+    with calibrated(draft, stored_pixels(), 1) as encoder:
+        next(encoder.drafts())
+    assert [path.name for path in draft.folder.glob(f"{ENCODER}*")] == [ENCODER]
+    assert file_entry(draft.folder / ENCODER) == artifact.manifest.files[ENCODER]
+
+
 @needs_integers
 def test_the_first_draft_that_agrees_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for key in [key for key in TOLERANCES if key[0] == "int8"]:

@@ -55,6 +55,8 @@ def exported_untrained(untrained: Original, tmp_path_factory: pytest.TempPathFac
         image_count=2,
         device="cpu",
         threads=1,
+        runtime="onnx",
+        calibration=None,
     )
     export_artifact(lambda: untrained, request)
     return open_artifact(request.out)
@@ -84,6 +86,8 @@ def test_the_original_leaves_memory_before_the_artifact_is_loaded(
         image_count=1,
         device="cpu",
         threads=1,
+        runtime="onnx",
+        calibration=None,
     )
     export_artifact(load, request)
     assert alive == [False]

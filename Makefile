@@ -97,9 +97,9 @@ COMPILE = $(TEST)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url 
 	--allow-unsafe --no-header --no-annotate
 
 lock: $(TEST)/$(STAMP)test ## Write requirements/*.txt from pyproject.toml
-	$(COMPILE) --all-build-deps --extra s3,metrics,k8s,cpu --output-file requirements/cpu.txt pyproject.toml
+	$(COMPILE) --all-build-deps --extra s3,metrics,k8s,cpu,openvino --output-file requirements/cpu.txt pyproject.toml
 	$(COMPILE) --all-build-deps --extra s3,metrics,gpu --output-file requirements/gpu.txt pyproject.toml
-	$(COMPILE) --all-build-deps --extra s3,export --output-file requirements/export.txt pyproject.toml
+	$(COMPILE) --all-build-deps --extra s3,openvino,export --output-file requirements/export.txt pyproject.toml
 	$(COMPILE) --all-build-deps --extra s3,metrics,k8s,tables,export,dev --output-file requirements/dev.txt pyproject.toml
 	$(COMPILE) --all-build-deps --extra s3,metrics,k8s,tables,cpu,dev --constraint requirements/dev.txt \
 		--output-file requirements/test.txt pyproject.toml

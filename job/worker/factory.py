@@ -133,7 +133,7 @@ def _overlays(run: Run, options: WorkerOptions) -> Overlays | None:
 def _default_budget(artifact: Artifact, options: WorkerOptions, in_flight: int) -> int:
     """Bytes for images, once the model is loaded: a fraction of what its activations leave."""
     available = available_memory()
-    activations = in_flight * memory_need(artifact.manifest, options.device).activations
+    activations = in_flight * memory_need(artifact.manifest, options.device, options.runtime).activations
     return int(max(available - activations, available * _SMALLEST_IMAGE_SHARE) * DEFAULT_MEMORY_FRACTION)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import msgspec
 import pytest
 
+from job.tools.bench.turns import TurnsReport
 from tests.chart.rendering import (
     EVERYTHING,
     EXPORT,
@@ -90,8 +94,9 @@ def test_self_check(value: object, expected: str) -> None:
         assert flag(job, "self_check") == [expected]
 
 
-FP32_CPU_BYTES = 9_700_000_000
-"""Measured peak of the fp32 model of the official weights on a CPU, with one image in flight."""
+MEASURED = Path(__file__).parents[2] / "docs" / "measurements" / "xeon-amx-random-weights.turns.json"
+IMAGES_BYTES = 3 << 29
+"""For decoded images, and for what a process takes besides the model."""
 
 
 def test_the_cpu_pool_holds_the_official_model_with_its_defaults() -> None:
@@ -101,7 +106,22 @@ def test_the_cpu_pool_holds_the_official_model_with_its_defaults() -> None:
 
     assert resources["requests"] == resources["limits"]
     assert flag(job, "batch_size") == ["1"]
-    assert limit > 1.25 * FP32_CPU_BYTES, "the rest is for decoded images"
+    peaks = {x.precision: x.peak_all_bytes for x in msgspec.json.decode(MEASURED.read_bytes(), type=TurnsReport).models}
+    assert limit > max(peaks.values()) + IMAGES_BYTES
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        pytest.param({}, [], id="the worker's choice"),
+        pytest.param(at("pools.cpu.runtime", "auto"), [], id="the same by name"),
+        pytest.param(at("pools.cpu.runtime", "openvino"), ["openvino"], id="chosen"),
+    ],
+)
+def test_the_runtime_of_the_cpu_pool(values: Values, expected: list[str]) -> None:
+    jobs = render(merged(ON_S3, values)).jobs
+    assert flag(jobs["cpu"], "runtime") == expected
+    assert flag(jobs["gpu"], "runtime") == []
 
 
 NODE_CACHE = at("cache.hostPath", "/var/cache/sam3-annotate")
@@ -189,7 +209,7 @@ def test_scheduling_of_both_pools() -> None:
     assert gpu["containers"][0]["resources"]["limits"] == {"cpu": 4, "memory": "16Gi", "nvidia.com/gpu": 1}
     assert gpu["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert "affinity" not in gpu
-    assert cpu["containers"][0]["resources"]["limits"] == {"cpu": 4, "memory": "12Gi"}
+    assert cpu["containers"][0]["resources"]["limits"] == {"cpu": 4, "memory": "8Gi"}
     assert "tolerations" not in cpu
     required = cpu["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert {"key": "nvidia.com/gpu.present", "operator": "DoesNotExist"} in required["nodeSelectorTerms"][0][

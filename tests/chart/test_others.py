@@ -163,6 +163,7 @@ def test_an_export_for_the_cpu_from_a_volume() -> None:
         pytest.param(at("export.pool", "cpu"), "fp32", id="on a CPU"),
         pytest.param(at("pools.gpu.allowCpu", True), "fp32", id="gpu pool without GPUs"),
         pytest.param(at("export.precision", "fp32"), "fp32", id="chosen"),
+        pytest.param({"export": {"pool": "cpu", "precision": "bf16"}}, "bf16", id="bf16"),
     ],
 )
 def test_an_export_has_the_precision_of_its_device(values: Values, precision: str) -> None:

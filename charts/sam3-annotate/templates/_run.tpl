@@ -158,6 +158,9 @@
 - --workers={{ int64 $values.count }}
 {{- end }}
 {{- end }}
+{{- if ne ($values.runtime | default "auto") "auto" }}
+- --runtime={{ $values.runtime }}
+{{- end }}
 {{- with int64 $values.batchSize }}
 - --batch_size={{ . }}
 {{- end }}

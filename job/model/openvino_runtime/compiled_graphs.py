@@ -46,12 +46,14 @@ class CompiledKey(msgspec.Struct, frozen=True, kw_only=True):
         runtime: Name and version of the library.
         instruction_set: See `job.model.processor.instruction_set`.
         threads: Threads inside one operator.
+        shapes: What one call computes.
     """
 
     artifact: str
     runtime: str
     instruction_set: str
     threads: int
+    shapes: str = "one image, one prompt"
 
     @property
     def folder_name(self) -> str:

@@ -52,6 +52,21 @@ def test_estimate_is_above_the_measured_memory() -> None:
     assert demo.total(1) == pytest.approx(156 << 20, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("encoder_bytes", "measured"),
+    [pytest.param(1_839_900_000, 3.83e9, id="fp32"), pytest.param(935_600_000, 2.81e9, id="bf16")],
+)
+def test_estimate_for_openvino_is_above_the_measured_memory(encoder_bytes: int, measured: float) -> None:
+    """Peak at full size with the masks of all queries: `docs/performance.md`."""
+    sizes = {"image_encoder.onnx.data": encoder_bytes, "grounding.onnx": 114_200_000, "mask_head.onnx": 4_700_000}
+    files = {name: FileEntry("", size) for name, size in sizes.items()}
+    manifest = msgspec.structs.replace(full_size().manifest, files=files)
+    need = memory_need(manifest, "cpu", "openvino")
+    assert measured < need.total(1) < 1.25 * measured
+    assert need.total(1) < memory_need(manifest, "cpu").total(1)
+    assert need.total(2) - need.total(1) < memory_need(manifest, "cpu").activations / 2, "calls share the buffers"
+
+
 def test_on_a_gpu_the_host_needs_memory_for_the_weights_only() -> None:
     need = memory_need(full_size().manifest, "cuda")
     assert (need.graphs, need.activations) == (4 * 486_000_000, 0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -30,7 +33,7 @@ from job.model.artifact import MANIFEST_NAME, Artifact, encode_manifest, file_en
 from job.model.comparison import TOLERANCES
 from job.model.loader import open_session
 from job.model.openvino_runtime.session import OpenVinoSession
-from job.model.processor import multiplies_integers
+from job.model.processor import instruction_names, multiplies_integers
 from job.model.reference import REFERENCE_NAME, read_reference
 from job.model.self_check import self_check
 from job.postprocess.masks import full_mask
@@ -148,6 +151,41 @@ def test_a_run_needs_no_flag_and_gives_the_same_bytes_again(artifact: Artifact, 
     (refused,) = [annotate(tmp_path / "in", tmp_path / "three", "--runtime", "onnx", *flags)]
     assert refused.returncode == 78
     assert "is int8, made for OpenVINO: give --runtime openvino" in refused.stderr
+
+
+FEATURES = """
+import sys
+from pathlib import Path
+import numpy as np
+import job.model.openvino_runtime.session as session
+from job.model.artifact import open_artifact
+from job.model.reference import read_reference
+session.computes_bfloat16 = lambda: False
+artifact = open_artifact(Path(sys.argv[1]))
+pixels = read_reference(artifact.path("reference.npz")).pixels[:1]
+features = session.OpenVinoSession(artifact, threads=1, cache=Path(sys.argv[2])).encode_images(pixels)
+np.save(sys.argv[3], features.maps["feature_2"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("amx_int8" not in instruction_names(), reason="no AMX")
+@pytest.mark.parametrize(
+    ("instructions", "is_exact"), [("AVX512_CORE_VNNI", True), ("AVX2_VNNI", True), ("AVX2", False)]
+)
+def test_processors_with_vnni_give_the_features_of_amx_and_those_without_do_not(
+    artifact: Artifact, tmp_path: Path, instructions: str, is_exact: bool
+) -> None:
+    """oneDNN's own variable hides instructions of this processor; the rest computes in float32."""
+    features = []
+    for name, variables in (("all", {}), (instructions, {"ONEDNN_MAX_CPU_ISA": instructions})):
+        file = tmp_path / f"{name}.npy"
+        command = [sys.executable, "-c", FEATURES, artifact.folder, tmp_path / "cache", file]
+        subprocess.run(command, check=True, env={**os.environ, **variables})
+        features.append(np.load(file))
+    error = np.linalg.norm(features[1] - features[0]) / np.linalg.norm(features[0])
+    # Float sums in another order move single values over the border of two levels.
+    assert (error < 5e-3) if is_exact else (error > 0.02), error
 
 
 def test_the_same_pictures_give_the_same_file(artifact: Artifact, tmp_path: Path) -> None:

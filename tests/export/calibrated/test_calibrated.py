@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -212,11 +213,23 @@ def test_weights_in_a_second_file_give_the_same_file(artifact: Artifact, tmp_pat
 @needs_integers
 def test_the_first_draft_that_agrees_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for key in [key for key in TOLERANCES if key[0] == "int8"]:
-        limits = msgspec.structs.replace(TOLERANCES[key], mask_iou_mean=0.9965)
+        limits = msgspec.structs.replace(TOLERANCES[key], mask_iou_mean=0.9962)  # with all rounded: 0.9958
         monkeypatch.setitem(comparison.TOLERANCES, key, limits)
+    compare, agreed = exporter._compare, []
+
+    def compare_and_record(*arguments: Any) -> Any:
+        parity, stored = compare(*arguments)
+        agreed.append(all(figures.passed for figures in (*parity, stored)))
+        return parity, stored
+
+    monkeypatch.setattr(exporter, "_compare", compare_and_record)
     agreeing, parity = exporter._agreeing(draft_in(tmp_path / "model"), _request(tmp_path), _recorded(tmp_path))
+    assert len(agreed) > 1
+    assert agreed == [False] * (len(agreed) - 1) + [True]
     assert agreeing.manifest.quantization is not None
-    assert agreeing.manifest.quantization.kept == ("blocks.0.feed_forward.narrow",), "with all rounded: 0.9958"
+    kept = agreeing.manifest.quantization.kept
+    assert len(kept) == drafts.STEPS[len(agreed) - 1]
+    assert kept[0] == "blocks.0.feed_forward.narrow"
     assert all(figures.passed for figures in parity)
     for key in [key for key in TOLERANCES if key[0] == "int8"]:
         limits = msgspec.structs.replace(TOLERANCES[key], score=1e-6)

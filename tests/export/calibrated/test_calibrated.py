@@ -39,8 +39,9 @@ from job.model.reference import REFERENCE_NAME, read_reference
 from job.model.self_check import self_check
 from job.postprocess.masks import full_mask
 from tests.export.conftest import run_export, run_verify
-from tests.fakes import DEMO_ARTIFACT, write_inputs
-from tests.processes import annotate, results
+from tests.fakes import DEMO_ARTIFACT
+from tests.job.model.openvino_runtime.runs import check_two_runs, run_flags
+from tests.processes import annotate
 
 pytestmark = pytest.mark.torch
 needs_integers = pytest.mark.skipif(not multiplies_integers(), reason="no VNNI and no AMX")
@@ -140,16 +141,8 @@ def test_the_answers_are_near_those_of_the_original_by_integer_kernels(
 
 @needs_integers
 def test_a_run_needs_no_flag_and_gives_the_same_bytes_again(artifact: Artifact, tmp_path: Path) -> None:
-    write_inputs(tmp_path / "in", 2)
-    flags = ("--model", str(artifact.folder), "--threads", "1", "--model_cache", str(tmp_path / "cache"))
-    outputs = []
-    for name in ("one", "two"):
-        done = annotate(tmp_path / "in", tmp_path / name, "--run", "run", "--annotation_date", "2026-01-01", *flags)
-        assert done.returncode == 0, done.stderr
-        assert "Runtime: openvino, because the model is int8" in done.stderr
-        outputs.append(results(tmp_path / name))
-    assert outputs[0] == outputs[1]
-    (refused,) = [annotate(tmp_path / "in", tmp_path / "three", "--runtime", "onnx", *flags)]
+    check_two_runs(artifact, tmp_path)
+    refused = annotate(tmp_path / "in", tmp_path / "three", "--runtime", "onnx", *run_flags(artifact, tmp_path))
     assert refused.returncode == 78
     assert "is int8, made for OpenVINO: give --runtime openvino" in refused.stderr
 

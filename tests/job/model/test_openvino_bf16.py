@@ -19,9 +19,8 @@ from job.model.loader import check_session, open_session
 from job.model.self_check import self_check
 from job.model.session import Session, TextFeatures
 from job.postprocess.masks import full_mask
-from tests.fakes import write_inputs
 from tests.job.model.groundings import assert_equal, ground
-from tests.processes import annotate, results
+from tests.job.model.openvino_runtime.runs import check_two_runs
 
 pytest.importorskip("openvino")
 import openvino as ov
@@ -107,15 +106,7 @@ def test_other_prompts_and_queries_change_no_byte(
 
 @needs_bfloat16
 def test_a_run_needs_no_flag_and_its_rows_name_the_precision(artifact: Artifact, tmp_path: Path) -> None:
-    write_inputs(tmp_path / "in", 2)
-    flags = ("--model", str(artifact.folder), "--threads", "1", "--model_cache", str(tmp_path / "cache"))
-    outputs = []
-    for name in ("one", "two"):
-        done = annotate(tmp_path / "in", tmp_path / name, "--run", "run", "--annotation_date", "2026-01-01", *flags)
-        assert done.returncode == 0, done.stderr
-        assert "Runtime: openvino, because the model is bf16" in done.stderr
-        outputs.append(results(tmp_path / name))
-    assert outputs[0] == outputs[1]
+    check_two_runs(artifact, tmp_path)
     parts = (tmp_path / "one/_sam3/runs/run").rglob("journal/**/*.jsonl*")
     assert any('"precision":"bf16"' in part.read_text().replace(" ", "") for part in parts)
 

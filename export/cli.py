@@ -94,9 +94,9 @@ def export(checkpoint: str, out: str, graph_format: Any, precision: Any, **flags
     from export.exporter import ExportRequest, export_artifact
     from export.locations import local_checkpoint, local_output
 
-    device = _device(flags["device"], flags["runtime"] or runtime_of(graph_format, precision), precision)
-    precision = precision or _DEFAULT_PRECISION[device]
     runtime = flags["runtime"] or runtime_of(graph_format, precision)
+    device = _device(flags["device"], runtime, precision)
+    precision = precision or _DEFAULT_PRECISION[device]
     _check_device(device, runtime, precision)
     with (
         refusals_are_configuration(is_planner=True),

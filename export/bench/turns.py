@@ -101,8 +101,7 @@ def run_contender(contender: Contender, answers: Path, threads: int) -> Turn:
     set_up_logging("WARNING", "text")
     return_freed_memory()
     reference, artifact = read_reference(answers), open_artifact(contender.folder)
-    manifest = artifact.manifest
-    runtime = choose_runtime(contender.runtime, "cpu", manifest.precision, manifest.quantization).runtime
+    runtime = choose_runtime(contender.runtime, "cpu", artifact.manifest).runtime
     watch = Watch()
     session = open_session(artifact, device="cpu", threads=threads, runtime=runtime)
     watch.stop()

@@ -76,8 +76,7 @@ class Annotator:
         self._rules = _rules_of(classes, threshold)
         self.class_names = self._rules.class_names
         self.device: Device = device or default_device().device
-        manifest = artifact.manifest
-        runtime = choose_runtime("auto", self.device, manifest.precision, manifest.quantization).runtime
+        runtime = choose_runtime("auto", self.device, artifact.manifest).runtime
         self._session = open_session(artifact, device=self.device, batch_size=1, threads=threads, runtime=runtime)
         self._text = text_features_for(artifact, self._session, self._rules.prompts)
         self._lock = threading.Lock()

@@ -284,8 +284,7 @@ def _device(wanted: Device | None, runtime: RuntimeFlag) -> Device:
 
 def _with_runtime(request: AnnotateRequest, wanted: RuntimeFlag) -> AnnotateRequest:
     """The request with the library that runs its model."""
-    manifest = request.artifact.manifest
-    choice = choose_runtime(wanted, request.options.device, manifest.precision, manifest.quantization)
+    choice = choose_runtime(wanted, request.options.device, request.artifact.manifest)
     logger.info("Runtime: %s, because %s", choice.runtime, choice.reason)
     return replace(request, options=replace(request.options, runtime=choice.runtime))
 

@@ -207,6 +207,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     weights_licence: str
     quantization: Quantization | None = None
 
+    def graph_bytes(self, graph: GraphSpec) -> int:
+        """Size of the files of a graph, those with its weights included."""
+        return sum(entry.size for name, entry in self.files.items() if name.startswith(graph.file))
+
 
 class Artifact(msgspec.Struct, frozen=True):
     """A verified artifact on local disk.

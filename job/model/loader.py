@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from job.model.artifact import Artifact, GraphFormat, Precision, Quantization
+    from job.model.artifact import Artifact, GraphFormat, Manifest, Precision, Quantization
     from job.model.onnx_session import OnnxSession
     from job.model.openvino_runtime.session import OpenVinoSession
     from job.model.session import Device, Runtime, RuntimeFlag, Session
@@ -162,10 +162,8 @@ def default_device(runtime: RuntimeFlag = "auto") -> DeviceChoice:
     return DeviceChoice("cuda", "an NVIDIA GPU answers")
 
 
-def choose_runtime(
-    wanted: RuntimeFlag, device: Device, precision: Precision, quantization: Quantization | None = None
-) -> RuntimeChoice:
-    """Turn `auto` into a runtime, by a fixed table of devices, precisions and installed libraries.
+def choose_runtime(wanted: RuntimeFlag, device: Device, manifest: Manifest) -> RuntimeChoice:
+    """Turn `auto` into a runtime, by a fixed table of devices, artifacts and installed libraries.
 
     OpenVINO alone computes in bfloat16 and with constant scales. Else ONNX Runtime runs wherever it is installed, and
     OpenVINO on a CPU where that is missing: an installation of OpenVINO changes no bytes of outputs. Torch executes
@@ -174,8 +172,7 @@ def choose_runtime(
     Args:
         wanted: Value of `--runtime`.
         device: The device.
-        precision: Of the artifact.
-        quantization: Of the artifact.
+        manifest: Of the artifact.
 
     Raises:
         ConfigurationError: The runtime that is asked for does not support the device.
@@ -186,8 +183,8 @@ def choose_runtime(
         return RuntimeChoice(wanted, "--runtime asks for it")
     if device == "cuda":
         return RuntimeChoice("onnx", "GPUs run ONNX Runtime")
-    if needs_openvino(precision, quantization):
-        return RuntimeChoice("openvino", f"the model is {precision}, made for it ({_instruction_sets()})")
+    if needs_openvino(manifest.precision, manifest.quantization):
+        return RuntimeChoice("openvino", f"the model is {manifest.precision}, made for it ({_instruction_sets()})")
     if find_spec("onnxruntime") is None and find_spec("openvino") is not None:
         return RuntimeChoice("openvino", f"onnxruntime is not installed and openvino is ({_instruction_sets()})")
     return RuntimeChoice("onnx", f"it is the default on every CPU ({_instruction_sets()})")

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from job.errors import ConfigurationError
-from job.model.artifact import Artifact, GraphSpec, Manifest
+from job.model.artifact import Artifact, Manifest
 from job.model.session import Runtime
 from job.run.options import WorkerOptions
 from job.system.resources import available_memory, memory_limit
@@ -58,10 +58,8 @@ def memory_need(manifest: Manifest, device: str, runtime: Runtime = "onnx") -> M
     On a GPU the weights pass through the memory of the host and the activations do not. TorchScript graphs compute
     attention block by block: their activations are small.
     """
-    encoder, others = (
-        _file_bytes(manifest, manifest.image_encoder),
-        sum(_file_bytes(manifest, spec) for spec in (manifest.grounding, manifest.mask_head)),
-    )
+    encoder = manifest.graph_bytes(manifest.image_encoder)
+    others = sum(map(manifest.graph_bytes, (manifest.grounding, manifest.mask_head)))
     if runtime == "openvino":
         finest = _finest_map(manifest)
         packed = int(_OPENVINO_ENCODER_FACTOR * encoder + _OPENVINO_GRAPH_FACTOR * others)
@@ -70,11 +68,6 @@ def memory_need(manifest: Manifest, device: str, runtime: Runtime = "onnx") -> M
     if device != "cpu" or manifest.format != "onnx":
         return MemoryNeed(graphs, 0)
     return MemoryNeed(int(graphs * _CPU_GRAPH_FACTOR), _ACTIVATIONS_PER_MAP * _finest_map(manifest))
-
-
-def _file_bytes(manifest: Manifest, spec: GraphSpec) -> int:
-    """Size of the files of a graph, its weights included."""
-    return sum(entry.size for name, entry in manifest.files.items() if name.startswith(spec.file))
 
 
 def check_memory(artifact: Artifact, options: WorkerOptions) -> None:

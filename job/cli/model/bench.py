@@ -107,8 +107,7 @@ def _request(flags: dict[str, Any]) -> BenchRequest:
     if remote is not None:
         remote.fetch()
     device = flags["device"] or default_device(flags["runtime"]).device
-    manifest = artifact.manifest
-    runtime = choose_runtime(flags["runtime"], device, manifest.precision, manifest.quantization).runtime
+    runtime = choose_runtime(flags["runtime"], device, artifact.manifest).runtime
     if device == "cpu" and flags["batch_sizes"]:
         raise UsageError("--batch_size: on a CPU a call of the model takes one image. Leave it out, or give a GPU")
     return BenchRequest(

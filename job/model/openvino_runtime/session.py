@@ -145,10 +145,7 @@ class OpenVinoSession:
     def _sizes(self) -> list[int]:
         """Bytes of the files of each graph that the cache keeps; the parts of one graph share its weights."""
         manifest = self._artifact.manifest
-        sizes = [
-            sum(entry.size for name, entry in manifest.files.items() if name.startswith(spec.file))
-            for spec in (manifest.grounding, manifest.mask_head)
-        ]
+        sizes = [manifest.graph_bytes(spec) for spec in (manifest.grounding, manifest.mask_head)]
         return sizes if self._fast == ov.Type.f32 else [*sizes, 0]
 
     def _compile_grounding(self, cache: Path | None) -> tuple[Any, Any]:

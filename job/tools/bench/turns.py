@@ -177,17 +177,12 @@ def render_turns(report: TurnsReport) -> str:
         f"average {loads}: where it is above the number of threads, other work shared the machine, and only processor "
         "time is comparable."
     )
-    has_shares = bool(report.matrix_rates) and report.flop_an_image is not None
-    names = [*_COLUMNS, *(_SHARE_COLUMNS if has_shares else ())]
+    eager_shares = _shares(report, "fp32", report.original)
+    names = [*_COLUMNS, *(_SHARE_COLUMNS if eager_shares else ())]
     lines = [
         f"| {' | '.join(names)} |",
         "|" + "---|" * len(names),
-        _row(
-            "eager fp32",
-            report.library,
-            report.original,
-            ("1", "1", "-", "-", "-", *_shares(report, "fp32", report.original)),
-        ),
+        _row("eager fp32", report.library, report.original, ("1", "1", "-", "-", "-", *eager_shares)),
     ]
     for model in report.models:
         wall, cpu = report.ratios(model)
@@ -212,7 +207,7 @@ def render_turns(report: TurnsReport) -> str:
 
 
 def _shares(report: TurnsReport, precision: str, turns: tuple[StageSeconds, ...]) -> tuple[str, ...]:
-    """GFLOP/s by the clock, and the share of the rate of matrix products by processor time."""
+    """GFLOP/s by the clock, and the share of the rate of matrix products by processor time; none if not measured."""
     if report.flop_an_image is None or not report.matrix_rates:
         return ()
     share = report.share_of_rate(precision, turns)

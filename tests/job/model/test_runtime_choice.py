@@ -14,7 +14,16 @@ import pytest
 import job
 from job.errors import ConfigurationError, UnusableDeviceError
 from job.model import loader, processor
-from job.model.artifact import MANIFEST_NAME, Artifact, Quantization, decode_manifest, encode_manifest, open_artifact
+from job.model.artifact import (
+    MANIFEST_NAME,
+    Artifact,
+    Manifest,
+    Precision,
+    Quantization,
+    decode_manifest,
+    encode_manifest,
+    open_artifact,
+)
 from job.model.loader import check_session, choose_runtime, default_device, runtime_of
 
 DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
@@ -24,6 +33,12 @@ CALIBRATED = Quantization(calibration_images=6, rounded=15, kept=("blocks.0.feed
 @pytest.fixture(scope="module")
 def artifact() -> Artifact:
     return open_artifact(DEMO_ARTIFACT)
+
+
+def manifest_of(precision: Precision, quantization: Quantization | None = None) -> Manifest:
+    """That of the embedded model, with another precision and quantization."""
+    manifest = open_artifact(DEMO_ARTIFACT).manifest
+    return msgspec.structs.replace(manifest, precision=precision, quantization=quantization)
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -44,20 +59,20 @@ def test_auto_chooses_onnx_runtime_wherever_it_is_installed(
     monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], device: Any, runtime: str
 ) -> None:
     install(monkeypatch, *installed)
-    choice = choose_runtime("auto", device, "fp32")
+    choice = choose_runtime("auto", device, manifest_of("fp32"))
     assert choice.runtime == runtime
     assert choice.reason
 
 
 def test_the_reason_names_the_instruction_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "instruction_names", lambda: ("avx2", "amx_bf16"))
-    assert "avx2 amx_bf16" in choose_runtime("auto", "cpu", "fp32").reason
+    assert "avx2 amx_bf16" in choose_runtime("auto", "cpu", manifest_of("fp32")).reason
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])
 def test_a_runtime_that_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch, runtime: Any) -> None:
     install(monkeypatch, "openvino")
-    assert choose_runtime(runtime, "cpu", "fp32").runtime == runtime
+    assert choose_runtime(runtime, "cpu", manifest_of("fp32")).runtime == runtime
 
 
 def test_openvino_takes_the_cpu_of_a_machine_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,11 +89,11 @@ def test_each_format_has_one_default_runtime() -> None:
 @pytest.mark.parametrize("installed", [("onnxruntime", "openvino"), ("onnxruntime",)])
 def test_auto_runs_bf16_with_openvino_alone(monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...]) -> None:
     install(monkeypatch, *installed)
-    choice = choose_runtime("auto", "cpu", "bf16")
+    choice = choose_runtime("auto", "cpu", manifest_of("bf16"))
     assert choice.runtime == "openvino"
     assert choice.reason.startswith("the model is bf16")
-    assert choose_runtime("auto", "cpu", "int8").runtime == "onnx"
-    choice = choose_runtime("auto", "cpu", "int8", CALIBRATED)
+    assert choose_runtime("auto", "cpu", manifest_of("int8")).runtime == "onnx"
+    choice = choose_runtime("auto", "cpu", manifest_of("int8", CALIBRATED))
     assert choice.runtime == "openvino"
     assert choice.reason.startswith("the model is int8")
 
@@ -91,7 +106,7 @@ def test_auto_runs_bf16_with_openvino_alone(monkeypatch: pytest.MonkeyPatch, ins
     ],
 )
 def test_calibrated_int8_is_for_openvino_on_a_cpu(artifact: Artifact, device: Any, runtime: Any, message: str) -> None:
-    manifest = msgspec.structs.replace(artifact.manifest, precision="int8", quantization=CALIBRATED)
+    manifest = manifest_of("int8", CALIBRATED)
     with pytest.raises(ConfigurationError, match=message):
         check_session(Artifact(artifact.folder, manifest, artifact.digest), device, runtime)
 
@@ -111,7 +126,7 @@ def test_calibrated_int8_needs_exact_sums(
 ) -> None:
     pytest.importorskip("openvino")
     monkeypatch.setattr(processor, "instruction_names", lambda: instructions)
-    manifest = msgspec.structs.replace(artifact.manifest, precision="int8", quantization=CALIBRATED)
+    manifest = manifest_of("int8", CALIBRATED)
     refused = pytest.raises(UnusableDeviceError, match="is int8 for OpenVINO, and this processor has neither VNNI nor")
     with refused if is_refused else nullcontext():
         check_session(Artifact(artifact.folder, manifest, artifact.digest), "cpu", "openvino")

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-import job
-from job.model.artifact import Artifact, open_artifact
+from job.model.artifact import Artifact
 from job.model.loader import open_session
 from job.model.session import Runtime, Session, TextFeatures
-
-DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
+from tests.fakes import demo_artifact
 
 
 @pytest.fixture(scope="module")
 def artifact() -> Artifact:
-    return open_artifact(DEMO_ARTIFACT)
+    return demo_artifact()
 
 
 @pytest.fixture(scope="module", params=["onnx", "openvino"])

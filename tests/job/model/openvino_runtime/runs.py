@@ -1,12 +1,25 @@
-"""Two runs with an artifact that needs OpenVINO."""
+"""Checks of artifacts that need OpenVINO: their stored answers, and two runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from job.model.artifact import Artifact
+from job.model.self_check import SelfCheck, self_check
+from job.model.session import Session
+from job.postprocess.masks import full_mask
 from tests.fakes import write_inputs
 from tests.processes import annotate, results
+
+
+def check_stored_answers(artifact: Artifact, session: Session, scores_within: float, why: str = "") -> SelfCheck:
+    """Check that a session gives the original's stored answers, but not those of float32; the result."""
+    check = self_check(artifact, session, full_mask, mode="always")
+    assert check is not None
+    assert check.figures.passed, check.figures
+    assert 1e-4 < check.figures.score_max < scores_within, why
+    assert sum(check.figures.instances.values()) == 13
+    return check
 
 
 def run_flags(artifact: Artifact, folder: Path) -> tuple[str, ...]:

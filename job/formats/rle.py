@@ -104,8 +104,8 @@ def decode_counts(counts: str) -> NDArray[np.int64]:
     first = np.concatenate(([0], last[:-1] + 1))
     if int((last - first).max()) >= _MAX_GROUPS:
         raise InputError(f"RLE: one of its numbers has more than {_MAX_GROUPS} characters")
-    place = np.arange(len(characters)) - np.repeat(first, last - first + 1)
-    numbers = np.add.reduceat((characters & (_MORE - 1)) << (_GROUP_BITS * place), first)
+    digit = np.arange(len(characters)) - np.repeat(first, last - first + 1)
+    numbers = np.add.reduceat((characters & (_MORE - 1)) << (_GROUP_BITS * digit), first)
     numbers -= np.where(characters[last] & _SIGN, np.int64(1) << (_GROUP_BITS * (last - first + 1)), 0)
     numbers[1::2] = np.cumsum(numbers[1::2])
     numbers[2::2] = np.cumsum(numbers[2::2])

@@ -65,12 +65,12 @@ def parse_prompts(texts: Sequence[str]) -> tuple[str, ...]:
     return checked_prompts(text.split(","), f"--prompts {text!r}")
 
 
-def checked_prompts(given: Sequence[str], place: str) -> tuple[str, ...]:
+def checked_prompts(given: Sequence[str], source: str) -> tuple[str, ...]:
     """Collapse white space in prompts that are classes.
 
     Args:
         given: The prompts.
-        place: Where they are from, for messages.
+        source: Where they are from, for messages.
 
     Raises:
         UsageError: There is none, or one is empty, repeated, has a semicolon or a control character, or is `passenger`.
@@ -78,20 +78,20 @@ def checked_prompts(given: Sequence[str], place: str) -> tuple[str, ...]:
     prompts = tuple(" ".join(prompt.split()) for prompt in given)
     names = [class_name_of(prompt).lower() for prompt in prompts]
     if not names or "" in names:
-        raise UsageError(f"{place} has an empty prompt: give names with commas between them")
+        raise UsageError(f"{source} has an empty prompt: give names with commas between them")
     if any(";" in name for name in names):
-        raise UsageError(f"{place} has a semicolon: give names with commas between them")
+        raise UsageError(f"{source} has a semicolon: give names with commas between them")
     if not all(prompt.isprintable() for prompt in prompts):
-        raise UsageError(f"{place} has a control character: use printable ones")
+        raise UsageError(f"{source} has a control character: use printable ones")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(
-            f"{place} names {', '.join(twice)} twice (case does not count): give each class once. A file of classes "
+            f"{source} names {', '.join(twice)} twice (case does not count): give each class once. A file of classes "
             "takes several prompts of one class"
         )
     if PASSENGER in names:
         raise UsageError(
-            f"{place}: passenger is not a prompt, it is what a person in a car becomes. Give car and person"
+            f"{source}: passenger is not a prompt, it is what a person in a car becomes. Give car and person"
         )
     return prompts
 
@@ -104,9 +104,9 @@ def check_prompt_lengths(requested: RequestedClasses, artifact: Artifact) -> Non
     """
     for prompt, tokens in prompts_beyond_context(artifact, requested.prompts).items():
         file = requested.file
-        place = "--prompts" if file is None else f"--classes {file.name}, line {file.lines[prompt]}"
+        source = "--prompts" if file is None else f"--classes {file.name}, line {file.lines[prompt]}"
         raise UsageError(
-            f"{place}: the prompt {prompt!r} has {tokens} tokens with start and end, the model's text encoder takes "
+            f"{source}: the prompt {prompt!r} has {tokens} tokens with start and end, the model's text encoder takes "
             f"{artifact.manifest.context_length}: shorten it"
         )
 

@@ -233,7 +233,7 @@ ENDINGS = st.sampled_from(["", "a", "b", "-a", ".a", "-sam3-annotate", "-gpu", "
 @st.composite
 def similar_names(draw: st.DrawFn) -> list[str]:
     beginning = draw(BEGINNINGS)
-    names = {(beginning + ending)[:53].strip("-.") for ending in draw(st.sets(ENDINGS, min_size=2))}
+    names = {(beginning + suffix)[:53].strip("-.") for suffix in draw(st.sets(ENDINGS, min_size=2))}
     return sorted(names | {name.replace(".", "-") for name in names})
 
 

@@ -112,8 +112,8 @@ class FoldedQueryDecoder(nn.Module):
 
     def _moved(self, x: Tensor) -> Tensor:
         """What the queries (N, Q, C) add to the odds of the boxes, (N, Q, 4)."""
-        (moved,) = self.box_head(self.norm(x.to(torch.float32)))
-        return moved  # type: ignore[no-any-return]
+        (offsets,) = self.box_head(self.norm(x.to(torch.float32)))
+        return offsets  # type: ignore[no-any-return]
 
 
 class FoldedPosition(nn.Module):

@@ -36,9 +36,9 @@ def encode_brush(pixels: NDArray[np.bool_]) -> bytes:
     head = (1 << 2) | kind
     code = (((head << width) | (lengths - 1)) << _VALUE_BITS) | np.where(inside, 255, 0)
     total = 3 + width + _VALUE_BITS
-    places = np.arange(_CODE_BITS)
-    bits = (code[:, None] >> np.maximum(total[:, None] - 1 - places, 0)) & 1
-    body = bits[places < total[:, None]]
+    indexes = np.arange(_CODE_BITS)
+    bits = (code[:, None] >> np.maximum(total[:, None] - 1 - indexes, 0)) & 1
+    body = bits[indexes < total[:, None]]
     header = f"{pixels.size * _CHANNELS:032b}{_VALUE_BITS - 1:05b}" + "".join(f"{b - 1:04b}" for b in _LENGTH_BITS)
     return np.packbits(np.concatenate((np.array([int(bit) for bit in header]), body)).astype(np.uint8)).tobytes()
 

@@ -205,7 +205,7 @@ class _ParallelListing:
             raise _DisorderError
         item.is_busy = False
         start, position = item.after, self._ranges.index(item)
-        beyond = self._take(item, page.objects, is_last=page.is_last)
+        beyond = self._record(item, page.objects, is_last=page.is_last)
         if item.is_done and not item.held:
             del self._ranges[position]
         else:
@@ -215,7 +215,7 @@ class _ParallelListing:
             last = page.objects[-1].key if page.objects else start
             self._ranges = [one for one in self._ranges if one.is_begun or one.after < last]
 
-    def _take(self, item: Range, objects: Objects, *, is_last: bool) -> Objects:
+    def _record(self, item: Range, objects: Objects, *, is_last: bool) -> Objects:
         """Add the objects up to the end of a range; returns those beyond."""
         cut = len(objects) if item.end is None else bisect_right(objects, item.end, key=lambda found: found.key)
         own, beyond = objects[:cut], objects[cut:]
@@ -236,7 +236,7 @@ class _ParallelListing:
             objects = objects[bisect_right(objects, item.after, key=lambda found: found.key) :]
             if not objects:
                 return
-            objects = self._take(item, objects, is_last=is_last)
+            objects = self._record(item, objects, is_last=is_last)
             if item.is_done and not item.pages:
                 del self._ranges[position]
             else:

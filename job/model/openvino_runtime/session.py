@@ -20,7 +20,7 @@ import openvino as ov
 from job.errors import ConfigurationError, DeviceError
 from job.model.gpu import device_failure
 from job.model.openvino_runtime.compiled_graphs import CompiledKey, compiled_graphs
-from job.model.openvino_runtime.parts import split_after_fusion
+from job.model.openvino_runtime.parts import split_after_fusion, split_before_text
 from job.model.openvino_runtime.weights import keep_bfloat16, release_weights
 from job.model.processor import computes_bfloat16, instruction_names, instruction_set
 from job.model.session import Grounding, SessionInfo, TextFeatures, ground_rows, padded_batch, row_axes, row_number
@@ -65,7 +65,7 @@ class OpenVinoSession:
         release_weights(artifact.path(manifest.image_encoder.file))
         key = CompiledKey(artifact=artifact.digest, runtime=runtime, instruction_set=instruction_set(), threads=threads)
         with compiled_graphs(cache, key, self._sizes()) as folder:
-            self._fusion, self._grounding = self._compile_grounding(folder)
+            self._image_part, self._prompt_parts = self._compile_grounding(folder)
             self._mask_head = self._compile(self._read(manifest.mask_head), masks, folder)
         self._info = SessionInfo(
             runtime=runtime,
@@ -104,7 +104,7 @@ class OpenVinoSession:
             raise TypeError(f"features of another session: {type(features).__name__}")
         spec = self._artifact.manifest.grounding
         *maps, text_features, text_mask = (x.name for x in spec.inputs)
-        shared = {name: features.maps[name] for name in maps}
+        shared = _run(self._image_part, {name: features.maps[name] for name in maps})
         rows = [slice(i, i + 1) for i in range(len(text.mask))]
         found = [
             self._ground_prompt(shared | {text_features: text.features[row], text_mask: text.mask[row]}) for row in rows
@@ -119,9 +119,10 @@ class OpenVinoSession:
 
         For three prompts at once the activations would take 0.6 GB more at full size, in the same processor time.
         """
-        if self._fusion is not None:
-            inputs = inputs | _run(self._fusion, inputs)
-        return _run(self._grounding, inputs)
+        *parts, last = self._prompt_parts
+        for part in parts:
+            inputs = inputs | _run(part, inputs)
+        return _run(last, inputs)
 
     def _row_masks(self, tensors: Tensors, image: int, prompt: int, queries: NDArray[np.int64]) -> NDArray[np.float32]:
         """Mask logits (K, h, w) of queries (K,), from a row of the outputs of the other graphs."""
@@ -146,17 +147,18 @@ class OpenVinoSession:
         """Bytes of the files of each graph that the cache keeps; the parts of one graph share its weights."""
         manifest = self._artifact.manifest
         sizes = [manifest.graph_bytes(spec) for spec in (manifest.grounding, manifest.mask_head)]
-        return sizes if self._fast == ov.Type.f32 else [*sizes, 0]
+        return [*sizes, 0] if self._fast == ov.Type.f32 else [*sizes, 0, 0]
 
-    def _compile_grounding(self, cache: Path | None) -> tuple[Any, Any]:
-        """The fusion, or None where it needs no precision of its own, and the rest of the grounding graph."""
+    def _compile_grounding(self, cache: Path | None) -> tuple[Any, list[Any]]:
+        """The part of the grounding graph that runs once an image, and those that run once a prompt."""
         spec = self._artifact.manifest.grounding
-        model = self._read(spec)
-        if self._fast == ov.Type.f32:
-            return None, self._compile(model, ov.Type.f32, cache)
+        text = [tensor.name for tensor in spec.inputs[-2:]]
         with _device_errors():
-            fusion, rest = split_after_fusion(model, spec.outputs[1].name)
-        return self._compile(fusion, self._fast, cache), self._compile(rest, ov.Type.f32, cache)
+            image, rest = split_before_text(self._read(spec), text)
+            parts = [rest] if self._fast == ov.Type.f32 else split_after_fusion(rest, spec.outputs[1].name, text)
+        *fast, last = parts
+        compiled = [self._compile(part, self._fast, cache) for part in (image, *fast)]
+        return compiled[0], [*compiled[1:], self._compile(last, ov.Type.f32, cache)]
 
     def _read(self, spec: GraphSpec, sizes: Mapping[str, int] = _ONE_PROMPT) -> Any:
         """Read a graph, for calls of these sizes; other dimensions stay free."""

@@ -24,10 +24,11 @@ pytest.importorskip("openvino")
 import openvino as ov
 
 from job.model.openvino_runtime import session as module
-from job.model.openvino_runtime.parts import FUSED, split_after_fusion
+from job.model.openvino_runtime.parts import split_after_fusion, split_before_text
 from job.model.openvino_runtime.session import OpenVinoSession
 
 DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
+TEXT = ("text_features", "text_mask")
 needs_bfloat16 = pytest.mark.skipif(not processor.computes_bfloat16(), reason="no AVX512-BF16 and no AMX")
 
 
@@ -64,10 +65,10 @@ def test_the_answers_are_near_those_of_the_original_and_not_those_of_float32(
 
 @needs_bfloat16
 def test_each_graph_has_its_own_arithmetic(session: OpenVinoSession) -> None:
-    graphs = {name: getattr(session, f"_{name}") for name in ("encoder", "fusion", "grounding", "mask_head")}
-    found = {name: graph.get_property("INFERENCE_PRECISION_HINT") for name, graph in graphs.items()}
+    fusion, decoding = session._prompt_parts
+    graphs = (session._encoder, session._image_part, fusion, decoding, session._mask_head)
     bf16, f32 = ov.Type.bf16, ov.Type.f32
-    assert found == {"encoder": bf16, "fusion": bf16, "grounding": f32, "mask_head": f32}
+    assert [graph.get_property("INFERENCE_PRECISION_HINT") for graph in graphs] == [bf16, bf16, bf16, f32, f32]
 
 
 @needs_bfloat16
@@ -77,7 +78,7 @@ def test_two_sessions_give_the_same_bits_whatever_ran_before(
     compiled = open_session(artifact, device="cpu", threads=1, runtime="openvino", cache=tmp_path)
     loaded = open_session(artifact, device="cpu", threads=1, runtime="openvino", cache=tmp_path)
     (folder,) = (tmp_path / "openvino").iterdir()
-    assert len(list(folder.glob("*.blob"))) == 3
+    assert len(list(folder.glob("*.blob"))) == 4
     first = ground(session, pixels[:1], text)
     ground(session, pixels[1:2], text, 0.1)
     for other in (session, compiled, loaded):
@@ -124,18 +125,53 @@ def test_another_arithmetic_than_the_artifact_s_is_refused(
 
 
 def test_the_parts_together_compute_the_whole(artifact: Artifact) -> None:
-    core = ov.Core()
-    whole = core.read_model(str(artifact.path("grounding.onnx")))
-    fusion, rest = split_after_fusion(core.read_model(str(artifact.path("grounding.onnx"))), "memory")
-    assert [value.any_name for value in fusion.outputs] == [FUSED]
-    assert {value.any_name for value in rest.inputs} == {value.any_name for value in whole.inputs} | {FUSED}
-    assert [value.any_name for value in rest.outputs] == [value.any_name for value in whole.outputs]
-    products = [sum(node.get_type_name() == "MatMul" for node in model.get_ops()) for model in (fusion, rest)]
-    assert min(products) > 20
-    fused = next(value for value in rest.inputs if value.any_name == FUSED)
-    assert any(
-        reader.get_node().get_type_name() == "MatMul" for reader in fused.get_node().output(0).get_target_inputs()
-    )
+    core, whole = ov.Core(), _grounding_graph(artifact)
+    image, rest = split_before_text(_grounding_graph(artifact), TEXT)
+    fusion, decoding = split_after_fusion(rest, "memory", TEXT)
+    rng = np.random.default_rng(5)
+    inputs = {
+        value.any_name: rng.standard_normal(value.shape, np.float32)
+        for value in whole.inputs
+        if value.any_name != "text_mask"
+    }
+    inputs["text_mask"] = np.arange(whole.input("text_mask").shape[1])[None] > 4
+    exact = {"INFERENCE_PRECISION_HINT": ov.Type.f32}
+    expected = module._run(core.compile_model(whole, "CPU", exact), inputs)
+    for part in (image, fusion, decoding):
+        inputs = inputs | module._run(core.compile_model(part, "CPU", exact), inputs)
+    for name, value in expected.items():
+        np.testing.assert_allclose(inputs[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_a_prompt_repeats_nothing_that_depends_on_the_image_alone(artifact: Artifact) -> None:
+    whole = _grounding_graph(artifact)
+    tokens = whole.input("feature_2").shape[2] ** 2
+    image, rest = split_before_text(whole, TEXT)
+    assert {value.any_name for value in image.inputs} == {"feature_2"}
+    assert "feature_2" not in {value.any_name for value in rest.inputs}
+    after = _products(rest)
+    fusion, decoding = split_after_fusion(rest, "memory", TEXT)
+    first, second, third = (_products(part) for part in (image, fusion, decoding))
+    assert first
+    assert first.keys().isdisjoint(after)
+    assert second.keys().isdisjoint(third)
+    assert second | third == after
+    # Image tokens are projected by the first two parts, but for what the mask head reads.
+    assert sum(tokens in shape for shape in third.values()) == 1
+
+
+def _grounding_graph(artifact: Artifact) -> ov.Model:
+    """The graph for one image and one prompt."""
+    spec = artifact.manifest.grounding
+    model = ov.Core().read_model(str(artifact.path(spec.file)))
+    model.reshape({x.name: [size if isinstance(size, int) else 1 for size in x.shape] for x in spec.inputs})
+    return model
+
+
+def _products(model: ov.Model) -> dict[str, list[int]]:
+    """Shapes of all products by name."""
+    nodes = (node for node in model.get_ops() if node.get_type_name() == "MatMul")
+    return {node.get_name(): list(node.output(0).shape) for node in nodes}
 
 
 def test_a_graph_without_a_common_fusion_is_refused() -> None:
@@ -144,4 +180,4 @@ def test_a_graph_without_a_common_fusion_is_refused() -> None:
     result = ops.relu(pixels)
     result.output(0).set_names({"memory"})
     with pytest.raises(ArtifactError, match="computes memory apart from its scores"):
-        split_after_fusion(ov.Model([result], [pixels]), "memory")
+        split_after_fusion(ov.Model([result], [pixels]), "memory", ())

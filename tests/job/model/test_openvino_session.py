@@ -134,10 +134,10 @@ def test_the_second_session_loads_what_the_first_compiled(
     first = OpenVinoSession(artifact, threads=1, cache=tmp_path)
     second = OpenVinoSession(artifact, threads=1, cache=tmp_path)
     for one, is_loaded in ((first, False), (second, True)):
-        for graph in (one._grounding, one._mask_head):
+        for graph in (one._image_part, *one._prompt_parts, one._mask_head):
             assert graph.get_property("LOADED_FROM_CACHE") == is_loaded
     (folder,) = (tmp_path / "openvino").iterdir()
-    assert len(list(folder.glob("*.blob"))) == 2
+    assert len(list(folder.glob("*.blob"))) == 3
     size = sum(path.stat().st_size for path in folder.glob("*.blob"))
     graphs = sum(artifact.path(f"{name}.onnx").stat().st_size for name in ("grounding", "mask_head"))
     assert size < _SIZE_FACTOR * graphs + _STRUCTURE_BYTES

@@ -4,7 +4,8 @@ python docs/measurements/generate.py           writes the part between the two m
 python docs/measurements/generate.py --check   exits with 1 if it is out of date
 
 A JSON file is one of `sam3-annotate bench --json`, `make bench` (build/bench) or `make bench-gpu` (build/bench-gpu),
-copied here under the name of its machine; NAME.turns.json is one of `python -m export.bench.turns`.
+copied here under the name of its machine; NAME.turns.json is one of `python -m export.bench.turns`, and
+NAME.concurrency.json one of `python -m export.bench.concurrency`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from job.tools.bench.concurrency import ConcurrencyReport, is_concurrency_file, render_concurrency
 from job.tools.bench.figures import BenchReport
 from job.tools.bench.table import render
 from job.tools.bench.turns import TurnsReport, is_turns_file, render_turns
@@ -31,6 +33,10 @@ def measured_part() -> str:
         if is_turns_file(path.name):
             turns = msgspec.json.decode(path.read_bytes(), type=TurnsReport)
             parts.append(f"### Beside eager sam3, in turns ({path.name})\n\n{render_turns(turns)}")
+            continue
+        if is_concurrency_file(path.name):
+            runs = msgspec.json.decode(path.read_bytes(), type=ConcurrencyReport)
+            parts.append(f"### Workers and images in flight ({path.name})\n\n{render_concurrency(runs)}")
             continue
         report = msgspec.json.decode(path.read_bytes(), type=BenchReport)
         title = f"{report.setting.model_id}, {report.setting.precision}, {path.stem.partition('-')[0]}"

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from job.tools.bench.figures import BenchReport
-from job.tools.bench.turns import is_turns_file
+from job.tools.bench.figures import BenchReport, is_bench_file
 from tests.gpu.cards import CARDS
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def with_tables(text: str, figures: dict[str, Any]) -> str:
     """The page with its tables replaced."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    reports = (x for x in sorted((DOCS / "measurements").glob("*.json")) if not is_turns_file(x.name))
+    reports = (x for x in sorted((DOCS / "measurements").glob("*.json")) if is_bench_file(x.name))
     shown = tables(figures, measured(msgspec.json.decode(x.read_bytes(), type=BenchReport) for x in reports))
     return f"{before}{BEGIN}\n\n{shown}\n\n{END}{after}"
 

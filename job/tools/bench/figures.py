@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
+
+
+def is_bench_file(name: str) -> bool:
+    """Whether a file of docs/measurements holds a `BenchReport`: NAME.json, with no other suffix before `.json`."""
+    return Path(name).suffixes == [".json"]
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

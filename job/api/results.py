@@ -71,11 +71,18 @@ class Results:
 
     def _images(self) -> Iterator[AnnotatedImage]:
         """Those that can be read."""
+        unannotated = 0
         for stored in self._source.images():
-            if stored.problem:
+            if not stored.is_annotated:
+                unannotated += 1
+            elif stored.problem:
                 logger.warning("%s: it is left out: %s", printable(stored.key), stored.problem)
             else:
                 yield stored
+        if unannotated:
+            logger.warning(
+                "%d JSON files are left out: they have no annotation, and no NPZ lies beside them", unannotated
+            )
 
     def _annotation(self, stored: AnnotatedImage) -> Annotation:
         first = stored.rows[0]

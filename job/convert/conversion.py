@@ -17,9 +17,10 @@ from job.convert.selection import ConversionCounts, Reviewed, SelectionOptions, 
 from job.convert.source import ImageSource
 from job.convert.splitting import Side, Split, SplitOptions
 from job.convert.thresholds import rows_at_thresholds
-from job.errors import InputError, ObjectError, UnreadableObjectError
+from job.errors import InputError, ObjectError, UnreadableObjectError, UsageError
 from job.formats import gva
 from job.formats.instance_reader import AnnotatedImage
+from job.formats.instance_table import InstanceRow
 from job.storage.keys import mask_key, printable
 from job.storage.store import Store
 from job.system.threads import iter_in_threads
@@ -27,6 +28,9 @@ from job.system.threads import iter_in_threads
 logger = logging.getLogger(__name__)
 
 _THREADS = 8
+_NOT_ANNOTATED = "not annotated"
+_IMAGE_ERRORS = (InputError, ObjectError, UnreadableObjectError)
+"""What leaves one image out."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -73,7 +77,8 @@ def convert(request: ConvertRequest) -> ConversionCounts:
     """Convert an output.
 
     Raises:
-        UsageError: The destination is not empty, links are not possible, or a split has one side.
+        UsageError: The destination is not empty, links are not possible, a split has one side, or none of the JSON
+            files is annotated.
     """
     counts = ConversionCounts()
     found: set[str | None] = set()
@@ -91,17 +96,33 @@ def convert(request: ConvertRequest) -> ConversionCounts:
                 found.update(instance.row.class_name for instance in image.instances)
             else:
                 counts.images_left_out[encoded] += 1
+        _check_annotated(request, counts)
         chosen.finish()
     _warn_of_empty_side(request, counts)
     _warn_of_absent_classes(request, found)
     return counts
 
 
+def _check_annotated(request: ConvertRequest, counts: ConversionCounts) -> None:
+    count = counts.images_left_out[_NOT_ANNOTATED]
+    if count and not counts.images and counts.images_left_out.total() == count:
+        raise UsageError(
+            f"none of the {count} JSON files of {request.output.url} has an annotation: give the folder that annotate "
+            "wrote to"
+        )
+
+
 def _warn_of_absent_classes(request: ConvertRequest, found: Collection[str | None]) -> None:
     """Warn of classes that no image has, where no run says which classes there are."""
-    absent = [name for name in request.selection.classes if name not in found]
-    if absent and not request.source.classes:
-        logger.warning("--classes: no instance of %s was written. Check the name", ", ".join(absent))
+    selection = request.selection
+    for flag, names in (
+        ("--classes", selection.classes),
+        ("--rename", selection.rename),
+        ("--min_score", selection.min_scores),
+    ):
+        absent = [name for name in names if name not in found]
+        if absent and not request.source.classes:
+            logger.warning("%s: no instance of %s was written. Check the name", flag, ", ".join(absent))
 
 
 def _warn_of_empty_side(request: ConvertRequest, counts: ConversionCounts) -> None:
@@ -134,8 +155,9 @@ def _split(request: ConvertRequest) -> Split | None:
     options = request.split
     if options is None:
         return None
-    images = request.source.images(request.selection.fits)
-    return Split(options, (options.group_of(image.rows[0]) for image in images if image.rows))
+    selector = _Selector(request)
+    images = _mapped(selector.fields_of, request.source.images(request.selection.fits), request)
+    return Split(options, (options.group_of(fields) for fields in images if fields is not None))
 
 
 def _selected(request: ConvertRequest, counts: ConversionCounts) -> Iterator[LabelledImage]:
@@ -181,15 +203,24 @@ class _Selector:
         self._request = request
 
     def select(self, stored: AnnotatedImage) -> _Selected:
+        if not stored.is_annotated:
+            return _Selected(None, reason=_NOT_ANNOTATED)
         try:
             if stored.problem:
                 raise InputError(stored.problem)
             if not self._fits_review(stored.key):
                 return _Selected(None, reason="reviewed")
             return self._labelled(stored)
-        except (InputError, ObjectError, UnreadableObjectError) as exc:
+        except _IMAGE_ERRORS as exc:
             logger.warning("%s: it is left out: %s", printable(stored.key), exc)
             return _Selected(None, reason="unreadable")
+
+    def fields_of(self, stored: AnnotatedImage) -> InstanceRow | None:
+        """The row whose camera, garage and time an image has; None for an image that is left out by its review."""
+        try:
+            return stored.rows[0] if stored.rows and self._fits_review(stored.key) else None
+        except _IMAGE_ERRORS:
+            return None
 
     def _fits_review(self, key: str) -> bool:
         if self._request.reviewed == "any":

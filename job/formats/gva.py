@@ -114,6 +114,11 @@ def is_reviewed(document: Document, model_id: str) -> bool:
     return any(_is_ours(entry, model_id) and entry.get("review") is not None for entry in _segmentation(document))
 
 
+def has_entry_at(document: Document, npz_name: str) -> bool:
+    """Whether an entry points at a mask's file, whatever its model."""
+    return any(_labels_path(entry) == npz_name for entry in _segmentation(document))
+
+
 def is_mask_reviewed(document: Document, npz_name: str) -> bool:
     """Whether an entry that points at a mask's file has a review, whatever its model."""
     return any(_labels_path(entry) == npz_name and entry.get("review") is not None for entry in _segmentation(document))

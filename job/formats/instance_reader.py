@@ -55,6 +55,7 @@ class AnnotatedImage:
             visible parts, scores have 3 decimals, and instances that smaller ones cover are left out.
         spec: Options of the run that made its rows; None where `is_visible_only` or `problem` says so.
         problem: Why the image cannot be read, or empty; then there are no rows.
+        is_annotated: False: the JSON is an input that is not annotated, or another file; `problem` says it too.
     """
 
     key: str
@@ -63,6 +64,11 @@ class AnnotatedImage:
     is_visible_only: bool = False
     spec: RunSpec | None = None
     problem: str = ""
+    is_annotated: bool = True
+
+
+class _NotAnnotatedError(InputError):
+    """A JSON without an annotation and without an NPZ."""
 
 
 class InstanceParts:
@@ -137,6 +143,8 @@ class _ImageReader:
             if recorded is not None and (whole := self._from_table(key, recorded)) is not None:
                 return whole
             return AnnotatedImage(key, self._visible(key), is_visible_only=True)
+        except _NotAnnotatedError as exc:
+            return AnnotatedImage(key, (), problem=str(exc), is_annotated=False)
         except (InputError, ObjectError, UnreadableObjectError) as exc:
             return AnnotatedImage(key, (), problem=str(exc))
 
@@ -161,8 +169,13 @@ class _ImageReader:
 
     def _visible(self, key: str) -> tuple[InstanceRow, ...]:
         document = gva.parse(self._store.read(key))
-        mask = read_mask(self._store.read(mask_key(key)))
-        return visible_rows(document, mask, self._image_of(key))
+        try:
+            packed = self._store.read(mask_key(key))
+        except ObjectMissingError as exc:
+            if gva.has_entry_at(document, mask_key(key).rpartition("/")[2]):
+                raise
+            raise _NotAnnotatedError("JSON: it has no annotation, and there is no NPZ") from exc
+        return visible_rows(document, read_mask(packed), self._image_of(key))
 
     def _image_of(self, key: str) -> VisibleImage:
         """The image beside a JSON; without one (`--image_mode none`) its likely name."""

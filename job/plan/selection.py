@@ -95,8 +95,9 @@ class Selection:
                 "%d files of macOS or Jupyter (._*, .DS_Store, __MACOSX/, .ipynb_checkpoints/) are no inputs",
                 self.machine_files,
             )
-        if self.unread_pictures and self._takes_images:
-            logger.info(
+        if self.unread_pictures and (self._takes_images or not self.inputs_listed):
+            log = logger.info if self.inputs_listed else logger.warning
+            log(
                 "%d pictures of other formats are no inputs: only %s are read. Convert them to JPEG",
                 self.unread_pictures,
                 READ_FORMATS,

@@ -22,6 +22,7 @@ from job.run.journal import ResultRow, read_history
 from job.run.options import WorkerOptions
 from job.run.run import Run, RunTarget, find_run, open_run
 from job.run.spec import RunEnd, RunSpec
+from job.storage.keys import READ_FORMATS
 from job.storage.open import Address
 from job.storage.store import Store, first_writes
 from job.system.resources import return_freed_memory, visible_gpus
@@ -220,7 +221,10 @@ def warn_if_empty(source: Store, plan: Plan) -> None:
             plan.images_without_json,
         )
     else:
-        logger.warning("No images were found either: check the folder or prefix, --include and --exclude")
+        logger.warning(
+            "No %s images were found either: check the folder or prefix, --include and --exclude",
+            READ_FORMATS.replace("and", "or"),
+        )
 
 
 def _count_completed(

@@ -144,6 +144,7 @@ def _request(flags: dict[str, Any]) -> ConvertRequest:
     inputs = () if input_url is None else (_open(input_url, flags["input_storage_options"]),)
     selection = _selection(flags)
     _check_classes(selection, source.classes)
+    _warn_of_renames(selection)
     _warn_of_passengers(selection, source.newest)
     target = _open(flags["dest"], flags["dest_storage_options"] or flags["output_storage_options"])
     _check_apart(output, target)
@@ -212,6 +213,17 @@ def _check_classes(selection: SelectionOptions, classes: tuple[str, ...]) -> Non
         unknown = [name for name in names if name not in classes]
         if classes and unknown:
             raise UsageError(f"{flag}: OUT has no class {unknown[0]}; its classes are {', '.join(classes)}")
+
+
+def _warn_of_renames(selection: SelectionOptions) -> None:
+    """Warn of a new name for a class that is not written: --classes selects by the names in OUT."""
+    unused = [name for name in selection.rename if selection.classes and name not in selection.classes]
+    if unused:
+        new = selection.rename[unused[0]]
+        logger.warning(
+            "--rename %s=%s has no effect: --classes, which takes the names in OUT, leaves %s out. Add it to --classes",
+            *(unused[0], new, unused[0]),
+        )
 
 
 def _warn_of_passengers(selection: SelectionOptions, spec: RunSpec | None) -> None:

@@ -28,7 +28,7 @@ from job.postprocess.masks import crop_mask
 from job.postprocess.painting import paint
 from job.storage.local.store import LocalStore
 from tests.fakes import spec_of
-from tests.job.convert.synthetic import CLASSES, CONTENT, SyntheticSource, convert_set, masks_of
+from tests.job.convert.synthetic import CLASSES, CONTENT, SyntheticSource, convert_set, masks_of, rows_of
 
 
 def written(folder: Path) -> dict[str, list[tuple[str, float]]]:
@@ -125,6 +125,23 @@ def test_reviewed_images(tmp_path: Path, reviewed: str, keys: list[str]) -> None
     counts = convert_set(tmp_path, "coco", reviewed=reviewed)
     assert list(written(tmp_path)) == keys
     assert counts.images_left_out == {"reviewed": 3 - len(keys), "unreadable": 1}
+
+
+def test_a_split_counts_images_that_their_review_selects_alone(tmp_path: Path) -> None:
+    """Of cameras of 100, 4 and 4 images only 4 of each are reviewed: one of them is the third that validates."""
+    source = SyntheticSource(rows={})
+    for camera, count in (("a", 100), ("b", 4), ("c", 4)):
+        for number in range(count):
+            key = f"{camera}/{number:03d}"
+            row = msgspec.structs.replace(rows_of("b/empty")[0], json=f"{key}.json", image=f"{key}.jpg", camera=camera)
+            source.rows[key] = (row,)
+            path = tmp_path / "out" / f"{key}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            ours = {"labels": {"path": f"{number:03d}.npz"}, "review": {"by": "x"} if number < 4 else None}
+            path.write_text(json.dumps({"annotation": {"segmentation": [ours]}}))
+    split = SplitOptions(share=0.67, by=("source.camera",))
+    counts = convert_set(tmp_path, "coco", source=source, split=split, reviewed="only")
+    assert counts.sides == {"train": 8, "val": 4}
 
 
 def test_visible_masks_are_those_of_the_painted_mask(tmp_path: Path) -> None:
@@ -237,6 +254,18 @@ def test_a_class_that_nothing_has_is_a_warning_where_no_run_lists_classes(
     assert caplog.messages == []
     convert_set(tmp_path / "none", "coco", source=SyntheticSource(classes=()), classes=("car", "cra"))
     assert caplog.messages == ["--classes: no instance of cra was written. Check the name"]
+
+
+def test_a_class_of_a_score_or_of_a_new_name_that_nothing_has_is_a_warning_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    convert_set(
+        tmp_path, "coco", source=SyntheticSource(classes=()), min_scores={"cra": 0.5}, rename={"plate": "p", "car": "c"}
+    )
+    assert caplog.messages == [
+        "--rename: no instance of plate was written. Check the name",
+        "--min_score: no instance of cra was written. Check the name",
+    ]
 
 
 def test_a_side_without_images_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

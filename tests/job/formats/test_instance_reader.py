@@ -192,6 +192,16 @@ def test_an_image_that_cannot_be_read_has_a_problem_and_the_others_are_read(targ
     assert all(not image.rows for image in images(target) if image.problem)
 
 
+def test_a_json_without_annotation_and_npz_is_no_annotated_image(target: Path) -> None:
+    """An input that is not annotated yet, in a folder that is input and output, is not damaged."""
+    shutil.rmtree(target / "_sam3")
+    (target / "00001.npz").unlink()
+    (target / "00001.json").write_text('{"source": {"camera": "entry1"}}')
+    (target / "00002.npz").unlink()
+    found = {image.key: image.is_annotated for image in images(target) if image.problem}
+    assert found == {"00001.json": False, "00002.json": True}
+
+
 class CountingStore(LocalStore):
     """Counts reads of parts and of files outside the private folder."""
 

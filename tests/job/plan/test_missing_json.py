@@ -137,6 +137,22 @@ def test_pictures_of_other_formats_are_counted(source: Path, tmp_path: Path, cap
     assert "2 pictures of other formats are no inputs: only .jpg and .jpeg are read" in caplog.text
 
 
+@pytest.mark.parametrize("missing_json", ["skip", "create"])
+def test_a_folder_of_other_formats_alone_is_a_warning_that_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, missing_json: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").touch()
+    (tmp_path / "in" / "b.WEBP").touch()
+    annotate(request_of(tmp_path / "in", tmp_path / "out", missing_json=missing_json), Tally())
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [
+        "2 pictures of other formats are no inputs: only .jpg and .jpeg are read. Convert them to JPEG",
+        f"No JSON files found in {tmp_path}/in",
+        "No .jpg or .jpeg images were found either: check the folder or prefix, --include and --exclude",
+    ]
+
+
 def test_a_second_image_of_a_name_is_a_warning(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copy(source / "00003.jpg", source / "00003.jpeg")
     annotate(request_of(source, tmp_path / "out", missing_json="create"), Tally())

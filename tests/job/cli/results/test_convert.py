@@ -121,6 +121,43 @@ def test_without_tables_the_masks_are_the_visible_parts_and_it_says_so(
         assert np.array_equal(painted(output, key) == value, mask)
 
 
+def test_a_folder_that_nothing_annotated_is_refused_and_the_destination_stays_empty(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its JSON files are inputs; they are no reason for a warning each."""
+    assert run_cli(["convert", str(source), str(tmp_path / "dest"), "--to", "coco"]) == 2
+    assert capsys.readouterr().err == (
+        f"Error: none of the 4 JSON files of {source} has an annotation: give the folder that annotate wrote to\n"
+    )
+    assert list((tmp_path / "dest").glob("*")) == []
+    assert list(sam3_annotate.open_results(source)) == []
+    assert capsys.readouterr().err.endswith(
+        "WARNING - 4 JSON files are left out: they have no annotation, and no NPZ lies beside them\n"
+    )
+
+
+def test_inputs_that_are_not_annotated_yet_are_counted(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = without_runs(output, tmp_path / "bare")
+    (bare / "new.json").write_text("{}")
+    assert run_cli(["convert", str(bare), str(tmp_path / "coco"), "--to", "coco"]) == 0
+    said = capsys.readouterr()
+    assert "; left out: 1 images (not annotated);" in said.out
+    assert said.err == ""
+
+
+def test_a_new_name_of_a_class_that_is_left_out_is_a_warning(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--classes", "car,person", "--rename", "car=vehicle", "--rename", "passenger=person"]
+    assert run_cli(["convert", str(output), str(tmp_path / "coco"), "--to", "coco", *flags]) == 0
+    assert capsys.readouterr().err.endswith(
+        "--rename passenger=person has no effect: --classes, which takes the names in OUT, leaves passenger out. "
+        "Add it to --classes\n"
+    )
+
+
 def test_a_rotated_image_is_upright_in_yolo_with_a_table_and_without(
     output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

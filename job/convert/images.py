@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from job.convert.destination import Destination
 from job.errors import ConfigurationError, ObjectError, UsageError
+from job.storage.open import protocol_of
 from job.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
 ImageMode = Literal["copy", "link", "none"]
+
+
+def check_links(urls: Iterable[str]) -> None:
+    """Check that links are possible, without a request.
+
+    Raises:
+        UsageError: One of the places is no local folder.
+    """
+    remote = [url for url in urls if protocol_of(url) not in {"file", "local"}]
+    if remote:
+        raise UsageError(f"--images link: {remote[0]} is no local folder: use --images copy")
 
 
 class ImagePlacer:
@@ -34,9 +46,7 @@ class ImagePlacer:
         self._sources = sources
         self._destination = destination
         if mode == "link":
-            remote = [store.url for store in (destination.store, *sources) if "://" in store.url]
-            if remote:
-                raise UsageError(f"--images link: {remote[0]} is no local folder: use --images copy")
+            check_links(store.url for store in (destination.store, *sources))
 
     def place(self, image: str, key: str) -> bool:
         """Place an image at a key of the destination.

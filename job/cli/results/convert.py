@@ -13,6 +13,7 @@ from job.cli.flags import FILE, FOLDER, log_flags
 from job.convert.conversion import ConvertRequest
 from job.convert.conversion import convert as convert_output
 from job.convert.formats.registry import FORMATS
+from job.convert.images import check_links
 from job.convert.selection import ConversionCounts, SelectionOptions
 from job.convert.source import OutputSource
 from job.convert.splitting import GROUP_FIELDS, GroupField, SplitOptions
@@ -133,6 +134,8 @@ def _check_flags(flags: dict[str, Any]) -> None:
     for name, formats in _ONLY_FOR.items():
         if flags[name] and flags["format_name"] not in formats:
             raise UsageError(f"--{name} is for --to {' or '.join(formats)}, not for {flags['format_name']}")
+    if flags["image_mode"] == "link":
+        check_links(url for url in (flags["dest"], flags["out"], flags["input_top_dir"]) if url)
     if flags["split_by"] is not None and flags["split"] is None:
         raise UsageError("--split_by needs --split: give the share of the images in training, such as --split 0.9")
 

@@ -313,6 +313,18 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("place", ["dest", "out", "--input_top_dir"])
+def test_links_to_a_bucket_are_refused_without_a_request(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    """No server listens there, and there are no credentials."""
+    bucket = "s3://no-such-bucket/x"
+    paths = [bucket if place == "out" else str(output), bucket if place == "dest" else str(tmp_path / "dest")]
+    flags = ["--input_top_dir", bucket] if place == "--input_top_dir" else []
+    assert run_cli(["convert", *paths, "--to", "coco", "--images", "link", *flags]) == 2
+    assert capsys.readouterr().err == f"Error: --images link: {bucket} is no local folder: use --images copy\n"
+
+
 @pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused(
     output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str

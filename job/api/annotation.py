@@ -14,7 +14,7 @@ from PIL import Image
 from job.convert.formats.coco import coco_categories, coco_shape
 from job.convert.labelled import upright_mask
 from job.convert.masks import decode_mask, encode_mask
-from job.errors import ConfigurationError
+from job.errors import ConfigurationError, InputError
 from job.formats.instance_table import Rle
 from job.formats.overlay import OverlayLabel, draw_overlay
 from job.postprocess.masks import Box, CroppedMask
@@ -160,6 +160,7 @@ class Annotation:
 
         Raises:
             ConfigurationError: The image is not available.
+            InputError: It cannot be decoded.
         """
         if self.load_image is None:
             raise ConfigurationError(
@@ -176,11 +177,13 @@ class Annotation:
         return draw_overlay(image, np.asarray(mask.resize(image.size, Image.Resampling.NEAREST)), labels)
 
     def _repr_png_(self) -> bytes | None:
-        """What a notebook shows; nothing if the image is not available."""
-        if self.load_image is None:
+        """What a notebook shows; None, so that it shows the text, if the image is not available."""
+        try:
+            picture = self.draw()
+        except (ConfigurationError, InputError):
             return None
         buffer = io.BytesIO()
-        self.draw().save(buffer, "PNG")
+        picture.save(buffer, "PNG")
         return buffer.getvalue()
 
     @property

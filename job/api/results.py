@@ -112,7 +112,7 @@ class Results:
             return self._stores[-1].read(key)
         except ObjectError as exc:
             raise ConfigurationError(
-                f"{key}: the image is neither in {' nor in '.join(store.url for store in self._stores)}: "
+                f"{key}: the image is not in {' or '.join(store.url for store in self._stores)}: "
                 "give the folder of the images to open_results"
             ) from exc
 

@@ -58,7 +58,7 @@ class ImagePlacer:
             return True
         placed = self._link(image, key) if self._mode == "link" else self._copy(image, key)
         if not placed:
-            logger.warning("%s: the image is neither in %s", image, " nor in ".join(s.url for s in self._sources))
+            logger.warning("%s: the image is not in %s", image, " or ".join(store.url for store in self._sources))
         return placed
 
     def _copy(self, image: str, key: str) -> bool:

@@ -95,8 +95,9 @@ def test_a_notebook_shows_the_upright_picture_with_its_masks(results: Results) -
 
 def test_an_image_that_does_not_exist_is_named(tmp_path: Path) -> None:
     annotation = next(iter(Results(SyntheticSource(), (LocalStore(tmp_path, "x"),))))
-    with pytest.raises(ConfigurationError, match=r"a/images/y\.jpg: the image is neither in .*: give the folder"):
+    with pytest.raises(ConfigurationError, match=r"a/images/y\.jpg: the image is not in \S+: give the folder"):
         annotation.draw()
+    assert annotation._repr_png_() is None, "a notebook shows the text"
 
 
 def test_supervision_gets_whole_masks(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:

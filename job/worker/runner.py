@@ -197,16 +197,22 @@ def _nothing_to_do(request: AnnotateRequest, end: RunEnd | None, tally: Tally) -
 
 
 def check_not_empty(request: AnnotateRequest, inputs_listed: int) -> None:
-    """Refuse an input without a JSON where the request asks for that.
+    """Refuse an input without a JSON, or without an image that needs none, where the request asks for that.
 
     Raises:
         NoInputsError: There is none.
     """
-    if request.fail_if_empty and not inputs_listed:
+    if not request.fail_if_empty or inputs_listed:
+        return
+    if request.spec.missing_json == "create":
         raise NoInputsError(
-            f"no JSON files in {request.source.url} (--fail_if_empty): give the folder or prefix whose images have "
-            "JSON files beside them, or --missing_json create for images without JSON files"
+            f"no JSON files and no images ({READ_FORMATS}) in {request.source.url} (--fail_if_empty): give the "
+            "folder or prefix of the images"
         )
+    raise NoInputsError(
+        f"no JSON files in {request.source.url} (--fail_if_empty): give the folder or prefix whose images have "
+        "JSON files beside them, or --missing_json create for images without JSON files"
+    )
 
 
 def warn_if_empty(source: Store, plan: Plan) -> None:

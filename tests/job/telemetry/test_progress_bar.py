@@ -137,6 +137,19 @@ def test_an_input_without_json_files(command: str, tmp_path: Path, capsys: pytes
         assert f"Error: no JSON files in {tmp_path}/in (--fail_if_empty)" in capsys.readouterr().err
 
 
+def test_an_input_without_images_is_not_told_to_create_jsons(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").touch()
+    flags = ["--input_top_dir", str(tmp_path / "in"), "--out_top_dir", str(tmp_path / "out"), "--fail_if_empty"]
+    assert run_cli(["annotate", *flags, "--missing_json", "create"]) == 65
+    assert capsys.readouterr().err.endswith(
+        f"Error: no JSON files and no images (.jpg and .jpeg) in {tmp_path}/in (--fail_if_empty): give the folder or "
+        "prefix of the images\n"
+    )
+
+
 def test_a_finished_folder(tmp_path: Path, quiet_run: Path, scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["--input_top_dir", str(scenes), "--out_top_dir", str(quiet_run), "--fail_if_empty"]) == 0
     shown = capsys.readouterr().err

@@ -18,8 +18,7 @@ EXACT = (
     "queries.places",
     "queries.scoring",
     "queries.start",
-    "queries.bias.edges",
-    "queries.bias.coordinates",
+    "queries.bias.distance",
     "embeddings",
 )
 """Names of modules and buffers of the graphs that stay float32."""

@@ -95,6 +95,15 @@ def add_and_normalize(x: Tensor, branch: Tensor, bias: Tensor | None, norm: nn.L
     return total, norm(total)
 
 
+def centered(pixels: Tensor, middle: int, kind: torch.dtype) -> Tensor:
+    """Bytes minus a byte, as a floating type."""
+    if not (torch.onnx.is_in_onnx_export() and kind == torch.float16):
+        return pixels.to(kind) - middle
+    inputs = (pixels, torch.ones((), dtype=kind), torch.tensor(middle, dtype=torch.uint8))
+    like = torch.empty(pixels.shape, dtype=kind)
+    return _fused("DequantizeLinear", inputs, {}, like, domain="")
+
+
 def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
     """Add a bias (C,) to (B, N, C) and apply the exact GELU."""
     if torch.onnx.is_in_onnx_export() and x.dtype == torch.float16:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from export.graphs.folded.weights import fold_biases, followed_by
-from export.graphs.operators import unflatten
+from export.graphs.operators import centered, unflatten
 
 if TYPE_CHECKING:
     from export.graphs.modules import ImageEncoder
@@ -23,6 +22,7 @@ class FoldedImageEncoder(nn.Module):
         super().__init__()
         self.trunk, self.levels = source.trunk, nn.ModuleList(_level(level) for level in source.levels)
         self.patches = Patches(source)
+        self.trunk.position = self.trunk.position + self.patches.rest
         for block in self.trunk.blocks:
             _fold_block(block)
 
@@ -55,11 +55,13 @@ def _fold_block(block: Any) -> None:
 class Patches(nn.Module):
     """Pixels uint8 (B, S, S, 3) to patches (B, T, C) in window order.
 
-    Bytes are reordered, which are an eighth of what the embedded patches take; a pixel minus the middle of its range is
-    exact in float16; the scale of the pixels is part of the weights.
+    Bytes are reordered, which are an eighth of what the embedded patches take. A pixel minus a whole number in the
+    middle of its range is exact in float16, and one operator. The scale of the pixels is part of the weights. The
+    result lacks `rest`, which is the same for every patch and part of the positions.
     """
 
-    middle: Tensor
+    middle: int
+    rest: Tensor
 
     def __init__(self, source: ImageEncoder) -> None:
         super().__init__()
@@ -70,9 +72,10 @@ class Patches(nn.Module):
         assert embedding.stride == embedding.kernel_size
         weight = embedding.weight.detach() / (source.std * LARGEST_PIXEL)
         self.weight = nn.Parameter(weight.permute(0, 2, 3, 1).flatten(1).T.contiguous(), requires_grad=False)
-        middle = (source.mean * LARGEST_PIXEL).flatten()
-        assert _is_exact(middle)
-        self.register_buffer("middle", middle.repeat(self.patch**2), persistent=False)
+        middle = source.mean.flatten() * LARGEST_PIXEL
+        self.middle = round(float(middle.mean()))
+        # Not state: no operator of this graph reads it.
+        self.rest = (self.middle - middle).repeat(self.patch**2) @ self.weight.detach()
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Embed."""
@@ -80,10 +83,4 @@ class Patches(nn.Module):
         columns = (self.windows, self.window, self.patch * 3)
         x = unflatten(unflatten(pixels.flatten(2), 2, columns), 1, rows)
         x = x.permute(0, 1, 4, 2, 5, 3, 6).flatten(5).flatten(1, 4)
-        return (x.to(self.weight.dtype) - self.middle) @ self.weight
-
-
-def _is_exact(middle: Tensor) -> bool:
-    """Whether every pixel minus the middle of its range is a float16."""
-    values = torch.arange(LARGEST_PIXEL + 1)[:, None] - middle
-    return bool((values.to(torch.float16).to(values.dtype) == values).all())
+        return centered(x, self.middle, self.weight.dtype) @ self.weight

@@ -16,6 +16,8 @@ from export.graphs.attention import linear_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+ALIGNMENT = 8
+"""Products on a GPU are fast where widths are multiples of this; constants among channels take so many."""
 _SMALLEST_SCALE = 1 / 16
 """Share of the largest scale of a normalisation below which its scales stay where they are."""
 
@@ -53,22 +55,27 @@ def fold_biases(norm: nn.LayerNorm, layers: Sequence[nn.Linear]) -> tuple[nn.Lay
 class Perceptron(nn.Module):
     """Linear layers with ReLU between as `max(x, -b)`, where b passes into the next layer; the first has no bias.
 
-    `relu(x + b) = max(x, -b) + b`.
+    `relu(x + b) = max(x, -b) + b`. The last hidden layer has a constant channel, `max(0, 1)`, whose weights are the
+    biases of the ends.
     """
 
     def __init__(self, hidden: Sequence[Any], *ends: nn.Linear) -> None:
-        """Take the layers that ReLU follows, and those that read the last of them."""
+        """Take the layers that ReLU follows, two or more, and those that read the last of them."""
         super().__init__()
         assert hidden[0].bias is None
+        assert len(hidden) > 1
         self.first = hidden[0].weight
         self.widths, self.floors, self.ends = nn.ParameterList(), nn.ParameterList(), nn.ModuleList()
         carried = torch.zeros(hidden[0].out_features)
         for layer in hidden[1:]:
-            self.widths.append(nn.Parameter(layer.weight.detach(), requires_grad=False))
+            constants = ALIGNMENT if layer is hidden[-1] else 0
             carried = layer.bias.detach() + layer.weight.detach() @ carried
-            self.floors.append(nn.Parameter(-carried, requires_grad=False))
+            self.widths.append(nn.Parameter(F.pad(layer.weight.detach(), (0, 0, 0, constants)), requires_grad=False))
+            self.floors.append(nn.Parameter(F.pad(-carried, (0, constants), value=1.0), requires_grad=False))
         for end in ends:
-            self.ends.append(linear_of(end.weight, end.bias.detach() + end.weight.detach() @ carried))
+            bias = end.bias.detach() + end.weight.detach() @ carried
+            columns = F.pad(bias[:, None], (0, ALIGNMENT - 1))
+            self.ends.append(linear_of(torch.cat((end.weight.detach(), columns), 1), None))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(…, C) to (…, outputs) of each end."""

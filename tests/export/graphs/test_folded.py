@@ -11,10 +11,11 @@ import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
 from export.checkpoint import Original
-from export.graphs.attention import copy_sharing_weights
+from export.graphs.attention import Attention, copy_sharing_weights
+from export.graphs.folded.boxes import LARGEST_ODDS
+from export.graphs.folded.grounding import TokenAttention
 from export.graphs.folded.mask_head import PositivePart
 from export.graphs.folded.modules import folded_modules
-from export.graphs.folded.query_decoder import LARGEST_ODDS
 from export.graphs.folded.weights import (
     Perceptron,
     fold_biases,
@@ -151,3 +152,16 @@ def test_odds_are_limited_where_the_original_limits_coordinates() -> None:
     box = odds.sigmoid()
     theirs = (box.clamp(min=1e-3) / (1 - box).clamp(min=1e-3)).log().sigmoid()
     torch.testing.assert_close(odds.clamp(-LARGEST_ODDS, LARGEST_ODDS).sigmoid(), theirs, atol=1.1e-6, rtol=0)
+
+
+def test_attention_of_one_token_reads_the_image_tokens_themselves() -> None:
+    torch.manual_seed(6)
+    source = nn.MultiheadAttention(CHANNELS, 4, batch_first=True).requires_grad_(False)
+    nn.init.normal_(source.in_proj_bias)
+    plain = Attention(source)
+    folded = TokenAttention(plain)
+    y, tokens = torch.randn(2, 1, CHANNELS), torch.randn(2, 30, CHANNELS)
+    keys = tokens + torch.randn(1, 30, CHANNELS)
+    torch.testing.assert_close(
+        folded.attend(folded.to_query(y), keys, tokens), plain(y, keys, tokens), atol=1e-5, rtol=1e-5
+    )

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from export.graphs import operators
-from export.graphs.operators import add_and_normalize, add_upsampled, attend, bias_gelu, normalize_groups, rotate
+from export.graphs.operators import (
+    add_and_normalize,
+    add_upsampled,
+    attend,
+    bias_gelu,
+    centered,
+    normalize_groups,
+    rotate,
+)
 from export.sam3_runtime import quiet
 
 ROWS, TOKENS, CHANNELS, HEADS = 2, 36, 32, 4
@@ -77,6 +85,13 @@ def test_a_fused_operator_computes_what_torch_computes(
     assert fused in found
     expected = module.to(torch.float32)(*(x.to(torch.float32) for x in given))
     torch.testing.assert_close(answer.to(torch.float32), expected, atol=4e-3, rtol=4e-3)
+
+
+def test_every_byte_is_centered_exactly(tmp_path: Path) -> None:
+    pixels = torch.arange(256, dtype=torch.uint8)
+    found, answer = exported(Calling(lambda x: centered(x, 128, torch.float16)), (pixels,), tmp_path / "graph.onnx")
+    assert found == ["DequantizeLinear"]
+    torch.testing.assert_close(answer, torch.arange(-128, 128, dtype=torch.float16), atol=0, rtol=0)
 
 
 def test_groups_are_normalized_as_torch_does(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino as ov
+from openvino.preprocess import PrePostProcessor
 
 from job.errors import ConfigurationError, DeviceError
 from job.model.gpu import device_failure
@@ -40,6 +41,7 @@ DEVICE = "CPU"
 _ONE_PROMPT = {"batch": 1, "prompts": 1}
 _ANY_PROMPTS = {"batch": 1}
 _PRECISION = "INFERENCE_PRECISION_HINT"
+_SHARED = {"share_inputs": True, "share_outputs": True}
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,17 @@ class OpenVinoSession:
             model = self._core.read_model(str(self._artifact.path(spec.file)))
             model.reshape({tensor.name: _shape(tensor.shape, sizes) for tensor in spec.inputs})
             keep_bfloat16(model)
-        return model
+            return self._with_channels_last(model)
+
+    def _with_channels_last(self, model: Any) -> Any:
+        """Give and take the feature maps as (1, h, w, C), as convolutions compute, and not as (1, C, h, w)."""
+        maps = {tensor.name for tensor in self._artifact.manifest.image_encoder.outputs}
+        steps = PrePostProcessor(model)
+        for values, step_of in ((model.inputs, steps.input), (model.outputs, steps.output)):
+            for name in (value.any_name for value in values if value.any_name in maps):
+                step_of(name).tensor().set_layout(ov.Layout("NHWC"))
+                step_of(name).model().set_layout(ov.Layout("NCHW"))
+        return steps.build()
 
     def _compile(self, model: Any, precision: ov.Type, cache: Path | None) -> Any:
         """Compile a graph, or load it from the folder of compiled graphs.
@@ -217,16 +229,18 @@ def _shape(shape: tuple[int | str, ...], sizes: Mapping[str, int]) -> Any:
 
 
 def _run(compiled: Any, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
-    """Run a graph on those of the tensors that it reads; several threads may do so at once. The outputs are copies.
+    """Run a graph on those of the tensors that it reads; several threads may do so at once.
+
+    The outputs are the memory that this call has made for them; no later call writes to it. At full size a copy of the
+    feature maps and of a prompt's keys and values takes 0.1 s an image, in one thread.
 
     A value may have several names: those of operators that OpenVINO has removed because they change nothing.
     """
     with _device_errors():
         request = compiled.create_infer_request()
         names = [next(name for name in value.names if name in tensors) for value in compiled.inputs]
-        inputs = {name: np.ascontiguousarray(tensors[name]) for name in names}
-        outputs = request.infer(inputs, share_inputs=True, share_outputs=False)
-        return {name: outputs[value] for value in compiled.outputs for name in value.names}
+        request.infer({name: np.ascontiguousarray(tensors[name]) for name in names}, **_SHARED)
+        return {name: request.get_tensor(value).data for value in compiled.outputs for name in value.names}
 
 
 @contextmanager

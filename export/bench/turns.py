@@ -6,6 +6,7 @@ memory is its own and at most one model is loaded beside sam3.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import statistics
@@ -26,6 +27,7 @@ from job.model.answers import Answer, ArtifactSide
 from job.model.artifact import open_artifact
 from job.model.comparison import SCORE_THRESHOLD, Tally
 from job.model.loader import choose_runtime, open_session
+from job.model.prompts import text_features_for
 from job.model.reference import QUERY_STEP, read_reference
 from job.postprocess.masks import full_mask
 from job.system.resources import peak_resident_bytes, return_freed_memory
@@ -38,9 +40,11 @@ from job.worker.batch_size import threshold_for
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from job.model.answers import QueryAnswer
-    from job.model.artifact import ParityFigures
-    from job.model.session import RuntimeFlag
+    from job.model.artifact import Artifact, ParityFigures
+    from job.model.session import RuntimeFlag, Session
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -97,7 +101,11 @@ class Watch:
 
 
 def run_contender(contender: Contender, answers: Path, threads: int) -> Turn:
-    """Open a model, time one image, and compare its answers with those of eager sam3; for a process of its own."""
+    """Open a model, time one image, and compare its answers with those of eager sam3; for a process of its own.
+
+    The image has been annotated once before, as sam3's has. The masks are those of the model's own highest scores: with
+    random weights hundreds of scores are nearly equal, so one threshold for all would give each model another number.
+    """
     set_up_logging("WARNING", "text")
     return_freed_memory()
     reference, artifact = read_reference(answers), open_artifact(contender.folder)
@@ -106,8 +114,7 @@ def run_contender(contender: Contender, answers: Path, threads: int) -> Turn:
     session = open_session(artifact, device="cpu", threads=threads, runtime=runtime)
     watch.stop()
     load_cpu_s = watch.cpu_s[0]
-    threshold = threshold_for(reference.answers[0].scores, INSTANCES)
-    side = ArtifactSide(artifact, session, threshold, full_mask)
+    side = _warm_side(artifact, session, reference.pixels, reference.grid_hw)
     watch.restart()
     features = side.encode(reference.pixels)
     watch.stop()
@@ -124,6 +131,18 @@ def run_contender(contender: Contender, answers: Path, threads: int) -> Turn:
     )
     peaks = (peak_bytes, peak_resident_bytes())
     return Turn(seconds, round(load_cpu_s, 3), info.runtime, info.provider, peaks, parity)
+
+
+def _warm_side(
+    artifact: Artifact, session: Session, pixels: NDArray[np.uint8], size_hw: tuple[int, int]
+) -> ArtifactSide:
+    """A model that has annotated an image, and selects as many masks of it as the bench has instances."""
+    text = text_features_for(artifact, session, artifact.manifest.prompts)
+    features = session.encode_images(pixels)
+    (grounding,) = session.ground(features, text, math.inf)
+    side = ArtifactSide(artifact, session, threshold_for(grounding.scores, INSTANCES), full_mask)
+    list(side.answers(features, size_hw))
+    return side
 
 
 def _found(queries: QueryAnswer, size_hw: tuple[int, int]) -> Answer:

@@ -173,9 +173,9 @@ def render_turns(report: TurnsReport) -> str:
     head = (
         f"{report.model_id}, {report.image_side} px, {report.prompts} prompts, {report.instances} masks, "
         f"{report.threads} threads; {report.machine.host}. {report.date}. Medians of "
-        f"{len(report.original)} turns: in each, eager sam3, then each model in a process of its own, one image. Load "
-        f"average {loads}: where it is above the number of threads, other work shared the machine, and only processor "
-        "time is comparable."
+        f"{len(report.original)} turns: in each, eager sam3, then each model in a process of its own, an image that it "
+        f"has annotated once before. Load average {loads}: where it is above the number of threads, other work shared "
+        "the machine, and only processor time is comparable."
     )
     eager_shares = _shares(report, "fp32", report.original)
     names = [*_COLUMNS, *(_SHARE_COLUMNS if eager_shares else ())]

@@ -30,7 +30,7 @@ _RUNTIME_OF_FORMAT: dict[GraphFormat, Runtime] = {"onnx": "onnx", "torchscript":
 _FASTEST_ON_CPU: dict[str, Runtime] = {"avx512f": "openvino", "avx2": "openvino"}
 """The runtime that takes the least time for fp32 graphs at full size, by the best instruction set of the processor.
 
-With AVX512 OpenVINO is 1.35 times as fast as eager sam3, ONNX Runtime 1.04 times (docs/performance.md). With AVX2 alone
+With AVX512 OpenVINO is 1.63 times as fast as eager sam3, ONNX Runtime 1.35 times (docs/performance.md). With AVX2 alone
 (EPYC) the image encoder takes 40 to 42 s by OpenVINO, 52 to 61 s by ONNX Runtime. Others are not measured.
 """
 

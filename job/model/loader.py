@@ -27,14 +27,6 @@ _FORMAT_OF_RUNTIME: dict[Runtime, GraphFormat] = {"onnx": "onnx", "openvino": "o
 _RUNTIME_OF_FORMAT: dict[GraphFormat, Runtime] = {"onnx": "onnx", "torchscript": "torch"}
 
 
-_FASTEST_ON_CPU: dict[str, Runtime] = {"avx512f": "openvino", "avx2": "openvino"}
-"""The runtime that takes the least time for fp32 graphs at full size, by the best instruction set of the processor.
-
-With AVX512 OpenVINO is 1.63 times as fast as eager sam3, ONNX Runtime 1.35 times (docs/performance.md). With AVX2 alone
-(EPYC) the image encoder takes 40 to 42 s by OpenVINO, 52 to 61 s by ONNX Runtime. Others are not measured.
-"""
-
-
 DEFAULT_GPU_BATCH = 4
 
 
@@ -173,9 +165,9 @@ def default_device(runtime: RuntimeFlag = "auto") -> DeviceChoice:
 def choose_runtime(wanted: RuntimeFlag, device: Device, manifest: Manifest) -> RuntimeChoice:
     """Turn `auto` into a runtime, by a fixed table of devices, artifacts and installed libraries.
 
-    GPUs run ONNX Runtime. On a CPU OpenVINO alone computes in bfloat16 and with constant scales, and fp32 graphs run
-    with the fastest library for its instruction sets, of those that are installed. The last bits of outputs depend on
-    the runtime, whose name is in every journal row. Torch executes programs, so it is never chosen without the flag.
+    OpenVINO alone computes in bfloat16 and with constant scales. Else ONNX Runtime runs wherever it is installed, and
+    OpenVINO on a CPU where that is missing: an installation of OpenVINO changes no bytes of outputs. Torch executes
+    programs, so it is never chosen without the flag.
 
     Args:
         wanted: Value of `--runtime`.
@@ -193,23 +185,9 @@ def choose_runtime(wanted: RuntimeFlag, device: Device, manifest: Manifest) -> R
         return RuntimeChoice("onnx", "GPUs run ONNX Runtime")
     if needs_openvino(manifest.precision, manifest.quantization):
         return RuntimeChoice("openvino", f"the model is {manifest.precision}, made for it ({_instruction_sets()})")
-    if manifest.precision == "fp32" and manifest.format == "onnx":
-        return _fastest_on_cpu()
-    return RuntimeChoice("onnx", f"it runs models in {manifest.precision} ({_instruction_sets()})")
-
-
-def _fastest_on_cpu() -> RuntimeChoice:
-    """The runtime for fp32 graphs: the fastest that is installed."""
-    modules: dict[Runtime, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
-    names = instruction_names()
-    measured: list[Runtime] = [runtime for name, runtime in _FASTEST_ON_CPU.items() if name in names]
-    fastest: Runtime = measured[0] if measured else "onnx"
-    other: Runtime = "onnx" if fastest == "openvino" else "openvino"
-    if find_spec(modules[fastest]) is not None:
-        return RuntimeChoice(fastest, f"it is the fastest on this processor ({_instruction_sets()})")
-    if find_spec(modules[other]) is not None:
-        return RuntimeChoice(other, f"{modules[fastest]} is not installed ({_instruction_sets()})")
-    return RuntimeChoice("onnx", "neither onnxruntime nor openvino is installed")
+    if find_spec("onnxruntime") is None and find_spec("openvino") is not None:
+        return RuntimeChoice("openvino", f"onnxruntime is not installed and openvino is ({_instruction_sets()})")
+    return RuntimeChoice("onnx", f"it is the default on every CPU ({_instruction_sets()})")
 
 
 def _instruction_sets() -> str:

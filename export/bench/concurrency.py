@@ -17,7 +17,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from job.errors import AnnotateError, WorkerError
 from job.model.artifact import open_artifact
@@ -26,12 +25,13 @@ from job.run.options import WorkerOptions
 from job.tools.bench.bench import machine_of
 from job.tools.bench.concurrency import ConcurrencyReport, ConcurrencyRow, render_concurrency
 from job.tools.bench.end_to_end import write_inputs
+from job.tools.bench.figures import encode_report
+from job.tools.bench.pictures import PICTURE_WH
 from job.worker.memory_need import images_in_flight
 
 if TYPE_CHECKING:
     from job.model.session import RuntimeFlag
 
-PICTURE_WH = (1920, 1080)
 _SAMPLE_S = 0.2
 
 
@@ -118,7 +118,7 @@ def main(
     except AnnotateError as exc:
         click.echo(f"Error: {exc}", err=True)
         raise SystemExit(exc.exit_code) from exc
-    out.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    out.write_bytes(encode_report(report))
     click.echo(render_concurrency(report))
 
 

@@ -29,6 +29,7 @@ from job.run.options import WorkerOptions
 from job.telemetry.logs import set_up_logging
 from job.tools.bench.bench import GPU_BATCHES, BenchRequest, run_bench
 from job.tools.bench.figures import BenchReport, encode_report
+from job.tools.bench.pictures import PICTURE_WH
 from job.tools.bench.table import render
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class MeasureRequest:
     precision: Precision
     threads: int | None = None
     images: int | None = None
-    picture_wh: tuple[int, int] = (1920, 1080)
+    picture_wh: tuple[int, int] = PICTURE_WH
     batch_sizes: tuple[int, ...] = GPU_BATCHES
 
     @property

@@ -27,13 +27,13 @@ from job.model.answers import Answer, ArtifactSide
 from job.model.artifact import open_artifact
 from job.model.comparison import SCORE_THRESHOLD, Tally
 from job.model.loader import choose_runtime, open_session
-from job.model.prompts import text_features_for
 from job.model.reference import QUERY_STEP, read_reference
 from job.postprocess.masks import full_mask
 from job.system.resources import peak_resident_bytes, return_freed_memory
 from job.telemetry.logs import set_up_logging
 from job.tools.bench.bench import machine_of
-from job.tools.bench.pictures import INSTANCES, draw_picture
+from job.tools.bench.figures import encode_report
+from job.tools.bench.pictures import INSTANCES, PICTURE_WH, draw_picture
 from job.tools.bench.turns import MatrixRate, ModelTurns, StageSeconds, TurnsReport, render_turns
 from job.worker.batch_size import threshold_for
 
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from job.model.session import RuntimeFlag, Session
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-PICTURE_WH = (1920, 1080)
 
 
 @dataclass(frozen=True)
@@ -137,10 +135,9 @@ def _warm_side(
     artifact: Artifact, session: Session, pixels: NDArray[np.uint8], size_hw: tuple[int, int]
 ) -> ArtifactSide:
     """A model that has annotated an image, and selects as many masks of it as the bench has instances."""
-    text = text_features_for(artifact, session, artifact.manifest.prompts)
     features = session.encode_images(pixels)
-    (grounding,) = session.ground(features, text, math.inf)
-    side = ArtifactSide(artifact, session, threshold_for(grounding.scores, INSTANCES), full_mask)
+    (answer,) = ArtifactSide(artifact, session, math.inf, full_mask).answers(features, size_hw)
+    side = ArtifactSide(artifact, session, threshold_for(answer.scores, INSTANCES), full_mask)
     list(side.answers(features, size_hw))
     return side
 
@@ -257,7 +254,7 @@ def main(checkpoint: str, models: tuple[tuple[Path, RuntimeFlag], ...], threads:
     except AnnotateError as exc:
         click.echo(f"Error: {exc}", err=True)
         raise SystemExit(exc.exit_code) from exc
-    out.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    out.write_bytes(encode_report(report))
     click.echo(render_turns(report))
 
 

@@ -65,11 +65,10 @@ class ConcurrencyReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 def render_concurrency(report: ConcurrencyReport) -> str:
     """Render as Markdown."""
-    machine, (width, height) = report.machine, report.picture_wh
+    width, height = report.picture_wh
     head = (
         f"{report.model_id}, {report.precision}, {report.runtime}, {report.pictures} pictures of {width} x {height}, "
-        f"{report.threads} threads for all workers; {machine.processor}, {machine.cpus} cores, "
-        f"{', '.join(machine.instructions)}. {report.date}. "
+        f"{report.threads} threads for all workers; {report.machine.host}. {report.date}. "
         f"Load average {', '.join(f'{load:.0f}' for load in report.load_average)}.\n\n"
     )
     columns = ("workers", "images in flight, each", "images/s", "processor time an image, s", "memory of all, GB")

@@ -168,6 +168,6 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return max(self.batches, key=lambda figures: figures.images_per_s)
 
 
-def encode_report(report: BenchReport) -> bytes:
-    """Encode for `--json`: indented, with a final newline."""
+def encode_report(report: msgspec.Struct) -> bytes:
+    """Encode a report of any kind as JSON: indented, with a final newline."""
     return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"

@@ -29,6 +29,8 @@ _ELLIPSES = (
 """Centre x, y and radii x, y of each instance, in parts of the image: three cars, two plates, two persons."""
 _CLASSES = (0, 0, 0, 1, 1, 2, 2)
 INSTANCES = len(_ELLIPSES)
+PICTURE_WH = (1920, 1080)
+"""Width and height of the pictures where nothing else is asked for, in pixels."""
 _SCORE, _STEP = 0.95, 0.05
 _WAVES = 9
 

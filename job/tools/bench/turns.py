@@ -31,7 +31,7 @@ _SHARE_COLUMNS = ("GFLOP/s", "share of the rate of matrix products, by processor
 
 
 def is_turns_file(name: str) -> bool:
-    """Whether a file of docs/measurements holds a `TurnsReport`; the others hold a `BenchReport`."""
+    """Whether a file of docs/measurements holds a `TurnsReport`."""
     return name.endswith(".turns.json")
 
 

@@ -77,12 +77,12 @@ def _child_cpu_s() -> float:
 
 
 def _tree(pid: int) -> list[int]:
-    """A process and all that it has started."""
+    """A process and all that its threads have started."""
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        tasks = [path.read_text(encoding="ascii") for path in Path(f"/proc/{pid}/task").glob("*/children")]
     except OSError:
-        return []
-    return [pid, *(below for child in children for below in _tree(int(child)))]
+        return []  # it has ended, or one of its threads
+    return [pid, *(below for task in tasks for child in task.split() for below in _tree(int(child)))]
 
 
 def _proportional_bytes(pid: int) -> int:

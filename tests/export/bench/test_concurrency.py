@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -42,3 +45,17 @@ def test_more_in_flight_than_fits_is_refused(tmp_path: Path, monkeypatch: pytest
     result = CliRunner().invoke(main, flags)
     assert result.exit_code == 70
     assert "2 images in flight do not fit into memory: give less in --run" in result.output
+
+
+def test_a_process_that_another_thread_has_started_counts() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    starter = ThreadPoolExecutor(1)
+    other = starter.submit(subprocess.Popen, ["sleep", "60"]).result()
+    try:
+        found = module._tree(os.getpid())
+    finally:
+        for child in (process, other):
+            child.kill()
+            child.wait()
+        starter.shutdown()
+    assert {os.getpid(), process.pid, other.pid} <= set(found)

@@ -30,6 +30,7 @@ from job.storage.open import Address
 MAX_PIXELS = 1 << 18
 SPLIT = b"\x00"
 """Between the parts of an input that has several; no valid JSON or YAML has it."""
+GZIP = b"\x1f\x8b"
 _ENTRY = {
     "annotator": {"model_id": "SAM3", "annotator_type": "Model"},
     "labels": {"path": "a.npz", "properties": {}, "confidences": {}},
@@ -131,10 +132,10 @@ def read_mask_file(data: bytes) -> None:
 def read_key_list(data: bytes) -> None:
     """A key list or a CSV; the part before a zero byte is the column, if it is short."""
     column, found, content = data.partition(SPLIT)
-    if not found or len(column) > 8:
+    if not found or len(column) > 8 or data.startswith(GZIP):
         column, content = b"", data
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-        path = Path(folder) / ("list.gz" if content.startswith(b"\x1f\x8b") else "list")
+        path = Path(folder) / ("list.gz" if content.startswith(GZIP) else "list")
         path.write_bytes(content)
         name = column.decode("utf-8", "replace") or None
         keys = list(open_input_list(str(path), name, Address("s3://b/in"), "s3://b/in").json_keys())
@@ -150,10 +151,17 @@ def read_classes(data: bytes) -> None:
 
 
 def read_run_files(data: bytes) -> None:
-    """Stored files of a run."""
+    """Stored files of a run: bytes that no kind of file accepts raise the error of the last kind."""
+    accepted, error = 0, None
     for kind in (Row, PlannedInput, RunSpec, RunEnd):
-        with decoding("run"):
-            msgspec.json.Decoder(kind).decode_lines(data)  # type: ignore[arg-type]
+        try:
+            with decoding("run"):
+                msgspec.json.Decoder(kind).decode_lines(data)  # type: ignore[arg-type]
+            accepted += 1
+        except RunConflictError as exc:
+            error = exc
+    if error is not None and not accepted:
+        raise error
 
 
 TARGETS = {

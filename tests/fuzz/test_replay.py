@@ -38,6 +38,21 @@ def test_the_corpus_of_a_target_raises_its_own_errors_only(name: str) -> None:
         TARGETS[name].check(data)
 
 
+VALID = {"classes": 2, "image": 9, "instance_part": 2, "instance_rows": 2, "json_merge": 5, "key_list": 4, "manifest": 1,
+         "mask_npz": 1, "rle": 4, "run_files": 6}  # fmt: skip
+"""Seeds of each target, from the first, that its parser accepts: fuzzing reaches what lies behind it."""
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_parser_of_a_target_accepts_its_valid_seeds(name: str) -> None:
+    seeds = seeds_of(name)
+    for data in seeds[: VALID[name]]:
+        TARGETS[name].call(data)
+    for data in seeds[VALID[name] :]:
+        with pytest.raises(TARGETS[name].errors):
+            TARGETS[name].call(data)
+
+
 @pytest.mark.parametrize("name", ["json_merge", "manifest", "instance_rows", "run_files"])
 def test_mutated_trees_raise_their_own_errors_only(name: str) -> None:
     for data in seeds_of(name):

@@ -38,8 +38,10 @@ def test_the_corpus_of_a_target_raises_its_own_errors_only(name: str) -> None:
         TARGETS[name].check(data)
 
 
-VALID = {"classes": 2, "image": 9, "instance_part": 2, "instance_rows": 2, "json_merge": 5, "key_list": 4, "manifest": 1,
-         "mask_npz": 1, "rle": 4, "run_files": 6}  # fmt: skip
+VALID = {
+    "classes": 2, "image": 9, "instance_part": 2, "instance_rows": 2, "json_merge": 5, "key_list": 4, "manifest": 1,
+    "mask_npz": 1, "rle": 4, "run_files": 6,
+}  # fmt: skip
 """Seeds of each target, from the first, that its parser accepts: fuzzing reaches what lies behind it."""
 
 

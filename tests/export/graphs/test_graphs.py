@@ -14,7 +14,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import job
 from export.checkpoint import Original, demo_checkpoint_path
 from export.exporter import encode_prompts
 from export.graphs.graphs import graphs_of
@@ -29,8 +28,7 @@ from job.model.prompts import stored_text_features, text_features_for
 from job.model.reference import read_reference
 from job.model.session import TextFeatures
 from tests.export.conftest import home_and_packages
-
-DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
+from tests.fakes import DEMO_ARTIFACT
 
 GRAPHS = ("image_encoder", "grounding", "mask_head", "text_encoder")
 Graph = Callable[..., list[NDArray[Any]]]

@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-import job
 from job.errors import ArtifactError
 from job.model.artifact import (
     FORMAT_VERSION,
@@ -20,8 +19,8 @@ from job.model.artifact import (
     encode_manifest,
     open_artifact,
 )
+from tests.fakes import DEMO_ARTIFACT
 
-DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
 FIGURES = ParityFigures(
     comparison="same_input",
     images=60,

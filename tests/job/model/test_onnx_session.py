@@ -13,15 +13,13 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-import job
 from job.errors import ArtifactError, ConfigurationError, DeviceError
 from job.model import loader as sessions
 from job.model.artifact import Artifact, open_artifact
 from job.model.loader import default_device, open_session
 from job.model.prompts import text_features_for
 from job.model.session import Session, TextFeatures, padded_batch, row_number, select_masks
-
-DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
+from tests.fakes import DEMO_ARTIFACT
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import job
 from job.errors import ArtifactError, DeviceError, UnusableDeviceError
 from job.model import processor
 from job.model.artifact import MANIFEST_NAME, Artifact, encode_manifest, open_artifact
@@ -26,8 +25,8 @@ import openvino as ov
 from job.model.openvino_runtime import session as module
 from job.model.openvino_runtime.parts import split_after_fusion, split_before_text
 from job.model.openvino_runtime.session import OpenVinoSession
+from tests.fakes import DEMO_ARTIFACT
 
-DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
 TEXT = ("text_features", "text_mask")
 needs_bfloat16 = pytest.mark.skipif(not processor.computes_bfloat16(), reason="no AVX512-BF16 and no AMX")
 

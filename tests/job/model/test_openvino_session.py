@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import job
 from job.errors import ArtifactError, ConfigurationError, DeviceError
 from job.model.artifact import Artifact, open_artifact
 from job.model.loader import check_session, open_session
@@ -22,15 +21,13 @@ from job.model.prompts import text_features_for
 from job.model.self_check import self_check
 from job.model.session import Session, TextFeatures
 from job.postprocess.masks import full_mask
-from tests.fakes import write_inputs
+from tests.fakes import DEMO_ARTIFACT, write_inputs
 from tests.job.model.groundings import assert_equal, ground
 from tests.processes import annotate, results
 
 pytest.importorskip("openvino")
 from job.model.openvino_runtime.compiled_graphs import _SIZE_FACTOR, _STRUCTURE_BYTES
 from job.model.openvino_runtime.session import OpenVinoSession
-
-DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
 
 
 @pytest.fixture(scope="module")

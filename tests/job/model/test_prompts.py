@@ -13,13 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import job
 from job.errors import ArtifactError
 from job.model.artifact import Artifact, open_artifact
 from job.model.prompts import PromptTokenizer, clean, stored_text_features, text_features_for
 from job.model.session import TextFeatures
-
-DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
+from tests.fakes import DEMO_ARTIFACT
 
 # Of CLIP's vocabulary: start, end, "car", "license", "plate".
 START, END = 49406, 49407

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import pytest
 
-import job
 from job.errors import ConfigurationError, UnusableDeviceError
 from job.model import loader, processor
 from job.model.artifact import (
@@ -25,8 +24,8 @@ from job.model.artifact import (
     open_artifact,
 )
 from job.model.loader import check_session, choose_runtime, default_device, runtime_of
+from tests.fakes import DEMO_ARTIFACT
 
-DEMO_ARTIFACT = Path(job.__file__).parent / "demo_artifact"
 CALIBRATED = Quantization(calibration_images=6, rounded=15, kept=("blocks.0.feed_forward.narrow",))
 
 

@@ -27,6 +27,8 @@ from job.telemetry.logs import log_python_messages, quiet_libraries
 from job.worker.factory import DEFAULT_MEMORY_FRACTION, build_worker
 from job.worker.shards import open_shards
 
+NO_SHARD_NOW = "later"
+"""The supervisor's answer to a worker that has to leave the next shards to others for now."""
 _UNEXPECTED_EXIT_CODE = 70
 
 
@@ -89,17 +91,17 @@ class _Channel:
         except OSError as exc:
             raise _ParentGoneError("the supervisor process has ended: this worker stops") from exc
 
-    def shards(self) -> Iterator[PlannedShard]:
-        """Request shards until none is left."""
+    def shards(self) -> Iterator[PlannedShard | None]:
+        """Request shards until none is left; None while this worker has to leave them to others."""
         while True:
             self.send("next")
             try:
-                shard = self._connection.recv()
+                answer = self._connection.recv()
             except (EOFError, OSError) as exc:
                 raise _ParentGoneError("the supervisor process has ended: this worker stops") from exc
-            if shard is None:
+            if answer is None:
                 return
-            yield shard
+            yield None if answer == NO_SHARD_NOW else answer
 
 
 class _PipeListener:

@@ -151,20 +151,23 @@ def assigned_shards(run: Run, plan: Plan, options: WorkerOptions) -> Sequence[Pl
 def open_shards(
     run: Run,
     plan: Plan,
-    shards: Iterable[PlannedShard],
+    shards: Iterable[PlannedShard | None],
     options: WorkerOptions,
     listener: Listener,
-) -> Iterator[OpenShard]:
+) -> Iterator[OpenShard | None]:
     """Open shards one after the other; skip shards that have a marker.
 
     Args:
         run: The run.
         plan: Its plan.
-        shards: Shards that had no marker at the last listing.
+        shards: Shards that had no marker at the last listing; None, which is passed on, where there is none for now.
         options: This process, and the order of the inputs.
         listener: Receives the results of earlier and of other processes.
     """
     for shard in shards:
+        if shard is None:
+            yield None
+            continue
         options.watchdog.touch()
         if is_marked(run, shard):
             listener.add_others(shard, Counter(read_marker(run, shard.name).totals).elements())

@@ -28,7 +28,7 @@ from job.run.run import Run
 from job.system.signals import stopped_by_signals
 from job.telemetry.observer import Observer
 from job.telemetry.progress_bar import counts_of
-from job.worker.process import WorkerTask, run_worker
+from job.worker.process import NO_SHARD_NOW, WorkerTask, run_worker
 from job.worker.shards import is_marked
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,12 @@ class _Slot:
     restarts: int = 0
     failure: AnnotateError | None = None
     end: tuple[int, str, str] | None = None
+
+    @property
+    def unfinished(self) -> int:
+        """Inputs of the assigned shards that have no result."""
+        assigned = sum(shard.inputs for shard in self.assigned.values())
+        return assigned - sum(self.reported[name].total() for name in self.assigned if name in self.reported)
 
 
 def work_in_processes(
@@ -126,7 +132,7 @@ class _Supervisor:
         except (EOFError, OSError):
             self._on_exit(slot, is_stopping)
             return
-        if message[0] != "log":
+        if message[0] not in {"log", "next"}:  # a worker that waits for a shard asks again and again
             self._task.options.watchdog.touch()
         match message:
             case ("next",):
@@ -152,14 +158,36 @@ class _Supervisor:
         self._report(counts)
 
     def _assign(self, slot: _Slot) -> None:
+        """Answer with a shard, or that it has to ask again, or that none is left."""
         assert slot.connection is not None
-        shard = self._waiting.popleft() if self._waiting else None
-        if shard is not None:
-            slot.assigned[shard.name] = shard
+        answer: PlannedShard | str | None = None
+        if self._waiting and self._is_within_share(slot, self._waiting[0]):
+            answer = self._waiting.popleft()
+            slot.assigned[answer.name] = answer
+            self._task.options.watchdog.touch()
+        elif self._waiting:
+            answer = NO_SHARD_NOW
         try:
-            slot.connection.send(shard)
+            slot.connection.send(answer)
         except OSError:
             return  # it has died; `_listen` sees its closed pipe next
+
+    def _is_within_share(self, slot: _Slot, shard: PlannedShard) -> bool:
+        """Whether a worker that reads ahead leaves enough to the others, some of which may still load the model.
+
+        With another shard it has at most its part of all unfinished inputs, rounded up. One that has nothing to do may
+        take any shard.
+        """
+        if not slot.unfinished:
+            return True
+        others = [each for each in self._slots if each.connection is not None and each is not slot]
+        needed = (slot.unfinished + shard.inputs - 1) * len(others) - sum(each.unfinished for each in others)
+        needed += shard.inputs
+        for one in self._waiting:
+            if needed <= 0:
+                break
+            needed -= one.inputs
+        return needed <= 0
 
     def _on_exit(self, slot: _Slot, is_stopping: bool) -> None:
         """Requeue the shards of a worker that has exited, and restart it if needed."""

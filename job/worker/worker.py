@@ -110,11 +110,11 @@ class Worker:
         """Images and bytes in flight."""
         return Load(self._pipeline.queued, self._resident.used)
 
-    def work(self, shards: Iterable[OpenShard], listener: Listener) -> None:
+    def work(self, shards: Iterable[OpenShard | None], listener: Listener) -> None:
         """Process every shard.
 
         Args:
-            shards: Opened one after the other, when the pipeline has room.
+            shards: Opened one after the other, when the pipeline has room; None where there is none for now.
             listener: Receives the results.
 
         Raises:
@@ -125,6 +125,9 @@ class Worker:
         are_all_open = False
         try:
             for shard in shards:
+                if shard is None:
+                    self._collect()
+                    continue
                 self._open.append(shard)
                 self._feed(shard)
                 self._mark_if_complete(shard)

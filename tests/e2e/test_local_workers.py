@@ -65,6 +65,19 @@ def test_two_workers_give_the_bytes_of_one(source: Path, tmp_path: Path, quiet: 
     assert beats == {"local-00000", "local-00000.0", "local-00000.1"}
 
 
+def test_a_worker_that_loads_later_gets_its_share_of_few_images(scenes: Path, tmp_path: Path) -> None:
+    source, target = link_scenes(scenes, tmp_path / "in", 6), tmp_path / "out"
+    (tmp_path / "together").mkdir()
+    flags = ("--input_top_dir", str(source), "--out_top_dir", str(target), "--workers", "2", "--threads", "2")
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("together.py")), *flags],
+        env=os.environ | {"TOGETHER": str(tmp_path / "together")},
+        timeout=60, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Successfully processed: 6" in done.stderr
+
+
 def test_killed_worker_is_restarted_with_a_warning(source: Path, tmp_path: Path, quiet: dict[str, bytes]) -> None:
     target = tmp_path / "out"
     with at_work(source, target, "--journal_interval_s", "0.5") as process:

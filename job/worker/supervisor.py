@@ -178,7 +178,7 @@ class _Supervisor:
         With another shard it has at most its part of all unfinished inputs, rounded up. One that has nothing to do may
         take any shard.
         """
-        if not slot.unfinished:
+        if slot.unfinished <= 0:
             return True
         others = [each for each in self._slots if each.connection is not None and each is not slot]
         needed = (slot.unfinished + shard.inputs - 1) * len(others) - sum(each.unfinished for each in others)

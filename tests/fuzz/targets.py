@@ -152,16 +152,15 @@ def read_classes(data: bytes) -> None:
 
 def read_run_files(data: bytes) -> None:
     """Stored files of a run: bytes that no kind of file accepts raise the error of the last kind."""
-    accepted, error = 0, None
-    for kind in (Row, PlannedInput, RunSpec, RunEnd):
+    kinds, errors = (Row, PlannedInput, RunSpec, RunEnd), []
+    for kind in kinds:
         try:
             with decoding("run"):
                 msgspec.json.Decoder(kind).decode_lines(data)  # type: ignore[arg-type]
-            accepted += 1
         except RunConflictError as exc:
-            error = exc
-    if error is not None and not accepted:
-        raise error
+            errors.append(exc)
+    if len(errors) == len(kinds):
+        raise errors[-1]
 
 
 TARGETS = {

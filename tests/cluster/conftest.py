@@ -102,6 +102,13 @@ def quiet(inputs: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def base(cluster: Cluster, inputs: dict[str, bytes]) -> Iterator[Location]:
     """A folder of the bucket with the inputs; removed at the end."""
+    with uploaded(cluster, inputs) as location:
+        yield location
+
+
+@contextmanager
+def uploaded(cluster: Cluster, inputs: dict[str, bytes]) -> Iterator[Location]:
+    """A folder of the bucket with these inputs; removed at the end."""
     name = f"{cluster.bucket}/test-{secrets.token_hex(4)}"
     location = Location(cluster.server, name, "in", "out")
     upload(location, inputs)
@@ -112,9 +119,24 @@ def base(cluster: Cluster, inputs: dict[str, bytes]) -> Iterator[Location]:
 @pytest.fixture
 def release(request: pytest.FixtureRequest, cluster: Cluster, base: Location, tmp_path: Path) -> Iterator[Release]:
     """A namespace and an empty output for this test."""
-    name = re.sub(r"\W+", "-", request.node.name.lower().replace("_", "-")).strip("-").removeprefix("test-")
-    with new_release(cluster, base, tmp_path, name[:40].strip("-")) as made:
+    with new_release(cluster, base, tmp_path, name_of(request)) as made:
         yield made
+
+
+@pytest.fixture
+def long_release(
+    request: pytest.FixtureRequest, cluster: Cluster, scenes: Path, tmp_path: Path
+) -> Iterator[tuple[Release, dict[str, bytes]]]:
+    """A release with three times the inputs, and the outputs of an undisturbed run."""
+    inputs = make_inputs(scenes, 3 * COUNT)
+    with uploaded(cluster, inputs) as location, new_release(cluster, location, tmp_path, name_of(request)) as made:
+        yield made, quiet_results(inputs, tmp_path / "quiet")
+
+
+def name_of(request: pytest.FixtureRequest) -> str:
+    """Name of a test, as the beginning of that of a namespace."""
+    name = re.sub(r"\W+", "-", request.node.name.lower().replace("_", "-")).strip("-").removeprefix("test-")
+    return name[:40].strip("-")
 
 
 @contextmanager

@@ -249,7 +249,7 @@ class _ParallelListing:
             return
         if levels := item.levels:
             self._split_at_folders(item, position, levels)
-        borders = self._known.borders_ahead(item, left, 2 if is_tail else 2 * RANGE_PAGES)
+        borders = self._known.borders_ahead(item, left, RANGE_PAGES if is_tail else 2 * RANGE_PAGES)
         self._ranges[position + 1 : position + 1] = item.cut(borders)
 
     def _split_at_folders(self, item: Range, position: int, levels: list[str]) -> None:

@@ -246,7 +246,7 @@ runtime_flag = click.option(
     type=click.Choice(["auto", "onnx", "openvino", "torch"]),
     default="auto",
     show_default=True,
-    help="Library that runs the model. `auto`: ONNX Runtime; for bf16 models, and on a CPU without it, OpenVINO.",
+    help="Library that runs the model. `auto`: ONNX Runtime; OpenVINO, if installed, on a CPU with AVX2 but no AMX.",
 )
 
 runtime_flags = _group(

@@ -27,6 +27,14 @@ _FORMAT_OF_RUNTIME: dict[Runtime, GraphFormat] = {"onnx": "onnx", "openvino": "o
 _RUNTIME_OF_FORMAT: dict[GraphFormat, Runtime] = {"onnx": "onnx", "torchscript": "torch"}
 
 
+_FP32_ON_CPU: dict[str, Runtime] = {"amx_bf16": "onnx", "avx512f": "openvino", "avx2": "openvino"}
+"""The runtime for fp32 graphs, by the best instruction set of the processor; others are not measured: ONNX Runtime.
+
+At full size OpenVINO is faster with each of these sets (docs/performance.md). With AMX it is not chosen all the same:
+in one run there, pods of one CPU that shared two cores took seconds for a picture of the demo set, and why is unknown.
+"""
+
+
 DEFAULT_GPU_BATCH = 4
 
 
@@ -165,9 +173,9 @@ def default_device(runtime: RuntimeFlag = "auto") -> DeviceChoice:
 def choose_runtime(wanted: RuntimeFlag, device: Device, manifest: Manifest) -> RuntimeChoice:
     """Turn `auto` into a runtime, by a fixed table of devices, artifacts and installed libraries.
 
-    OpenVINO alone computes in bfloat16 and with constant scales. Else ONNX Runtime runs wherever it is installed, and
-    OpenVINO on a CPU where that is missing: an installation of OpenVINO changes no bytes of outputs. Torch executes
-    programs, so it is never chosen without the flag.
+    GPUs run ONNX Runtime. On a CPU OpenVINO alone computes in bfloat16 and with constant scales, and fp32 graphs run
+    with the library that the table names for its instruction sets, if it is installed. The last bits of outputs depend
+    on the runtime, whose name is in every journal row. Torch executes programs, so it is never chosen without the flag.
 
     Args:
         wanted: Value of `--runtime`.
@@ -185,9 +193,22 @@ def choose_runtime(wanted: RuntimeFlag, device: Device, manifest: Manifest) -> R
         return RuntimeChoice("onnx", "GPUs run ONNX Runtime")
     if needs_openvino(manifest.precision, manifest.quantization):
         return RuntimeChoice("openvino", f"the model is {manifest.precision}, made for it ({_instruction_sets()})")
-    if find_spec("onnxruntime") is None and find_spec("openvino") is not None:
-        return RuntimeChoice("openvino", f"onnxruntime is not installed and openvino is ({_instruction_sets()})")
-    return RuntimeChoice("onnx", f"it is the default on every CPU ({_instruction_sets()})")
+    if manifest.precision == "fp32" and manifest.format == "onnx":
+        return _default_on_cpu()
+    return RuntimeChoice("onnx", f"it runs models in {manifest.precision} ({_instruction_sets()})")
+
+
+def _default_on_cpu() -> RuntimeChoice:
+    """The runtime for fp32 graphs, of those that are installed."""
+    modules: dict[Runtime, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
+    names = instruction_names()
+    chosen: Runtime = next((runtime for name, runtime in _FP32_ON_CPU.items() if name in names), "onnx")
+    other: Runtime = "onnx" if chosen == "openvino" else "openvino"
+    if find_spec(modules[chosen]) is not None:
+        return RuntimeChoice(chosen, f"it is the default on this processor ({_instruction_sets()})")
+    if find_spec(modules[other]) is not None:
+        return RuntimeChoice(other, f"{modules[chosen]} is not installed ({_instruction_sets()})")
+    return RuntimeChoice("onnx", "neither onnxruntime nor openvino is installed")
 
 
 def _instruction_sets() -> str:

@@ -74,7 +74,7 @@ def test_arguments_of_both_pools_with_defaults() -> None:
     cache = "--model_cache=/cache/models"
 
     gpu = ["--pool=gpu", "--order=forward", "--device=cuda", cache, "--device_retry_s=600"]
-    cpu = ["--pool=cpu", "--order=backward", "--device=cpu", cache, "--batch_size=1"]
+    cpu = ["--pool=cpu", "--order=backward", "--device=cpu", cache]
     assert arguments(release.jobs["gpu"]) == [*common, *gpu, *runtime]
     assert arguments(release.jobs["cpu"]) == [*common, *cpu, *runtime]
 
@@ -105,7 +105,7 @@ def test_the_cpu_pool_holds_the_official_model_with_its_defaults() -> None:
     limit = int(resources["limits"]["memory"].removesuffix("Gi")) << 30
 
     assert resources["requests"] == resources["limits"]
-    assert flag(job, "batch_size") == ["1"]
+    assert not flag(job, "batch_size")  # a worker has two images in flight only where a second one fits
     peaks = {x.precision: x.peak_all_bytes for x in msgspec.json.decode(MEASURED.read_bytes(), type=TurnsReport).models}
     assert limit > max(peaks.values()) + IMAGES_BYTES
 

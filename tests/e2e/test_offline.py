@@ -62,14 +62,15 @@ def namespaces(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def folders(scenes: Path, tmp_path: Path) -> tuple[str, ...]:
-    """Flags of an input of sixty images, which takes some seconds, and of an output."""
+    """Flags of an input of sixty images, which takes some seconds, an output and a model cache."""
     source = tmp_path / "in"
     source.mkdir()
     pairs = sorted(scenes.rglob("*.json"))
     for number in range(60):
         for suffix in (".json", ".jpg"):
             os.link(pairs[number % len(pairs)].with_suffix(suffix), source / f"{number:03d}{suffix}")
-    return ("--input_top_dir", str(source), "--out_top_dir", str(tmp_path / "out"))
+    of_run = ("--input_top_dir", str(source), "--out_top_dir", str(tmp_path / "out"))
+    return (*of_run, "--model_cache", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -86,7 +87,7 @@ def test_openvino(folders: tuple[str, ...], tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     alone = run_offline(tmp_path / "alone", "-c", "import openvino, time; time.sleep(3)")
     assert alone.names or alone.home, alone
-    flags = ("--runtime", "openvino", "--threads", "2", "--limit", "4", "--model_cache", str(tmp_path / "cache"))
+    flags = ("--runtime", "openvino", "--threads", "2", "--limit", "4")
     outcome = run_offline(tmp_path / "ours", "-m", "job", *folders, *flags)
     assert outcome.code == 0, outcome.output
     assert (outcome.names, outcome.home) == ([], [])

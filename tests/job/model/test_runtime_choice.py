@@ -44,23 +44,43 @@ def install(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(loader, "find_spec", lambda name: name if name in names else None)
 
 
+AVX512, AVX2 = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16"), ("avx2", "avx_vnni")
+
+
 @pytest.mark.parametrize(
-    ("installed", "device", "runtime"),
+    ("installed", "device", "instructions", "runtime"),
     [
-        (("onnxruntime", "openvino"), "cpu", "onnx"),
-        (("onnxruntime",), "cpu", "onnx"),
-        (("openvino",), "cpu", "openvino"),
-        ((), "cpu", "onnx"),
-        (("openvino",), "cuda", "onnx"),
+        (("onnxruntime", "openvino"), "cpu", AVX512, "openvino"),
+        (("onnxruntime", "openvino"), "cpu", AVX2, "openvino"),
+        (("onnxruntime", "openvino"), "cpu", (*AVX512, "amx_int8", "amx_bf16"), "onnx"),
+        (("openvino",), "cpu", (*AVX512, "amx_int8", "amx_bf16"), "openvino"),
+        (("onnxruntime", "openvino"), "cpu", ("asimddp", "i8mm"), "onnx"),
+        (("onnxruntime", "openvino"), "cpu", (), "onnx"),
+        (("onnxruntime",), "cpu", AVX512, "onnx"),
+        (("openvino",), "cpu", (), "openvino"),
+        ((), "cpu", AVX512, "onnx"),
+        (("onnxruntime", "openvino"), "cuda", AVX512, "onnx"),
     ],
 )
-def test_auto_chooses_onnx_runtime_wherever_it_is_installed(
-    monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], device: Any, runtime: str
+def test_auto_chooses_the_runtime_of_the_table_if_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+    installed: tuple[str, ...],
+    device: Any,
+    instructions: tuple[str, ...],
+    runtime: str,
 ) -> None:
     install(monkeypatch, *installed)
+    monkeypatch.setattr(loader, "instruction_names", lambda: instructions)
     choice = choose_runtime("auto", device, manifest_of("fp32"))
     assert choice.runtime == runtime
     assert choice.reason
+
+
+def test_auto_never_gives_openvino_what_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "onnxruntime", "openvino")
+    torchscript = msgspec.structs.replace(manifest_of("fp32"), format="torchscript")
+    for manifest in (manifest_of("fp16"), manifest_of("int8"), torchscript):
+        assert choose_runtime("auto", "cpu", manifest).runtime == "onnx"
 
 
 def test_the_reason_names_the_instruction_sets(monkeypatch: pytest.MonkeyPatch) -> None:

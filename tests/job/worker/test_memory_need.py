@@ -97,6 +97,8 @@ def test_workers_share_the_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None
     ("limit", "options", "in_flight"),
     [
         pytest.param(6 * GIB, CPU, 1, id="one fits"),
+        pytest.param(8 * GIB, CPU, 1, id="one fits into the chart's limit"),
+        pytest.param(8 * GIB, replace(CPU, runtime="openvino"), 2, id="two fit into it by OpenVINO"),
         pytest.param(9 * GIB, CPU, 2, id="two fit"),
         pytest.param(9 * GIB, replace(CPU, batch_size=4), 2, id="two of four fit"),
         pytest.param(64 * GIB, replace(CPU, batch_size=4), 4, id="four fit"),

@@ -1,4 +1,4 @@
-"""Millions of keys: bounded memory for a plan, and a re-run in the time of its listings."""
+"""Millions of keys: bounded memory for a plan, a re-run that only lists, and plans of a billion inputs."""
 
 from __future__ import annotations
 

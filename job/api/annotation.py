@@ -128,7 +128,7 @@ class Annotation:
         try:
             import supervision
         except ModuleNotFoundError as exc:
-            raise ConfigurationError("this needs supervision, which is not installed: pip install supervision") from exc
+            raise ConfigurationError(f"this needs {exc.name}, which is not installed: pip install supervision") from exc
         if not self.instances:
             return supervision.Detections.empty()
         scores = [1.0 if instance.score is None else instance.score for instance in self.instances]

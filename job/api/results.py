@@ -60,7 +60,7 @@ class Results:
         try:
             import pandas
         except ModuleNotFoundError as exc:
-            raise ConfigurationError("this needs pandas, which is not installed: pip install pandas") from exc
+            raise ConfigurationError(f"this needs {exc.name}, which is not installed: pip install pandas") from exc
         return pandas.DataFrame.from_records(list(self._records()), columns=list(_COLUMNS))
 
     def _records(self) -> Iterator[tuple[Any, ...]]:

@@ -93,11 +93,13 @@ def convert(request: ConvertRequest) -> ConversionCounts:
             if isinstance(encoded, Encoded):
                 chosen.add(encoded)
                 counts.add(image)
+                counts.joined += encoded.joined
                 found.update(instance.row.class_name for instance in image.instances)
             else:
                 counts.images_left_out[encoded] += 1
         _check_annotated(request, counts)
         chosen.finish()
+    _warn_of_no_image(request, counts)
     _warn_of_empty_side(request, counts)
     _warn_of_absent_classes(request, found)
     return counts
@@ -123,6 +125,17 @@ def _warn_of_absent_classes(request: ConvertRequest, found: Collection[str | Non
         absent = [name for name in names if name not in found]
         if absent and not request.source.classes:
             logger.warning("%s: no instance of %s was written. Check the name", flag, ", ".join(absent))
+
+
+def _warn_of_no_image(request: ConvertRequest, counts: ConversionCounts) -> None:
+    """Warn of a destination without images, and of validation by the images of the training."""
+    if not counts.images:
+        logger.warning("no image was written: %s has none, or the flags leave out all of them", request.output.url)
+    elif request.format_name == "yolo" and request.split is None:
+        logger.warning(
+            "--to yolo without --split: data.yaml validates on the images of the training. Give --split 0.9, and "
+            "--split_by source.camera to keep cameras apart"
+        )
 
 
 def _warn_of_empty_side(request: ConvertRequest, counts: ConversionCounts) -> None:
@@ -171,6 +184,7 @@ def _selected(request: ConvertRequest, counts: ConversionCounts) -> Iterator[Lab
         counts.instances_left_out.update(result.instances_left_out)
         counts.filtered += result.is_filtered
         counts.inexact += not result.is_exact
+        counts.edited += result.is_edited
         if result.image is None:
             counts.images_left_out[result.reason] += 1
         else:
@@ -196,6 +210,7 @@ class _Selected:
     reason: str = ""
     is_filtered: bool = False
     is_exact: bool = True
+    is_edited: bool = False
 
 
 class _Selector:
@@ -208,9 +223,10 @@ class _Selector:
         try:
             if stored.problem:
                 raise InputError(stored.problem)
-            if not self._fits_review(stored.key):
+            document = self._document(stored.key)
+            if not self._fits_review(stored.key, document):
                 return _Selected(None, reason="reviewed")
-            return self._labelled(stored)
+            return replace(self._labelled(stored), is_edited=document is not None and _is_edited(stored, document))
         except _IMAGE_ERRORS as exc:
             logger.warning("%s: it is left out: %s", printable(stored.key), exc)
             return _Selected(None, reason="unreadable")
@@ -218,16 +234,17 @@ class _Selector:
     def fields_of(self, stored: AnnotatedImage) -> InstanceRow | None:
         """The row whose camera, garage and time an image has; None for an image that is left out by its review."""
         try:
-            return stored.rows[0] if stored.rows and self._fits_review(stored.key) else None
+            is_wanted = stored.rows and self._fits_review(stored.key, self._document(stored.key))
+            return stored.rows[0] if is_wanted else None
         except _IMAGE_ERRORS:
             return None
 
-    def _fits_review(self, key: str) -> bool:
-        if self._request.reviewed == "any":
-            return True
-        document = gva.parse(self._request.output.read(key))
-        is_reviewed = gva.is_mask_reviewed(document, mask_key(key).rpartition("/")[2])
-        return is_reviewed == (self._request.reviewed == "only")
+    def _document(self, key: str) -> gva.Document | None:
+        """The JSON of an image; None where no review selects images."""
+        return None if self._request.reviewed == "any" else gva.parse(self._request.output.read(key))
+
+    def _fits_review(self, key: str, document: gva.Document | None) -> bool:
+        return document is None or gva.is_mask_reviewed(document, _npz_name(key)) == (self._request.reviewed == "only")
 
     def _labelled(self, stored: AnnotatedImage) -> _Selected:
         first = stored.rows[0]
@@ -246,6 +263,18 @@ class _Selector:
             is_visible_only=stored.is_visible_only,
         )
         return _Selected(image, left_out, is_filtered=found.is_filtered, is_exact=found.is_exact)
+
+
+def _is_edited(stored: AnnotatedImage, document: gva.Document) -> bool:
+    """Whether somebody has changed the classes or values of the instances in a JSON since its run."""
+    labels = gva.labels_at(document, _npz_name(stored.key)) or {}
+    listed = {(name, value) for name, found in labels.items() for value, _ in found}
+    rows = [row for row in stored.rows if row.class_name is not None and row.candidate is None]
+    return listed != {(row.class_name, row.value) for row in rows if row.value is not None}
+
+
+def _npz_name(key: str) -> str:
+    return mask_key(key).rpartition("/")[2]
 
 
 class _Writer:

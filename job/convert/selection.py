@@ -81,6 +81,8 @@ class ConversionCounts:
         visible_only: Images without table rows among those written: their masks are the visible parts.
         filtered: Images whose runs stored no candidates, so that a lower score than the run's adds nothing.
         inexact: Images with more candidates than their runs stored.
+        edited: Images whose JSON lists other instances than the rows; known only where reviews select images.
+        joined: Instances whose parts were joined to one outline.
     """
 
     images: int = 0
@@ -92,6 +94,8 @@ class ConversionCounts:
     visible_only: int = 0
     filtered: int = 0
     inexact: int = 0
+    edited: int = 0
+    joined: int = 0
 
     def add(self, image: LabelledImage) -> None:
         """Count an image that is written."""

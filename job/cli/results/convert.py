@@ -291,6 +291,8 @@ def _as_json(counts: ConversionCounts, url: str) -> bytes:
             "visible_only": counts.visible_only,
             "filtered": counts.filtered,
             "inexact": counts.inexact,
+            "edited": counts.edited,
+            "joined": counts.joined,
             "split": dict(counts.sides),
             "images_left_out": dict(counts.images_left_out),
             "instances_left_out": dict(counts.instances_left_out),
@@ -315,4 +317,8 @@ def _as_text(counts: ConversionCounts, url: str) -> str:
         parts.append(f"--min_score only filtered {counts.filtered} images: their runs stored no candidates")
     if counts.inexact:
         parts.append(f"{counts.inexact} images may lack instances: their runs stored fewer candidates than this needs")
+    if counts.edited:
+        parts.append(f"{counts.edited} images list other instances in their JSON: what their run found was converted")
+    if counts.joined:
+        parts.append(f"{counts.joined} instances have several parts, joined to one outline at some cost of IoU")
     return "; ".join(parts)

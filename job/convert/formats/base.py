@@ -25,11 +25,13 @@ class Encoded:
         files: Objects to write, by key.
         parts: Bytes to append to growing files, by name.
         rows: Rows to append, for a format that is not text.
+        joined: Instances whose parts were joined to one outline.
     """
 
     files: Mapping[str, bytes] = field(default_factory=dict)
     parts: Mapping[str, bytes] = field(default_factory=dict)
     rows: tuple[Mapping[str, object], ...] = ()
+    joined: int = 0
 
 
 class Format(Protocol):

@@ -6,7 +6,7 @@ Ultralytics turns images upright by their EXIF orientation, so the coordinates a
 from __future__ import annotations
 
 from job.convert.formats.base import Encoded, FormatOptions, to_json
-from job.convert.labelled import LabelledImage, LabelledInstance
+from job.convert.labelled import LabelledImage
 from job.convert.outlines import inset, join_parts, outlines, simplify
 
 INSET_PX = 0.05
@@ -28,8 +28,19 @@ class Yolo:
 
     def encode(self, image: LabelledImage) -> Encoded:
         """See `Format`."""
-        rows = [self._row(instance, image.upright_size_hw) for instance in image.instances]
-        return Encoded(files={label_key(self.image_key(image)): "".join(rows).encode("ascii")})
+        height, width = image.upright_size_hw
+        rows, joined = [], 0
+        for instance in image.instances:
+            if self._options.task == "detect":
+                x0, y0, x1, y1 = instance.upright.box_xyxy
+                values = [(x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height]
+            else:
+                parts = [simplify(inset(part, INSET_PX)) for part in outlines(instance.upright)]
+                joined += len(parts) > 1
+                values = (join_parts(parts) / (width, height)).ravel().tolist()
+            number = self._options.categories.index(instance.class_name)
+            rows.append(f"{number} {' '.join(f'{value:.6g}' for value in values)}\n")
+        return Encoded(files={label_key(self.image_key(image)): "".join(rows).encode("ascii")}, joined=joined)
 
     def add(self, encoded: Encoded) -> None:
         """See `Format`; every image has a file of its own."""
@@ -41,16 +52,6 @@ class Yolo:
         names = "".join(f"  {number}: {_quoted(name)}\n" for number, name in enumerate(self._options.categories.names))
         text = "".join(f"{side}: {folder}\n" for side, folder in sides.items()) + f"names:\n{names or '  {}'}"
         self._options.destination.put("data.yaml", text.encode("utf-8"))
-
-    def _row(self, instance: LabelledInstance, size_hw: tuple[int, int]) -> str:
-        height, width = size_hw
-        if self._options.task == "detect":
-            x0, y0, x1, y1 = instance.upright.box_xyxy
-            values = [(x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height]
-        else:
-            outline = join_parts([simplify(inset(part, INSET_PX)) for part in outlines(instance.upright)])
-            values = (outline / (width, height)).ravel().tolist()
-        return f"{self._options.categories.index(instance.class_name)} {' '.join(f'{value:.6g}' for value in values)}\n"
 
 
 def label_key(image_key: str) -> str:

@@ -84,7 +84,7 @@ def test_a_short_outline_is_exact() -> None:
 
 def test_joined_parts_are_one_polygon_that_covers_them() -> None:
     mask = np.zeros((60, 90), np.bool_)
-    mask[5:20, 5:20] = mask[30:50, 12:30] = mask[10:16, 50:80] = mask[55:57, 85:88] = True
+    mask[5:20, 5:20] = mask[30:50, 12:30] = mask[10:16, 50:80] = mask[50:58, 78:88] = True
     parts = parts_of(mask)
     joined = join_parts(parts)
     assert {tuple(point) for point in joined.tolist()} == {tuple(point) for part in parts for point in part.tolist()}
@@ -92,6 +92,16 @@ def test_joined_parts_are_one_polygon_that_covers_them() -> None:
     x, y = joined.T
     area = abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
     assert area == mask.sum(), "the lines between the parts have no area"
+
+
+def test_a_part_that_holds_fewer_pixels_than_the_line_to_it_is_left_out() -> None:
+    mask = np.zeros((40, 200), np.bool_)
+    mask[5:25, 5:25] = True
+    alone = join_parts(parts_of(mask))
+    mask[30:32, 190:192] = True
+    assert np.array_equal(join_parts(parts_of(mask)), alone)
+    mask[5:25, 27:28] = True
+    assert len(join_parts(parts_of(mask))) > len(alone)
 
 
 @given(MASKS)

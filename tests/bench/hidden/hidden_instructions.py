@@ -3,7 +3,7 @@
 ONNX Runtime chooses its kernels by the cpuid instruction and has no setting for it. This writes a copy of the package
 whose cpuid instructions are replaced by ones that the processor does not know, and a library that answers them without
 AVX512, VNNI and AMX. The kernels that then run are those of such a processor. It prints the environment for both, and
-for torch and OpenVINO, which have settings: `python -m tests.bench.hidden_instructions FOLDER`. It needs gcc and
+for torch and OpenVINO, which have settings: `python -m tests.bench.hidden.hidden_instructions FOLDER`. It needs gcc and
 objdump.
 
 This project reads /proc/cpuinfo as well: bind a copy without these flags over it, in a namespace (`unshare -m`).

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.hidden_instructions import hide
+from tests.bench.hidden.hidden_instructions import hide
 
 CODE = """
 import onnxruntime

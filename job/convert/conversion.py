@@ -99,8 +99,7 @@ def convert(request: ConvertRequest) -> ConversionCounts:
                 counts.images_left_out[encoded] += 1
         _check_annotated(request, counts)
         chosen.finish()
-    _warn_of_no_image(request, counts)
-    _warn_of_empty_side(request, counts)
+    _warn_of_sides(request, counts)
     _warn_of_absent_classes(request, found)
     return counts
 
@@ -127,23 +126,23 @@ def _warn_of_absent_classes(request: ConvertRequest, found: Collection[str | Non
             logger.warning("%s: no instance of %s was written. Check the name", flag, ", ".join(absent))
 
 
-def _warn_of_no_image(request: ConvertRequest, counts: ConversionCounts) -> None:
-    """Warn of a destination without images, and of validation by the images of the training."""
+def _warn_of_sides(request: ConvertRequest, counts: ConversionCounts) -> None:
+    """Warn of a destination or a side of the split without images, and of validation by the images of the training."""
     if not counts.images:
         logger.warning("no image was written: %s has none, or the flags leave out all of them", request.output.url)
-    elif request.format_name == "yolo" and request.split is None:
+    elif request.split is not None:
+        for side in ("train", "val"):
+            if not counts.sides[side]:
+                logger.warning(
+                    "--split %g: no image is in %s. Give another share, or convert more images",
+                    request.split.share,
+                    side,
+                )
+    elif request.format_name == "yolo":
         logger.warning(
             "--to yolo without --split: data.yaml validates on the images of the training. Give --split 0.9, and "
             "--split_by source.camera to keep cameras apart"
         )
-
-
-def _warn_of_empty_side(request: ConvertRequest, counts: ConversionCounts) -> None:
-    for side in ("train", "val"):
-        if request.split is not None and counts.images and not counts.sides[side]:
-            logger.warning(
-                "--split %g: no image is in %s. Give another share, or convert more images", request.split.share, side
-            )
 
 
 def _format_options(request: ConvertRequest, destination: Destination, categories: Categories) -> FormatOptions:
@@ -266,7 +265,12 @@ class _Selector:
 
 
 def _is_edited(stored: AnnotatedImage, document: gva.Document) -> bool:
-    """Whether somebody has changed the classes or values of the instances in a JSON since its run."""
+    """Whether somebody has changed the classes or values of the instances in a JSON since its run.
+
+    Where no table has rows of the image, they are those of the JSON.
+    """
+    if stored.is_visible_only:
+        return False
     labels = gva.labels_at(document, _npz_name(stored.key)) or {}
     listed = {(name, value) for name, found in labels.items() for value, _ in found}
     rows = [row for row in stored.rows if row.class_name is not None and row.candidate is None]

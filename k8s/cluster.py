@@ -37,6 +37,15 @@ class _List(msgspec.Struct):
     metadata: dict[str, Any] = {}
 
 
+_LIST = msgspec.json.Decoder(_List)
+_JOB = msgspec.json.Decoder(Job)
+_POD = msgspec.json.Decoder(Pod)
+_NODE = msgspec.json.Decoder(Node)
+_EVENT = msgspec.json.Decoder(Event)
+_QUOTA = msgspec.json.Decoder(Quota)
+_LIMIT_RANGE = msgspec.json.Decoder(LimitRange)
+
+
 class Cluster:
     """One namespace of a cluster."""
 
@@ -57,7 +66,7 @@ class Cluster:
 
     def jobs(self, selector: str) -> list[Job]:
         """Jobs with these labels."""
-        return list(self._list(self._batch.list_namespaced_job, Job, "jobs", label_selector=selector))
+        return list(self._list(self._batch.list_namespaced_job, _JOB, "jobs", label_selector=selector))
 
     def job(self, name: str) -> Job | None:
         """One Job, or None when there is none."""
@@ -70,7 +79,7 @@ class Cluster:
                 if exc.status == 404:
                     return None
                 raise
-            return msgspec.json.decode(answer.data, type=Job)
+            return _JOB.decode(answer.data)
 
     def suspend(self, name: str) -> None:
         """Suspend a Job; a Job that does not exist is no error."""
@@ -85,24 +94,24 @@ class Cluster:
 
     def pods(self, selector: str) -> Iterator[Pod]:
         """Pods with these labels, listed in pages."""
-        return self._list(self._core.list_namespaced_pod, Pod, "pods", label_selector=selector)
+        return self._list(self._core.list_namespaced_pod, _POD, "pods", label_selector=selector)
 
     def warnings(self) -> Iterator[Event]:
         """Warnings about Jobs."""
         selector = "type=Warning,involvedObject.kind=Job"
-        return self._list(self._core.list_namespaced_event, Event, "events", field_selector=selector)
+        return self._list(self._core.list_namespaced_event, _EVENT, "events", field_selector=selector)
 
     def nodes(self) -> list[Node]:
         """All nodes."""
-        return list(self._list(self._core.list_node, Node, "nodes", is_namespaced=False))
+        return list(self._list(self._core.list_node, _NODE, "nodes", is_namespaced=False))
 
     def quotas(self) -> list[Quota]:
         """ResourceQuotas of the namespace."""
-        return list(self._list(self._core.list_namespaced_resource_quota, Quota, "resourcequotas"))
+        return list(self._list(self._core.list_namespaced_resource_quota, _QUOTA, "resourcequotas"))
 
     def limit_ranges(self) -> list[LimitRange]:
         """LimitRanges of the namespace."""
-        return list(self._list(self._core.list_namespaced_limit_range, LimitRange, "limitranges"))
+        return list(self._list(self._core.list_namespaced_limit_range, _LIMIT_RANGE, "limitranges"))
 
     def node(self, name: str) -> Node | None:
         """A node, or None when there is none."""
@@ -113,7 +122,7 @@ class Cluster:
                 if exc.status == 404:
                     return None
                 raise
-            return msgspec.json.decode(answer.data, type=Node)
+            return _NODE.decode(answer.data)
 
     def log(self, pod: str, *, follow: bool, tail: int | None) -> Iterator[str]:
         """Lines of a pod's log as they arrive; none if the pod is gone or has not started."""
@@ -140,7 +149,13 @@ class Cluster:
                 yield rest.decode(errors="replace")
 
     def _list(
-        self, call: Callable[..., Any], kind: type[_Item], what: str, *, is_namespaced: bool = True, **selectors: str
+        self,
+        call: Callable[..., Any],
+        decoder: msgspec.json.Decoder[_Item],
+        what: str,
+        *,
+        is_namespaced: bool = True,
+        **selectors: str,
     ) -> Iterator[_Item]:
         after, where = "", (self.namespace,) if is_namespaced else ()
         while True:
@@ -153,8 +168,8 @@ class Cluster:
                     _request_timeout=REQUEST_TIMEOUT_S,
                     **selectors,
                 )
-                page = msgspec.json.decode(answer.data, type=_List)
-                items = [msgspec.json.decode(item, type=kind) for item in page.items]
+                page = _LIST.decode(answer.data)
+                items = [decoder.decode(item) for item in page.items]
             yield from items
             after = page.metadata.get("continue", "")
             if not after:

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 PLAN_FIRST_INPUTS = 1_000_000
 """Listing more inputs takes minutes, in which index 0 of the `gpu` pool would hold an idle GPU."""
 _LOCATION_FLAGS = ("input_top_dir", "out_top_dir", "model", "input_list", "classes")
+_JOB = msgspec.json.Decoder(Job, strict=False)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def render(helm: Helm, chart: Chart) -> Release:
         UsageError: The chart refuses the values, or both pools are off.
     """
     documents = yaml.safe_load_all(helm.render(chart.release, chart.location, chart.arguments))
-    jobs = [msgspec.convert(one, type=Job, strict=False) for one in documents if one and one.get("kind") == "Job"]
+    jobs = [_JOB.decode(msgspec.json.encode(one)) for one in documents if one and one.get("kind") == "Job"]
     pools = {
         job.metadata.labels[POOL_LABEL]: job for job in jobs if job.metadata.labels.get(COMPONENT_LABEL) == "worker"
     }

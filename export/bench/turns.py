@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 import numpy as np
 
 from job.errors import AnnotateError
@@ -217,19 +216,16 @@ def _in_own_process(contender: Contender, answers: Path, threads: int) -> Turn:
 
 
 def _model_turns(precision: str, digest: str, turns: list[Turn]) -> ModelTurns:
-    return msgspec.convert(
-        {
-            "precision": precision,
-            "artifact": digest,
-            "runtime": turns[0].runtime,
-            "provider": turns[0].provider,
-            "load_cpu_s": statistics.median(turn.load_cpu_s for turn in turns),
-            "seconds": tuple(turn.seconds for turn in turns),
-            "peak_bytes": max(turn.peaks_bytes[0] for turn in turns),
-            "peak_all_bytes": max(turn.peaks_bytes[1] for turn in turns),
-            "parity": turns[0].parity,
-        },
-        ModelTurns,
+    return ModelTurns(
+        precision=precision,
+        artifact=digest,
+        runtime=turns[0].runtime,
+        provider=turns[0].provider,
+        load_cpu_s=statistics.median(turn.load_cpu_s for turn in turns),
+        seconds=tuple(turn.seconds for turn in turns),
+        peak_bytes=max(turn.peaks_bytes[0] for turn in turns),
+        peak_all_bytes=max(turn.peaks_bytes[1] for turn in turns),
+        parity=turns[0].parity,
     )
 
 

@@ -91,6 +91,9 @@ class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
         return self.height, self.width
 
 
+_ROW = msgspec.json.Decoder(InstanceRow)
+
+
 def encode_rows(rows: Iterable[InstanceRow]) -> bytes:
     """Rows as JSON Lines, not compressed."""
     return msgspec.json.Encoder().encode_lines(rows)
@@ -108,7 +111,7 @@ def decode_part(part: bytes) -> list[InstanceRow]:
         InputError: It is damaged, or an incompatible version wrote it.
     """
     try:
-        rows = msgspec.json.Decoder(InstanceRow).decode_lines(gzip.decompress(part))
+        rows = _ROW.decode_lines(gzip.decompress(part))
     except (EOFError, OSError, zlib.error, *JSON_ERRORS) as exc:
         raise InputError(f"instance table: {exc}") from exc
     if not rows:

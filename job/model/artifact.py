@@ -212,6 +212,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return sum(entry.size for name, entry in self.files.items() if name.startswith(graph.file))
 
 
+_MANIFEST = msgspec.json.Decoder(Manifest)
+
+
 class Artifact(msgspec.Struct, frozen=True):
     """A verified artifact on local disk.
 
@@ -292,13 +295,13 @@ def decode_manifest(raw: bytes, location: Path | str) -> Manifest:
         ArtifactError: Not a manifest, another format version, or a file name that points outside the folder.
     """
     try:
-        version = msgspec.json.decode(raw, type=_VersionOnly).format_version
+        version = _VERSION.decode(raw).format_version
         if version != FORMAT_VERSION:
             advice = "export it again" if version < FORMAT_VERSION else "upgrade sam3-annotate, or export it again"
             raise ArtifactError(
                 f"model {location} has artifact format {version}, this version reads {FORMAT_VERSION}: {advice}"
             )
-        manifest = msgspec.json.decode(raw, type=Manifest)
+        manifest = _MANIFEST.decode(raw)
     except JSON_ERRORS as exc:
         raise ArtifactError(f"{location}/{MANIFEST_NAME} is not an artifact manifest: {exc}") from exc
     graphs = (manifest.image_encoder, manifest.grounding, manifest.mask_head, manifest.text_encoder)
@@ -330,6 +333,9 @@ def damaged_file(path: Path | str, got: FileEntry, expected: FileEntry, advice: 
 
 class _VersionOnly(msgspec.Struct):
     format_version: int
+
+
+_VERSION = msgspec.json.Decoder(_VersionOnly)
 
 
 def _read_manifest(folder: Path) -> bytes:

@@ -83,6 +83,9 @@ class SelfCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
 
 
+_RECORD = msgspec.json.Decoder(SelfCheck)
+
+
 def self_check(
     artifact: Artifact,
     session: Session,
@@ -215,7 +218,7 @@ def _remembered(path: Path | None, key: CheckKey) -> SelfCheck | None:
     if path is None:
         return None
     with suppress(OSError, *JSON_ERRORS):
-        check = msgspec.json.decode(path.read_bytes(), type=SelfCheck)
+        check = _RECORD.decode(path.read_bytes())
         if check.key == key and check.figures.passed:
             return check
     return None

@@ -136,6 +136,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         )
 
 
+_INPUT = msgspec.json.Decoder(PlannedInput)
+_SHARD = msgspec.json.Decoder(PlannedShard)
+_PLAN = msgspec.json.Decoder(Plan)
+
+
 def shard_name(number: int) -> str:
     """The name of a shard.
 
@@ -155,7 +160,7 @@ def read_plan(run: Run) -> Plan | None:
     if raw is None:
         return None
     with decoding(f"{run.store.url}/{key}"):
-        return msgspec.json.decode(raw, type=Plan)
+        return _PLAN.decode(raw)
 
 
 def read_part(run: Run, plan: Plan, part: PlanPart) -> Sequence[PlannedShard]:
@@ -164,7 +169,7 @@ def read_part(run: Run, plan: Plan, part: PlanPart) -> Sequence[PlannedShard]:
         return plan.shards
     key = run.key(f"plan-{plan.nonce}", part.file)
     with decoding(f"{run.store.url}/{key}"):
-        return msgspec.json.Decoder(PlannedShard).decode_lines(run.store.read(key))
+        return _SHARD.decode_lines(run.store.read(key))
 
 
 def iter_shards(run: Run, plan: Plan) -> Iterator[PlannedShard]:
@@ -238,4 +243,4 @@ def read_shard(run: Run, plan: Plan, shard: PlannedShard) -> list[PlannedInput]:
     """The inputs of a shard, in order."""
     key = run.key(f"plan-{plan.nonce}", f"{shard.name}.jsonl")
     with decoding(f"{run.store.url}/{key}"):
-        return msgspec.json.Decoder(PlannedInput).decode_lines(run.store.read(key))
+        return _INPUT.decode_lines(run.store.read(key))

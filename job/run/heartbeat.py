@@ -47,6 +47,9 @@ class Beat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     last_error: str = ""
 
 
+_BEAT = msgspec.json.Decoder(Beat)
+
+
 class Heartbeat:
     """Writes the heartbeat of this process every 30 s from its own thread during a block."""
 
@@ -114,4 +117,4 @@ def read_beat(run: Run, key: str) -> Beat | None:
     if raw is None:
         return None
     with decoding(f"{run.store.url}/{key}", SAME_VERSION):
-        return msgspec.json.decode(raw, type=Beat)
+        return _BEAT.decode(raw)

@@ -77,6 +77,7 @@ class ResultRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="row", tag=
 
 
 Row = StartRow | LeaveRow | IntentRow | ResultRow
+_ROW = msgspec.json.Decoder(Row)
 
 ANNOTATED, FAILED, REVIEWED, SKIPPED = "annotated", "failed", "reviewed", "skipped"
 
@@ -232,4 +233,4 @@ def decode_rows(run: Run, key: str) -> list[Row]:
         RunConflictError: An incompatible version wrote it.
     """
     with decoding(f"{run.store.url}/{key}"):
-        return msgspec.json.Decoder(Row).decode_lines(run.store.read(key))
+        return _ROW.decode_lines(run.store.read(key))

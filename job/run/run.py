@@ -28,6 +28,8 @@ OPTIONS_IN_OUTPUTS = ("prompts", "confidence_threshold", "classes", "image_mode"
 """Options that change the bytes of an output. The annotation date is not among them: each run has its own."""
 
 _T = TypeVar("_T")
+_SPEC = msgspec.json.Decoder(RunSpec)
+_END = msgspec.json.Decoder(RunEnd)
 
 
 class RunTarget:
@@ -211,17 +213,17 @@ def _encode(value: msgspec.Struct) -> bytes:
 def read_spec(store: Store, name: str) -> RunSpec | None:
     """Read `run.json` of a run; None when it does not exist."""
     key = f"{RUNS_FOLDER}/{name}/run.json"
-    return _decode(read_if_there(store, key), RunSpec, f"{store.url}/{key}")
+    return _decode(read_if_there(store, key), _SPEC, f"{store.url}/{key}")
 
 
 def read_end(store: Store, name: str) -> RunEnd | None:
     """Read `end.json` of a run; None while the run has not ended."""
     key = f"{RUNS_FOLDER}/{name}/end.json"
-    return _decode(read_if_there(store, key), RunEnd, f"{store.url}/{key}")
+    return _decode(read_if_there(store, key), _END, f"{store.url}/{key}")
 
 
-def _decode(raw: bytes | None, kind: type[_T], location: str) -> _T | None:
+def _decode(raw: bytes | None, decoder: msgspec.json.Decoder[_T], location: str) -> _T | None:
     if raw is None:
         return None
     with decoding(location):
-        return msgspec.json.decode(raw, type=kind)
+        return decoder.decode(raw)

@@ -18,6 +18,7 @@ from job.system.threads import iter_in_threads
 from job.worker.shards import FailedInput
 
 _THREADS = 4
+_FAILED_INPUT = msgspec.json.Decoder(FailedInput)
 
 
 class KnownFailures:
@@ -34,9 +35,8 @@ class KnownFailures:
 
     def add_table(self, raw: bytes) -> None:
         """Add the `failures.jsonl` of an ended run."""
-        decode = msgspec.json.Decoder(FailedInput).decode
         for line in io.BytesIO(raw):
-            self._add(decode(line))
+            self._add(_FAILED_INPUT.decode(line))
 
     def add_journal(self, run: Run) -> None:
         """Add the failures in the journal of a run without a table; inputs that it stored are not failures."""

@@ -65,6 +65,9 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     failures: tuple[FailedInput, ...]
 
 
+_MARKER = msgspec.json.Decoder(Marker)
+
+
 @dataclass
 class OpenShard:
     """A shard that this process works on.
@@ -218,7 +221,7 @@ def read_marker(run: Run, shard_name: str) -> Marker:
     """A complete shard's marker."""
     key = _marker_key(run, shard_name)
     with decoding(f"{run.store.url}/{key}"):
-        return msgspec.json.decode(run.store.read(key), type=Marker)
+        return _MARKER.decode(run.store.read(key))
 
 
 def _marker_key(run: Run, shard_name: str) -> str:

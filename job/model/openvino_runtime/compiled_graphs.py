@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _FOLDER = "openvino"
 _FILES = "files.json"
+_ENTRIES = msgspec.json.Decoder(dict[str, FileEntry])
 _PARTIAL = ".partial"
 _ABANDONED_AFTER_S = 3600.0
 """A folder that has been incomplete for so long belongs to a process that was stopped."""
@@ -100,7 +101,7 @@ def compiled_graphs(cache: Path | None, key: CompiledKey, graph_bytes: Sequence[
 def _is_intact(folder: Path) -> bool:
     """Whether a folder holds exactly the files that it was published with."""
     try:
-        entries = msgspec.json.decode((folder / _FILES).read_bytes(), type=dict[str, FileEntry])
+        entries = _ENTRIES.decode((folder / _FILES).read_bytes())
         return bool(entries) and _entries_of(folder) == entries
     except (OSError, msgspec.DecodeError):
         return False

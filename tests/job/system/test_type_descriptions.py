@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import profiled
 from tests.house import late_decoders
+from tests.job.system import profiled
 from tests.processes import DATE, link_scenes, running
 
 

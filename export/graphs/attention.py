@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
-from export.graphs.operators import attend, rotate
+from export.graphs.operators import Rotation, attend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,9 +108,8 @@ class RotaryAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend among N tokens: (B, N, C) to the same, before the output's projection."""
-        q = rotate(self.to_query(x), self.cosine, self.sine)
-        k = rotate(self.to_key(x), self.cosine, self.sine)
-        return attend(q, k, self.to_value(x), self.heads)
+        rotation = Rotation(self.cosine, self.sine)
+        return attend(self.to_query(x), self.to_key(x), self.to_value(x), self.heads, rotation=rotation)
 
 
 def replace_attention(model: nn.Module) -> None:

@@ -7,6 +7,7 @@ before an activation are one kernel each. B rows, N and M tokens, C channels, H 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,11 +20,27 @@ QUERY_CHUNK = 576
 _CONTRIB = "com.microsoft"
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+@dataclass(frozen=True)
+class Rotation:
+    """Rotary positions: angles of the tokens.
+
+    Attributes:
+        cosine: (N, D / 2) for the D channels of a head.
+        sine: Likewise.
+    """
+
+    cosine: Tensor
+    sine: Tensor
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None = None, rotation: Rotation | None = None
+) -> Tensor:
     """Attend with several heads.
 
     ONNX Runtime's float32 `Attention` for CPUs stores the logits of all queries and keys: 1.7 GB for the 5,184 tokens
     of an image. An ONNX export in float32 therefore splits the queries, each part attends to all keys.
+    `job.model.openvino_runtime.attention` joins them again.
 
     Args:
         query: (B, N, C).
@@ -31,42 +48,50 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor |
         value: (B, M, C).
         heads: H.
         bias: Added to the logits, (B or 1, H or 1, N, M).
+        rotation: Turns queries and keys, N = M, see `rotate`.
 
     Returns:
         (B, N, C).
     """
-    if not torch.onnx.is_in_onnx_export():
-        return _attend(query, key, value, heads, bias)
-    if query.dtype == torch.float16:
+    if torch.onnx.is_in_onnx_export() and query.dtype == torch.float16:
+        if rotation is not None:
+            query, key = (_rotate_fused(x, rotation) for x in (query, key))
         inputs = (query, key, value, None, None, bias)
         return _fused("MultiHeadAttention", inputs, {"num_heads": heads}, query)
-    parts, tokens = -(-query.shape[1] // QUERY_CHUNK), query.shape[1]
+    q, k, v = (unflatten(x, -1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    if rotation is not None:
+        q, k = rotate(q, rotation), rotate(k, rotation)
+    tokens = q.shape[2]
+    parts = -(-tokens // QUERY_CHUNK) if torch.onnx.is_in_onnx_export() else 1
     if parts == 1:
-        return _attend(query, key, value, heads, bias)
-    size = -(-tokens // parts)
-    chunks = [
-        _attend(query[:, i : i + size], key, value, heads, None if bias is None else bias[:, :, i : i + size])
-        for i in range(0, tokens, size)
-    ]
-    return torch.cat(chunks, 1)
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    else:
+        size = -(-tokens // parts)
+        rows = [slice(i, i + size) for i in range(0, tokens, size)]
+        biases = [None if bias is None else bias[:, :, row] for row in rows]
+        chunks = (
+            F.scaled_dot_product_attention(q[:, :, row], k, v, attn_mask=x) for row, x in zip(rows, biases, strict=True)
+        )
+        found = torch.cat(tuple(chunks), 2)
+    return found.transpose(1, 2).flatten(2)
 
 
-def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Turn each pair (i, i + D / 2) of the D channels of every head by the angle of its token.
 
+    OpenVINO computes this form in one operator, which also reads (B, N, H, D) in the place of its transposition.
+
     Args:
-        x: (B, N, C).
-        cosine: (N, D / 2).
-        sine: (N, D / 2).
+        x: (B, H, N, D).
+        rotation: Angles of the N tokens.
+
+    Returns:
+        (B, H, N, D).
     """
-    if torch.onnx.is_in_onnx_export() and x.dtype == torch.float16:
-        first = torch.zeros(1, dtype=torch.int64, device=x.device)
-        return _fused("RotaryEmbedding", (x, first, cosine, sine), {"interleaved": 0}, x)
-    heads = unflatten(x, -1, (-1, 2, cosine.shape[1]))
-    first, second = heads[:, :, :, 0], heads[:, :, :, 1]
-    c, s = cosine[:, None], sine[:, None]
-    turned = torch.stack((first * c - second * s, second * c + first * s), 3)
-    return turned.flatten(2)
+    half = x.shape[-1] // 2
+    cosine, sine = (torch.cat((values, values), -1)[None, None] for values in (rotation.cosine, rotation.sine))
+    swapped = torch.cat((-x[..., half:], x[..., :half]), -1)
+    return x * cosine + swapped * sine
 
 
 def add_and_normalize(x: Tensor, branch: Tensor, bias: Tensor | None, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
@@ -144,9 +169,10 @@ def unflatten(x: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor:
     return split
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, bias: Tensor | None) -> Tensor:
-    q, k, v = (unflatten(x, -1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
+def _rotate_fused(x: Tensor, rotation: Rotation) -> Tensor:
+    """Turn (B, N, C) as `rotate` does."""
+    first = torch.zeros(1, dtype=torch.int64, device=x.device)
+    return _fused("RotaryEmbedding", (x, first, rotation.cosine, rotation.sine), {"interleaved": 0}, x)
 
 
 def _fused(

@@ -54,7 +54,7 @@ class CompiledKey(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
     instruction_set: str
     threads: int
-    shapes: str = "one image, one prompt; apart what depends on the image alone; channels last"
+    shapes: str = "one image, one prompt; apart what depends on the image alone; channels last; attention whole"
 
     @property
     def folder_name(self) -> str:

@@ -20,6 +20,7 @@ from openvino.preprocess import PrePostProcessor
 
 from job.errors import ConfigurationError, DeviceError
 from job.model.gpu import device_failure
+from job.model.openvino_runtime.attention import join_query_parts
 from job.model.openvino_runtime.compiled_graphs import CompiledKey, compiled_graphs
 from job.model.openvino_runtime.parts import split_after_fusion, split_before_text
 from job.model.openvino_runtime.weights import keep_bfloat16, release_weights
@@ -168,6 +169,7 @@ class OpenVinoSession:
             model = self._core.read_model(str(self._artifact.path(spec.file)))
             model.reshape({tensor.name: _shape(tensor.shape, sizes) for tensor in spec.inputs})
             keep_bfloat16(model)
+            join_query_parts(model)
             return self._with_channels_last(model)
 
     def _with_channels_last(self, model: Any) -> Any:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from export.graphs import operators
 from export.graphs.operators import (
+    Rotation,
     add_and_normalize,
     add_upsampled,
     attend,
     bias_gelu,
     centered,
     normalize_groups,
-    rotate,
 )
 from export.sam3_runtime import quiet
 
@@ -52,9 +52,10 @@ def tokens(kind: torch.dtype, seed: int, *shape: int) -> Tensor:
     return torch.randn(shape or (ROWS, TOKENS, CHANNELS), generator=generator).to(kind)
 
 
-def rotated(x: Tensor) -> Tensor:
+def rotated(query: Tensor, key: Tensor) -> Tensor:
     angles = torch.arange(TOKENS)[:, None] / torch.arange(1, CHANNELS // HEADS // 2 + 1)
-    return rotate(x, angles.cos().to(x.dtype), angles.sin().to(x.dtype))
+    rotation = Rotation(angles.cos().to(query.dtype), angles.sin().to(query.dtype))
+    return attend(query, key, key, HEADS, rotation=rotation)
 
 
 def normalized(x: Tensor, branch: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -71,7 +72,7 @@ def attended(query: Tensor, key: Tensor) -> Tensor:
     ("function", "layers", "inputs", "fused"),
     [
         pytest.param(attended, [], 2, "MultiHeadAttention", id="attention"),
-        pytest.param(rotated, [], 1, "RotaryEmbedding", id="rotary positions"),
+        pytest.param(rotated, [], 2, "RotaryEmbedding", id="rotary positions"),
         pytest.param(normalized, [nn.LayerNorm(CHANNELS)], 2, "SkipLayerNormalization", id="residual stream"),
         pytest.param(lambda x: bias_gelu(x, x[0, 0]), [], 1, "BiasGelu", id="activation"),
     ],
@@ -121,3 +122,21 @@ def test_attention_in_parts_of_the_queries_is_the_same(
     assert found.count("Attention") == -(-TOKENS // chunk)
     torch.testing.assert_close(answer, attended(*given), atol=1e-5, rtol=1e-5)
     np.testing.assert_array_equal(answer.shape, given[0].shape)
+
+
+def test_openvino_joins_the_parts_and_turns_in_one_operator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ov = pytest.importorskip("openvino")
+    from job.model.openvino_runtime.attention import join_query_parts
+
+    monkeypatch.setattr(operators, "QUERY_CHUNK", 7)
+    given, path = (tokens(torch.float32, 0), tokens(torch.float32, 1)), tmp_path / "graph.onnx"
+    exported(Calling(rotated), given, path)
+    core = ov.Core()
+    model = core.read_model(path)
+    assert join_query_parts(model) == 1
+    assert [node.get_type_name() for node in model.get_ops()].count("ScaledDotProductAttention") == 1
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    kinds = [node.get_rt_info()["layerType"].astype(str) for node in compiled.get_runtime_model().get_ops()]
+    assert kinds.count("RoPE") == 2
+    answer = torch.from_numpy(next(iter(compiled([x.numpy() for x in given]).values())).copy())
+    torch.testing.assert_close(answer, rotated(*given), atol=1e-5, rtol=1e-5)

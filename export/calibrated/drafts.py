@@ -45,7 +45,7 @@ class CalibratedEncoder:
     Attributes:
         artifact: Draft of the artifact; the image encoder's files are in `source`.
         source: Folder of the float32 image encoder.
-        plans: By site, the most sensitive first.
+        plans: By site, first those that remove most error for their time if they stay in higher precision.
         images: Calibration images.
     """
 
@@ -98,10 +98,11 @@ def calibrated(
         observations, images = observe(source / name, sites, pixels, threads)
         release_memory()
         plans = {site: plan_site(observations[site.name], weights_of(model, site)) for site in sites}
-        ordered = sorted(plans.items(), key=lambda pair: -pair[1].error)
+        ordered = sorted(plans.items(), key=lambda pair: -pair[1].error_removed)
+        errors = [plan.error for plan in plans.values()]
         click.echo(
             f"Calibrated on {images} images: {len(sites)} tensors, error of their products "
-            f"{ordered[-1][1].error:.2g} to {ordered[0][1].error:.2g}"
+            f"{min(errors):.2g} to {max(errors):.2g}"
         )
         yield CalibratedEncoder(artifact, source, dict(ordered), images)
     finally:

@@ -152,8 +152,8 @@ class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     Attributes:
         calibration_images: Images whose activations gave the scales.
         rounded: Number of activation tensors that are rounded to 8 bits; each is read by one or more products.
-        kept: Names of those that are not, because the comparison with the original failed with them, the most sensitive
-            first.
+        kept: Names of those that are not, because the comparison with the original failed with them, first those with
+            most error for their size.
     """
 
     calibration_images: int

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from job.model.answers import QueryAnswer
-    from job.model.artifact import Artifact, ParityFigures
+    from job.model.artifact import Artifact, ParityFigures, Precision
     from job.model.session import RuntimeFlag, Session
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -215,7 +215,7 @@ def _in_own_process(contender: Contender, answers: Path, threads: int) -> Turn:
         return process.submit(run_contender, contender, answers, threads).result()
 
 
-def _model_turns(precision: str, digest: str, turns: list[Turn]) -> ModelTurns:
+def _model_turns(precision: Precision, digest: str, turns: list[Turn]) -> ModelTurns:
     return ModelTurns(
         precision=precision,
         artifact=digest,

@@ -12,8 +12,7 @@ from pathlib import Path
 
 LONGEST_FILE, LONGEST_FUNCTION, LARGEST_FOLDER = 400, 60, 15
 ROOT = Path(__file__).parent.parent
-_DECODERS = {"msgspec.convert", "msgspec.json.Decoder"}
-_DECODES = {"msgspec.json.decode"}
+TYPED = re.compile(r"msgspec\.(convert|(json|msgpack|yaml|toml)\.(Decoder|decode))")
 ADDRESS = re.compile(r"https?://|file://|--index-url|--find-links|@ /")
 
 
@@ -41,16 +40,37 @@ def late_decoders(path: Path) -> Iterator[str]:
     that is not set yet: a segmentation fault (src/msgspec/_core.c of 0.22, `StructInfo_Convert`). A decoder of a module
     describes its type on import.
     """
-    for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        for call in ast.walk(function):
-            if not isinstance(call, ast.Call):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    late = {node for function in ast.walk(tree) for part in _body(function) for node in ast.walk(part)}
+    calls = {call.func: call for call in ast.walk(tree) if isinstance(call, ast.Call)}
+    place = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+    for node in ast.walk(tree):
+        if _renames_msgspec(node):
+            yield f"{place}:{node.lineno}: import msgspec, and nothing from it"  # type: ignore[attr-defined]
+        elif isinstance(node, ast.Attribute) and TYPED.fullmatch(name := ast.unparse(node)):
+            call = calls.get(node)
+            if name.endswith(".decode") and call is not None and not _names_type(call):
                 continue
-            name = ast.unparse(call.func)
-            has_type = len(call.args) > 1 or any(one.arg == "type" for one in call.keywords)
-            if name in _DECODERS or (name in _DECODES and has_type):
-                yield f"{path}:{call.lineno} {name}: make a decoder in the module, outside functions"
+            if node in late or name.endswith(".decode"):
+                yield f"{place}:{node.lineno} {name}: make a decoder in the module, outside functions"
+
+
+def _body(node: ast.AST) -> list[ast.AST]:
+    """What runs when a function is called; nothing for another node."""
+    if isinstance(node, ast.Lambda):
+        return [node.body]
+    return list(node.body) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else []
+
+
+def _names_type(call: ast.Call) -> bool:
+    return len(call.args) > 1 or any(one.arg in {"type", None} for one in call.keywords)
+
+
+def _renames_msgspec(node: ast.AST) -> bool:
+    if isinstance(node, ast.Import):
+        return any(one.name.split(".")[0] == "msgspec" and (one.asname or "." in one.name) for one in node.names)
+    is_of_msgspec = isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "msgspec"
+    return is_of_msgspec and any(not one.name[0].isupper() or one.name == "Decoder" for one in node.names)
 
 
 def lock_addresses(path: Path) -> Iterator[str]:

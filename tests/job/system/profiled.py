@@ -18,6 +18,11 @@ def _tell(frame: FrameType, event: str, _argument: object) -> None:
         sys.stderr.write(f"{DESCRIBED}{frame.f_locals['obj'].__name__}\n")
 
 
+def tell_descriptions() -> None:
+    """Tell those of all threads that start from here; the main thread is not among them."""
+    threading.setprofile(_tell)
+
+
 if __name__ == "__main__":
-    threading.setprofile(_tell)  # of threads that start from here; the main thread is not among them
+    tell_descriptions()
     sys.exit(run(sys.argv[1:]))

@@ -10,6 +10,18 @@ from tests.house import late_decoders
 from tests.job.system import profiled
 from tests.processes import DATE, link_scenes, running
 
+LATE = """
+import threading
+import msgspec
+from {} import tell_descriptions
+class Late(msgspec.Struct):
+    number: int
+tell_descriptions()
+thread = threading.Thread(target=lambda: msgspec.json.decode(b'{{"number": 1}}', type=Late))
+thread.start()
+thread.join()
+"""
+
 
 def test_no_type_is_described_in_a_thread(scenes: Path, tmp_path: Path) -> None:
     source, target = link_scenes(scenes, tmp_path / "in", 20), str(tmp_path / "out")
@@ -23,7 +35,13 @@ def test_no_type_is_described_in_a_thread(scenes: Path, tmp_path: Path) -> None:
         with running("-m", profiled.__name__, *command) as process:
             _, stderr = process.communicate(timeout=200)
         assert process.returncode == 0, stderr
-        assert [line for line in stderr.splitlines() if line.startswith(profiled.DESCRIBED)] == [], command
+        assert [line for line in stderr.splitlines() if profiled.DESCRIBED in line] == [], command
+
+
+def test_a_description_in_a_thread_is_told() -> None:
+    with running("-c", LATE.format(profiled.__name__)) as process:
+        _, stderr = process.communicate(timeout=60)
+    assert stderr == f"{profiled.DESCRIBED}Late\n"
 
 
 @pytest.mark.parametrize(
@@ -32,6 +50,16 @@ def test_no_type_is_described_in_a_thread(scenes: Path, tmp_path: Path) -> None:
         ("plan = msgspec.json.decode(raw, type=Plan)", True),
         ("plan = msgspec.convert(raw, Plan)", True),
         ("plan = msgspec.json.Decoder(Plan).decode(raw)", True),
+        ("plan = (lambda: msgspec.json.Decoder(Plan))()", True),
+        ("plan = msgspec.json.Decoder[Plan](Plan).decode(raw)", True),
+        ("plan = msgspec.msgpack.decode(raw, type=Plan)", True),
+        ("decode = msgspec.json.decode", True),
+        ("plan = partial(msgspec.json.decode, type=Plan)(raw)", True),
+        ("plan = msgspec.json.decode(raw, **options)", True),
+        ("from msgspec.json import decode", True),
+        ("from msgspec import json", True),
+        ("import msgspec as fast", True),
+        ("from msgspec import Meta", False),
         ("plan = msgspec.json.decode(raw)", False),
         ("plan = _PLAN.decode(raw)", False),
     ],

@@ -25,7 +25,7 @@ class Rotation:
     """Rotary positions: angles of the tokens.
 
     Attributes:
-        cosine: (N, D / 2) for the D channels of a head.
+        cosine: (N, D / 2) for the D channels of a head, of the type of the tokens.
         sine: Likewise.
     """
 
@@ -40,7 +40,7 @@ def attend(
 
     ONNX Runtime's float32 `Attention` for CPUs stores the logits of all queries and keys: 1.7 GB for the 5,184 tokens
     of an image. An ONNX export in float32 therefore splits the queries, each part attends to all keys.
-    `job.model.openvino_runtime.attention` joins them again.
+    `job.model.openvino_runtime.attention` joins those without a bias again.
 
     Args:
         query: (B, N, C).

@@ -33,15 +33,21 @@ def model_of(
     for number, (first, end) in enumerate(parts):
         biases = {
             "none": [],
+            "causal": [],
+            "mask": [ops.constant(np.array(False))],
+            "zeros": [ops.constant(np.zeros((1, 1, 1, KEYS), np.float32))],
             "zero": [ops.constant(np.float32(0))],
             "one": [ops.constant(np.float32(number))],
             "rows": [sliced(rows, first, end, step=step)],
+            "scale": [ops.constant(np.float32(0)), ops.constant(np.float32(0.5))],
         }[bias]
         asked = query if number < queries else ops.relu(query)
         seen = key if number < keys else ops.relu(key)
         taken = sliced(asked, first, end, step=step)
-        found.append(ops.scaled_dot_product_attention(taken, seen, value, *biases, causal=False))
-    result = ops.result(ops.concat(found, axis))
+        found.append(ops.scaled_dot_product_attention(taken, seen, value, *biases, causal=bias == "causal"))
+    joined = ops.concat(found, axis)
+    joined.output(0).set_names({"answer"})
+    result = ops.result(joined)
     return ov.Model([result], [*inputs, *([row] if bias == "rows" else [])])
 
 
@@ -64,6 +70,7 @@ def test_parts_of_one_attention_are_joined(bias: str) -> None:
     expected = answer(model_of(WHOLE, bias=bias, **ALL))
     model = model_of(WHOLE, bias=bias, **ALL)
     assert (join_query_parts(model), operators(model), operators(model, "Concat")) == (1, 1, 0)
+    assert model.output(0).names == {"answer"}
     np.testing.assert_allclose(answer(model), expected, atol=1e-5)
 
 
@@ -73,12 +80,17 @@ def test_parts_of_one_attention_are_joined(bias: str) -> None:
         pytest.param([(4, 8), (0, 4), (8, 12)], {}, id="another order"),
         pytest.param([(0, 4), (4, 8)], {}, id="not all queries"),
         pytest.param([(0, 4), (3, 8), (8, 12)], {}, id="queries that overlap"),
+        pytest.param([(0, 8), (8, 4), (4, 10)], {}, id="queries backwards"),
         pytest.param(WHOLE, {"step": 2}, id="every second query"),
         pytest.param(WHOLE, {"keys": 1}, id="other keys"),
         pytest.param(WHOLE, {"queries": 1}, id="other queries"),
         pytest.param([(0, 5), (5, 10)], {"axis": 3}, id="joined along the channels"),
         pytest.param(WHOLE, {"bias": "one"}, id="a bias of each part"),
         pytest.param(WHOLE, {"bias": "rows"}, id="a bias of each query"),
+        pytest.param(WHOLE, {"bias": "causal"}, id="a causal mask"),
+        pytest.param(WHOLE, {"bias": "scale"}, id="another scale"),
+        pytest.param(WHOLE, {"bias": "mask"}, id="a mask"),
+        pytest.param(WHOLE, {"bias": "zeros"}, id="a bias of another shape"),
     ],
 )
 def test_other_parts_stay_apart(parts: list[tuple[int, int]], changes: dict[str, Any]) -> None:

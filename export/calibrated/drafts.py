@@ -98,7 +98,7 @@ def calibrated(
         observations, images = observe(source / name, sites, pixels, threads)
         release_memory()
         plans = {site: plan_site(observations[site.name], weights_of(model, site)) for site in sites}
-        ordered = sorted(plans.items(), key=lambda pair: -pair[1].error_removed)
+        ordered = sorted(plans.items(), key=lambda pair: -pair[1].error_per_weight)
         errors = [plan.error for plan in plans.values()]
         click.echo(
             f"Calibrated on {images} images: {len(sites)} tensors, error of their products "

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 SAMPLED_ROWS = 256
 """Rows of each tensor that are kept of the first picture, to compare products on."""
-LARGEST_ROWS = 32
-"""Rows with the largest values, of all pictures, that are kept besides."""
 _PARTS = ("attention.input", "attention.output", "feed_forward.widen", "feed_forward.narrow")
 
 
@@ -46,30 +44,12 @@ class Observation:
     Attributes:
         lowest: float32 (C,), smallest value of each channel in all pictures.
         highest: float32 (C,), largest value.
-        sampled: float32 (at most `SAMPLED_ROWS`, C), rows of the first picture.
-        largest: float32 (at most `LARGEST_ROWS`, C), the rows with the largest values.
+        rows: float32 (at most `SAMPLED_ROWS`, C), rows of the first picture.
     """
 
     lowest: NDArray[np.float32]
     highest: NDArray[np.float32]
-    sampled: NDArray[np.float32]
-    largest: NDArray[np.float32]
-
-    @property
-    def rows(self) -> NDArray[np.float32]:
-        """Rows to compare products on, (at most `SAMPLED_ROWS` + `LARGEST_ROWS`, C)."""
-        return np.concatenate((self.sampled, self.largest))
-
-    def joined(self, later: Observation) -> Observation:
-        """What this and a later picture held."""
-        largest = np.concatenate((self.largest, later.largest))
-        order = np.argsort(-np.abs(largest).max(axis=1), kind="stable")[:LARGEST_ROWS]
-        return Observation(
-            lowest=np.minimum(self.lowest, later.lowest),
-            highest=np.maximum(self.highest, later.highest),
-            sampled=self.sampled,
-            largest=largest[order],
-        )
+    rows: NDArray[np.float32]
 
 
 def sites_of(model: ir.Model) -> tuple[Site, ...]:
@@ -112,14 +92,18 @@ def observe(
     for images, image in enumerate(pixels, 1):  # noqa: B007
         outputs = [np.array(value) for value in encoder([image[np.newaxis]]).values()]
         for i, site in enumerate(sites):
-            seen = Observation(*outputs[4 * i : 4 * i + 4])
+            lowest, highest, rows = outputs[3 * i : 3 * i + 3]
             before = observed.get(site.name)
-            observed[site.name] = seen if before is None else before.joined(seen)
+            observed[site.name] = (
+                Observation(lowest, highest, rows)
+                if before is None
+                else Observation(np.minimum(before.lowest, lowest), np.maximum(before.highest, highest), before.rows)
+            )
     return observed, images
 
 
 def _observer(path: Path, sites: Sequence[Site], threads: int | None) -> Any:
-    """The graph with the parts of an `Observation` of each site as outputs, in the place of its own."""
+    """The graph with three outputs for each site in the place of its own: lowest, highest, rows."""
     import openvino as ov
 
     core = ov.Core()
@@ -134,16 +118,12 @@ def _observer(path: Path, sites: Sequence[Site], threads: int | None) -> Any:
     return core.compile_model(ov.Model(results, model.get_parameters()), "CPU", options)
 
 
-def _observed(value: Any) -> tuple[Any, ...]:
+def _observed(value: Any) -> tuple[Any, Any, Any]:
     from openvino import opset13 as ops
 
     shape = value.get_shape()
     table = ops.reshape(value, np.array([-1, shape[-1]]), special_zero=False)
-    count = int(np.prod(shape[:-1]))
-    step = max(1, count // SAMPLED_ROWS)
+    step = max(1, int(np.prod(shape[:-1])) // SAMPLED_ROWS)
     first, axis = np.array([0]), np.array([0])
-    sampled = ops.slice(table, first, np.array([step * SAMPLED_ROWS]), np.array([step]), axis)
-    magnitude = ops.reduce_max(ops.absolute(table), np.array([1]))
-    order = ops.topk(magnitude, np.array(min(LARGEST_ROWS, count)), 0, "max", "value").output(1)
-    largest = ops.gather(table, order, np.array(0))
-    return tuple(ops.result(x) for x in (ops.reduce_min(table, axis), ops.reduce_max(table, axis), sampled, largest))
+    rows = ops.slice(table, first, np.array([step * SAMPLED_ROWS]), np.array([step]), axis)
+    return tuple(ops.result(x) for x in (ops.reduce_min(table, axis), ops.reduce_max(table, axis), rows))

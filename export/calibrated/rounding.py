@@ -6,9 +6,7 @@ A site `x` and its products `x @ W` become, in operators of the ONNX standard:
 
 One scale and zero point hold for the whole of `x`, so they are constants of the graph: neither other images nor other
 prompts change a result. `smoothing` moves the outliers of single channels into the weights (SmoothQuant,
-arXiv:2211.10438), and the levels may cover a part of the observed range, so that they are finer and the few values
-outside of it saturate. The strength of the smoothing and that part are chosen for each site by the error of its
-products on sampled rows, which include those with the largest values.
+arXiv:2211.10438); its strength is chosen for each site by the error of its products on sampled rows.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ import onnx_ir as ir
 from export.graphs.quantize import quantized_weight
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the smoothing: 0 leaves outliers in the activations, 1 moves them to the weights entirely."""
-COVERED = (1.0, 0.9, 0.8, 0.7)
-"""Parts of the observed range that the levels cover."""
 _LEVELS = 255
 _SMALLEST = 1e-6
 
@@ -45,23 +41,23 @@ class SitePlan:
         scale: Difference of neighbouring levels.
         zero: The level, 0 to 255, that stands for 0.
         error: Relative error of its products on the sampled rows.
-        weights: Number of weights of its products, which their time is proportional to.
+        weight_count: Number of weights of its products, which their time is proportional to.
     """
 
     smoothing: NDArray[np.float32]
     scale: np.float32
     zero: np.uint8
     error: float
-    weights: int
+    weight_count: int
 
     @property
-    def error_removed(self) -> float:
+    def error_per_weight(self) -> float:
         """Squared error that is removed for each weight if the site stays in higher precision."""
-        return self.error**2 / self.weights
+        return self.error**2 / self.weight_count
 
 
 def plan_site(observation: Observation, weights: Sequence[NDArray[np.float32]]) -> SitePlan:
-    """Choose the strength of the smoothing, and the part of the range, with the smallest error.
+    """Choose the strength of the smoothing with the smallest error.
 
     Args:
         observation: Of the site.
@@ -69,33 +65,24 @@ def plan_site(observation: Observation, weights: Sequence[NDArray[np.float32]]) 
     """
     weight = np.concatenate(weights, axis=1)
     exact = observation.rows @ weight
-    plans = (plan for strength in STRENGTHS for plan in _plans(observation, weight, exact, strength))
+    plans = (_plan(observation, weight, exact, strength) for strength in STRENGTHS)
     return min(plans, key=lambda plan: plan.error)
 
 
-def _plans(
-    seen: Observation, weight: NDArray[np.float32], exact: NDArray[np.float32], strength: float
-) -> Iterator[SitePlan]:
-    """One plan for each part of the range."""
+def _plan(seen: Observation, weight: NDArray[np.float32], exact: NDArray[np.float32], strength: float) -> SitePlan:
     largest = np.maximum(np.abs(seen.lowest), np.abs(seen.highest))
     columns = np.abs(weight).max(axis=1)
     factors = np.maximum(columns, _SMALLEST) ** (1 - strength) / np.maximum(largest, _SMALLEST) ** strength
     smoothing = factors.astype(np.float32) if strength else np.ones_like(largest)
-    low, high = float((seen.lowest * smoothing).min()), float((seen.highest * smoothing).max())
-    integers, scales = quantized_weight(weight / smoothing[:, np.newaxis])
-    smoothed, rounded = seen.rows * smoothing, integers.astype(np.float32)
-    for part in COVERED:
-        scale, zero = _levels_of(min(0.0, low) * part, max(0.0, high) * part)
-        levels = np.clip(np.rint(smoothed / scale) + np.float32(zero), 0, _LEVELS) - np.float32(zero)
-        got = (levels @ rounded) * (scale * scales)
-        error = float(np.linalg.norm(got - exact) / max(float(np.linalg.norm(exact)), _SMALLEST))
-        yield SitePlan(smoothing, scale, zero, error, weight.size)
-
-
-def _levels_of(low: float, high: float) -> tuple[np.float32, np.uint8]:
-    """Difference of the levels of a range, and the level of 0."""
+    low = min(0.0, float((seen.lowest * smoothing).min()))
+    high = max(0.0, float((seen.highest * smoothing).max()))
     scale = np.float32(max(high - low, _SMALLEST) / _LEVELS)
-    return scale, np.uint8(np.clip(np.rint(-low / scale), 0, _LEVELS))
+    zero = np.uint8(np.clip(np.rint(-low / scale), 0, _LEVELS))
+    levels = np.clip(np.rint(seen.rows * smoothing / scale) + np.float32(zero), 0, _LEVELS) - np.float32(zero)
+    integers, scales = quantized_weight(weight / smoothing[:, np.newaxis])
+    got = (levels @ integers.astype(np.float32)) * (scale * scales)
+    error = float(np.linalg.norm(got - exact) / max(float(np.linalg.norm(exact)), _SMALLEST))
+    return SitePlan(smoothing, scale, zero, error, weight.size)
 
 
 def weights_of(model: ir.Model, site: Site) -> list[NDArray[np.float32]]:

@@ -20,9 +20,9 @@ from click.testing import CliRunner
 pytest.importorskip("openvino")
 
 from export import exporter
-from export.calibrated import drafts, rounding
+from export.calibrated import drafts
 from export.calibrated.drafts import calibrated
-from export.calibrated.observation import LARGEST_ROWS, Observation, observe, sites_of
+from export.calibrated.observation import Observation, observe, sites_of
 from export.calibrated.rounding import SitePlan, plan_site
 from export.cli import export
 from export.demo_model.scenes.scenes import draw_scene
@@ -103,52 +103,27 @@ def test_every_picture_widens_the_ranges() -> None:
         seen = [each[site.name] for each in alone]
         np.testing.assert_array_equal(both[site.name].lowest, np.minimum(seen[0].lowest, seen[1].lowest))
         np.testing.assert_array_equal(both[site.name].highest, np.maximum(seen[0].highest, seen[1].highest))
-        np.testing.assert_array_equal(both[site.name].sampled, seen[0].sampled)
+        np.testing.assert_array_equal(both[site.name].rows, seen[0].rows)
         assert (seen[0].rows >= seen[0].lowest).all()
         assert (seen[0].rows <= seen[0].highest).all()
-        magnitudes = np.abs(np.concatenate([each.largest for each in seen])).max(axis=1)
-        found = np.abs(both[site.name].largest).max(axis=1)
-        np.testing.assert_array_equal(found, np.sort(magnitudes)[::-1][:LARGEST_ROWS])
-        assert found[0] == np.maximum(-both[site.name].lowest, both[site.name].highest).max()
 
 
 def test_smoothing_removes_the_error_of_an_outlier_channel() -> None:
     random = np.random.default_rng(1)
     rows, weight = (random.standard_normal(shape).astype(np.float32) for shape in ((256, 64), (64, 32)))
-    usual = plan_site(seen_in(rows), [weight])
+    usual = plan_site(Observation(rows.min(0), rows.max(0), rows), [weight])
     rows[:, 5] *= 100
     weight[5] /= 100
-    plan = plan_site(seen_in(rows), [weight])
+    plan = plan_site(Observation(rows.min(0), rows.max(0), rows), [weight])
     assert plan.smoothing[5] < np.median(plan.smoothing) / 5
     assert plan.error < 2 * usual.error < 0.05
     assert 0 < plan.zero < 255
 
 
-@pytest.mark.parametrize(("channels", "is_covered"), [(64, True), (512, False)])
-def test_the_levels_cover_a_rare_value_unless_all_others_gain_more(
-    channels: int, is_covered: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is in none of the sampled rows, but its row is among those with the largest values."""
-    monkeypatch.setattr(rounding, "STRENGTHS", (0.0,))
-    random = np.random.default_rng(2)
-    rows, weight = (random.standard_normal(shape).astype(np.float32) for shape in ((4096, channels), (channels, 32)))
-    rows[77, 3] = 50.0
-    plan = plan_site(seen_in(rows), [weight])
-    assert (plan.scale * 255 > rows.max() - rows.min() - 0.1) == is_covered, plan.scale
-    monkeypatch.setattr(rounding, "COVERED", (1.0,))
-    assert (plan_site(seen_in(rows), [weight]).error > plan.error) == (not is_covered)
-
-
-def seen_in(rows: np.ndarray) -> Observation:
-    order = np.argsort(-np.abs(rows).max(axis=1))
-    return Observation(rows.min(0), rows.max(0), rows[:256] if len(rows) == 256 else rows[1:257], rows[order[:32]])
-
-
-def test_the_cheapest_of_equally_sensitive_tensors_stay_first() -> None:
-    plan = SitePlan(np.ones(4, np.float32), np.float32(1), np.uint8(0), 0.02, 100)
-    twice = dataclasses.replace(plan, error=0.04, weights=400)
-    assert twice.error_removed == plan.error_removed
-    assert dataclasses.replace(plan, weights=50).error_removed == 2 * plan.error_removed
+def test_the_smallest_of_equally_sensitive_tensors_stay_first() -> None:
+    plan = SitePlan(np.ones(4, np.float32), np.float32(1), np.uint8(0), error=0.02, weight_count=100)
+    assert dataclasses.replace(plan, error=0.04, weight_count=400).error_per_weight == plan.error_per_weight
+    assert dataclasses.replace(plan, weight_count=50).error_per_weight == 2 * plan.error_per_weight
 
 
 @needs_integers
@@ -232,7 +207,7 @@ def test_weights_in_a_second_file_give_the_same_file(artifact: Artifact, tmp_pat
 @needs_integers
 def test_the_first_draft_that_agrees_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for key in [key for key in TOLERANCES if key[0] == "int8"]:
-        limits = msgspec.structs.replace(TOLERANCES[key], mask_iou_mean=0.9962)  # with all rounded: 0.9958
+        limits = msgspec.structs.replace(TOLERANCES[key], mask_iou_mean=0.9965)  # all rounded 0.9961, but one 0.9970
         monkeypatch.setitem(comparison.TOLERANCES, key, limits)
     compare, agreed = exporter._compare, []
 
@@ -248,7 +223,7 @@ def test_the_first_draft_that_agrees_is_kept(monkeypatch: pytest.MonkeyPatch, tm
     assert agreeing.manifest.quantization is not None
     kept = agreeing.manifest.quantization.kept
     assert len(kept) == drafts.STEPS[len(agreed) - 1]
-    assert kept[0] == "blocks.1.feed_forward.narrow"
+    assert kept[0] == "blocks.0.feed_forward.narrow"
     assert all(figures.passed for figures in parity)
     for key in [key for key in TOLERANCES if key[0] == "int8"]:
         limits = msgspec.structs.replace(TOLERANCES[key], score=1e-6)

@@ -34,6 +34,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     type=click.Choice(["fp32", "fp16", "int8"]),
     help="Default: fp16 on a GPU, fp32 on a CPU.",
 )
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", "onnx", "openvino"]),
+    default="auto",
+    show_default=True,
+    help="Library that runs the model; auto chooses as `annotate` does, openvino runs fp32.",
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads. Default: all.")
 @click.option("--images", type=click.IntRange(1), help="Images for images/s. Default: as many as take about 10 s.")
 def main(device: Any, out: Path, sizes: tuple[Size, ...], precision: Any, **rest: Any) -> None:
@@ -44,10 +51,10 @@ def main(device: Any, out: Path, sizes: tuple[Size, ...], precision: Any, **rest
     set_up_logging("WARNING", "text")
     logging.getLogger("job").setLevel(logging.INFO)  # torch's exporter logs hundreds of lines
     try:
-        require_device(device)
+        chosen: Precision = precision or ("fp16" if device == "cuda" else "fp32")
+        require_device(device, chosen, rest["runtime"])
         out.mkdir(parents=True, exist_ok=True)
         for size in sizes or (("full",) if device == "cuda" else ("demo", "full")):
-            chosen: Precision = precision or ("fp16" if device == "cuda" else "fp32")
             measure(MeasureRequest(out=out, device=device, size=size, precision=chosen, **rest))
     except AnnotateError as exc:
         click.echo(f"Error: {exc}", err=True)

@@ -21,10 +21,10 @@ from export.exporter import write_files
 from export.parity.pictures import drawn_pictures
 from export.parity.recording import record, recording
 from export.parity.verify import compare
-from job.errors import AnnotateError, DeviceError, WorkerError
+from job.errors import AnnotateError, DeviceError, UsageError, WorkerError
 from job.model.artifact import MANIFEST_NAME, ParityFigures, encode_manifest, open_artifact
 from job.model.comparison import describe
-from job.model.loader import check_gpu, check_runtime, gpu_answers, open_session
+from job.model.loader import check_gpu, check_runtime, choose_runtime, gpu_answers, open_session
 from job.run.options import WorkerOptions
 from job.telemetry.logs import set_up_logging
 from job.tools.bench.bench import GPU_BATCHES, BenchRequest, run_bench
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from job.model.artifact import Artifact, Precision
-    from job.model.session import Device
+    from job.model.session import Device, RuntimeFlag
     from job.tools.bench.figures import OriginalFigures
 
 logger = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ class MeasureRequest:
         device: Device of model and original.
         size: `demo` or `full` (random weights).
         precision: Of the exported model.
+        runtime: Library that runs it, `auto` for that of `annotate`.
         threads: CPU threads, None for all.
         images: Images of each measurement of images/s, None for about 10 s.
         picture_wh: Width and height of the pictures, in pixels.
@@ -66,6 +67,7 @@ class MeasureRequest:
     device: Device
     size: Size
     precision: Precision
+    runtime: RuntimeFlag = "auto"
     threads: int | None = None
     images: int | None = None
     picture_wh: tuple[int, int] = PICTURE_WH
@@ -73,8 +75,9 @@ class MeasureRequest:
 
     @property
     def name(self) -> str:
-        """Stem of the result files."""
-        return f"{self.size}-{self.precision}-{self.device}"
+        """Stem of the result files; it has the runtime if that was asked for."""
+        asked = "" if self.runtime == "auto" else f"-{self.runtime}"
+        return f"{self.size}-{self.precision}-{self.device}{asked}"
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,14 +86,20 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     figures: tuple[ParityFigures, ...]
 
 
-def require_device(device: Device) -> None:
+def require_device(device: Device, precision: Precision, runtime: RuntimeFlag) -> None:
     """Check that the device can be measured, before minutes are spent on an export.
 
     Raises:
-        ConfigurationError: The installation does not support it.
+        UsageError: The runtime does not run what is exported here in this precision.
+        ConfigurationError: The installation does not support the device, or the runtime on it.
         DeviceError: No GPU responds.
     """
-    check_runtime(device, "onnx")
+    if runtime == "openvino" and precision != "fp32":
+        raise UsageError(
+            f"--runtime openvino --precision {precision}: only fp32 is measured with it here. Export the model, and "
+            "measure it by `sam3-annotate bench --model DIR` or `python -m export.bench.turns`"
+        )
+    check_runtime(device, "openvino" if runtime == "openvino" else "onnx")
     check_gpu(device, "onnx")
     if device == "cuda" and not gpu_answers():
         raise DeviceError("--device cuda: no NVIDIA GPU answers, see `nvidia-smi`; `make bench` measures the processor")
@@ -100,18 +109,20 @@ def measure(request: MeasureRequest) -> BenchReport:
     """Export, measure, compare, and write `NAME.json`, `NAME.parity.json` and `NAME.md` into the folder.
 
     Raises:
+        UsageError: The runtime does not run this precision.
         ConfigurationError: The installation or the memory limit does not allow this model.
         DeviceError: The device failed.
         WorkerError: The model was measured, and the comparison or the original failed.
     """
-    require_device(request.device)
+    require_device(request.device, request.precision, request.runtime)
     began_s = time.monotonic()
     original = load_original("demo") if request.size == "demo" else random_original()
     artifact = _export(original, request)
-    _log(began_s, "exported")
+    runtime = choose_runtime(request.runtime, request.device, artifact.manifest)
+    _log(began_s, f"exported; runtime {runtime.runtime}, because {runtime.reason}")
     bench = BenchRequest(
         artifact=artifact,
-        options=WorkerOptions(device=request.device, threads=request.threads),
+        options=WorkerOptions(device=request.device, runtime=runtime.runtime, threads=request.threads),
         prompts=artifact.manifest.prompts,
         picture_wh=request.picture_wh,
         batch_sizes=request.batch_sizes if request.device == "cuda" else (1,),
@@ -121,7 +132,7 @@ def measure(request: MeasureRequest) -> BenchReport:
     _write(request, report)
     _log(began_s, "measured")
     steps = _Steps()
-    parity = steps.take("the comparison with the original", lambda: _compare(original, artifact, request))
+    parity = steps.take("the comparison with the original", lambda: _compare(original, bench))
     if parity is not None:
         _file(request, "parity.json").write_bytes(msgspec.json.format(msgspec.json.encode(parity)))
     _log(began_s, "compared")
@@ -175,11 +186,14 @@ def _run_in_own_process(bench: BenchRequest) -> BenchReport:
         return process.submit(run_bench, bench).result()
 
 
-def _compare(original: Original, artifact: Artifact, request: MeasureRequest) -> Parity:
-    device, prompts = _device_of_torch(request.device), artifact.manifest.prompts
+def _compare(original: Original, bench: BenchRequest) -> Parity:
+    options, artifact = bench.options, bench.artifact
     with recording() as answers:
-        record(original, device, prompts, drawn_pictures(PARITY_PICTURES), answers)
-        session = open_session(artifact, device=request.device, batch_size=1, threads=request.threads)
+        pictures = drawn_pictures(PARITY_PICTURES)
+        record(original, _device_of_torch(options.device), artifact.manifest.prompts, pictures, answers)
+        session = open_session(
+            artifact, device=options.device, batch_size=1, threads=options.threads, runtime=options.runtime
+        )
         figures = compare(artifact, session, answers)
     for each in figures:
         click.echo(describe(each))

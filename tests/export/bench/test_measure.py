@@ -11,11 +11,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from export.bench import cost, measure, original
+from export.bench.__main__ import main
 from export.bench.measure import MeasureRequest, Parity
-from job.errors import ConfigurationError, DeviceError, WorkerError
+from job.errors import ConfigurationError, DeviceError, UsageError, WorkerError
 from job.model.artifact import Artifact
+from job.model.loader import choose_runtime
+from job.model.session import RuntimeFlag
 from job.tools.bench import model_stages
 from job.tools.bench.figures import BatchFigures, BenchReport
 from tests.fakes import DEMO_ARTIFACT, demo_artifact
@@ -32,21 +36,34 @@ def copy_demo(original: Any, folder: Path, graph_format: str, precision: str) ->
     return msgspec.structs.replace(found, folder=folder)
 
 
-def test_the_demo_model_is_measured_beside_the_original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("runtime", ["auto", "onnx", "openvino"])
+def test_the_demo_model_is_measured_beside_the_original(
+    runtime: RuntimeFlag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = choose_runtime(runtime, "cpu", demo_artifact().manifest).runtime
+    name = "demo-fp32-cpu" if runtime == "auto" else f"demo-fp32-cpu-{runtime}"
     monkeypatch.setattr(measure, "write_files", copy_demo)
     monkeypatch.setattr(model_stages, "BUDGET_S", 0.2)
     request = MeasureRequest(
-        out=tmp_path, device="cpu", size="demo", precision="fp32", threads=1, images=2, picture_wh=(320, 240)
+        out=tmp_path,
+        device="cpu",
+        size="demo",
+        precision="fp32",
+        runtime=runtime,
+        threads=1,
+        images=2,
+        picture_wh=(320, 240),
     )
     report = measure.measure(request)
+    assert report.setting.runtime.startswith({"onnx": "onnxruntime ", "openvino": "openvino "}[expected])
     assert report.original is not None
     assert min(report.original.encoder_ms, report.original.grounding_ms) > 0
     assert report.roofline is None
     assert report.resident_bytes < 1 << 30, "torch is not in the memory that is measured"
-    assert msgspec.json.decode((tmp_path / "demo-fp32-cpu.json").read_bytes(), type=BenchReport) == report
-    parity = msgspec.json.decode((tmp_path / "demo-fp32-cpu.parity.json").read_bytes(), type=Parity)
+    assert msgspec.json.decode((tmp_path / f"{name}.json").read_bytes(), type=BenchReport) == report
+    parity = msgspec.json.decode((tmp_path / f"{name}.parity.json").read_bytes(), type=Parity)
     assert all(each.passed for each in parity.figures)
-    assert "times as fast as eager sam3" in (tmp_path / "demo-fp32-cpu.md").read_text()
+    assert "times as fast as eager sam3" in (tmp_path / f"{name}.md").read_text()
 
 
 def test_figures_are_kept_when_the_original_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,12 +92,27 @@ def test_a_machine_without_a_gpu_is_refused_before_an_export(tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--device", "cpu", "--precision", "int8"], "only fp32 is measured with it here"),
+        (["--device", "cuda", "--precision", "fp32"], "OpenVINO is used on CPUs only"),
+    ],
+)
+def test_what_openvino_does_not_run_is_refused_before_an_export(flags: list[str], message: str, tmp_path: Path) -> None:
+    arguments = [*flags, "--runtime", "openvino", "--size", "demo", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code in {UsageError.exit_code, ConfigurationError.exit_code}
+    assert message in done.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_driver_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "check_runtime", lambda *arguments: None)
     monkeypatch.setattr(measure, "check_gpu", lambda *arguments: None)
     monkeypatch.setattr(measure, "gpu_answers", lambda: False)
     with pytest.raises(DeviceError, match=r"no NVIDIA GPU answers.*make bench"):
-        measure.require_device("cuda")
+        measure.require_device("cuda", "fp16", "auto")
 
 
 def test_the_exporter_provides_the_original_to_the_command() -> None:

@@ -21,7 +21,7 @@ from job.errors import InputError, ObjectError, UnreadableObjectError, UsageErro
 from job.formats import gva
 from job.formats.instance_reader import AnnotatedImage
 from job.formats.instance_table import InstanceRow
-from job.storage.keys import mask_key, printable
+from job.storage.keys import mask_name, printable
 from job.storage.store import Store
 from job.system.threads import iter_in_threads
 
@@ -243,7 +243,7 @@ class _Selector:
         return None if self._request.reviewed == "any" else gva.parse(self._request.output.read(key))
 
     def _fits_review(self, key: str, document: gva.Document | None) -> bool:
-        return document is None or gva.is_mask_reviewed(document, _npz_name(key)) == (self._request.reviewed == "only")
+        return document is None or gva.is_mask_reviewed(document, mask_name(key)) == (self._request.reviewed == "only")
 
     def _labelled(self, stored: AnnotatedImage) -> _Selected:
         first = stored.rows[0]
@@ -271,14 +271,10 @@ def _is_edited(stored: AnnotatedImage, document: gva.Document) -> bool:
     """
     if stored.is_visible_only:
         return False
-    labels = gva.labels_at(document, _npz_name(stored.key)) or {}
+    labels = gva.labels_at(document, mask_name(stored.key)) or {}
     listed = {(name, value) for name, found in labels.items() for value, _ in found}
     rows = [row for row in stored.rows if row.class_name is not None and row.candidate is None]
     return listed != {(row.class_name, row.value) for row in rows if row.value is not None}
-
-
-def _npz_name(key: str) -> str:
-    return mask_key(key).rpartition("/")[2]
 
 
 class _Writer:

@@ -24,7 +24,7 @@ from job.run.instance_parts import part_key
 from job.run.journal import ResultRow
 from job.run.run import Run
 from job.run.spec import RunSpec
-from job.storage.keys import IMAGE_SUFFIXES, JSON_SUFFIX, is_machine_file, mask_key, stem_of
+from job.storage.keys import IMAGE_SUFFIXES, JSON_SUFFIX, is_machine_file, mask_key, mask_name, stem_of
 from job.storage.store import PRIVATE_FOLDER, Store
 from job.system.threads import iter_in_threads
 
@@ -172,7 +172,7 @@ class _ImageReader:
         try:
             packed = self._store.read(mask_key(key))
         except ObjectMissingError as exc:
-            if gva.has_entry_at(document, mask_key(key).rpartition("/")[2]):
+            if gva.has_entry_at(document, mask_name(key)):
                 raise
             raise _NotAnnotatedError("JSON: it has no annotation, and there is no NPZ") from exc
         return visible_rows(document, read_mask(packed), self._image_of(key))

@@ -14,7 +14,7 @@ from job.formats.instance_rows import ImageFacts, row_without_instance
 from job.formats.instance_table import InstanceRow, Rle
 from job.formats.rle import encode_rle
 from job.postprocess.masks import CroppedMask, crop_mask
-from job.storage.keys import mask_key
+from job.storage.keys import mask_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ def visible_rows(document: gva.Document, mask: NDArray[np.uint8], about: Visible
     Raises:
         InputError: The JSON has no annotation that belongs to the NPZ.
     """
-    labels = gva.labels_at(document, mask_key(about.json).rpartition("/")[2])
+    labels = gva.labels_at(document, mask_name(about.json))
     if labels is None:
         raise InputError("JSON: it has no annotation with properties and confidences that belongs to the NPZ")
     height, width = mask.shape

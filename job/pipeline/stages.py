@@ -36,7 +36,7 @@ from job.postprocess.candidates import CandidateLimits
 from job.run.journal import ANNOTATED, REVIEWED, SKIPPED, ResultRow
 from job.run.run import RunTarget
 from job.run.spec import RunSpec
-from job.storage.keys import mask_key, stem_of
+from job.storage.keys import mask_key, mask_name, stem_of
 from job.storage.store import PRIVATE_FOLDER, Fetched, Guard, Store
 
 logger = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ class Annotator:
         loaded, annotation = processed.loaded, processed.annotation
         entry = gva.segmentation_entry(
             annotation,
-            npz_name=mask_key(loaded.planned.json).rpartition("/")[2],
+            npz_name=mask_name(loaded.planned.json),
             model_id=self._spec.model_id,
             annotation_date=self._spec.annotation_date,
         )

@@ -53,6 +53,11 @@ def mask_key(json_key: str) -> str:
     return stem_of(json_key) + MASK_SUFFIX
 
 
+def mask_name(json_key: str) -> str:
+    """`b.npz` of `a/b.json`, as the entry of the JSON names it."""
+    return mask_key(json_key).rpartition("/")[2]
+
+
 def ordered(key: str) -> bytes:
     """The sort key of a key; also of names that are not UTF-8 (as `os.fsdecode` returns them)."""
     return key.encode("utf-8", "surrogateescape")

@@ -15,7 +15,7 @@ from job.pipeline.memory import ByteBudget
 from job.run.annotated_rows import AnnotatedRows, NewestRows
 from job.run.journal import ResultRow
 from job.run.spec import RunSpec
-from job.storage.keys import mask_key, printable
+from job.storage.keys import mask_key, mask_name, printable
 from job.storage.store import Store
 from job.system.threads import iter_in_threads
 from job.tools.audit import AuditCounts, Finding, Judged, judge_listings
@@ -118,7 +118,7 @@ class _PairReader:
             return Finding(kind="mask_values", key=name, detail=f"values {sorted(stray)} are not in properties")
         recorded = evidence.recorded
         rows = () if recorded is None else recorded.rows
-        problem = _mismatch(mask_key(key).rpartition("/")[2], mask, ours, rows)
+        problem = _mismatch(mask_name(key), mask, ours, rows)
         if problem or recorded is None:
             return Finding(kind="foreign", key=name, detail=problem) if problem else None
         problem = self._table_problem(recorded, mask, ours)

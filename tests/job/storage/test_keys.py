@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job.storage.keys import key_problem, mask_key, ordered, printable, split_key, stem_of
+from job.storage.keys import key_problem, mask_key, mask_name, ordered, printable, split_key, stem_of
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,7 @@ def test_split_key(key: str, stem: str, suffix: str) -> None:
 
 def test_the_keys_of_a_group() -> None:
     assert (stem_of("a/b.c.json"), mask_key("a/b.c.json")) == ("a/b.c", "a/b.c.npz")
+    assert mask_name("a/b.c.json") == mask_name("b.c.json") == "b.c.npz"
 
 
 @given(st.lists(st.text()))

@@ -1,8 +1,8 @@
 """Attention that an artifact computes in parts of its queries, in one operator.
 
 The graphs split attention among thousands of tokens, because ONNX Runtime stores the logits of all queries of one
-operator (`export.graphs.operators.attend`). OpenVINO does not, and reads the keys and values of each part again: on two
-cores with AVX512 one operator takes 0.83 to 0.85 of the time at 5,184 tokens.
+operator (`export.graphs.operators.attend`). OpenVINO stores a few rows of them, and transposes the keys again for each
+part: on two cores with AVX512 one operator takes 0.83 to 0.85 of the time at 5,184 tokens.
 """
 
 from __future__ import annotations

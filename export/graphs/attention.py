@@ -90,9 +90,6 @@ class RotaryAttention(nn.Module):
     so that the first elements of all pairs come first: the same dot products, and turning is one swap of halves.
     """
 
-    cosine: Tensor
-    sine: Tensor
-
     def __init__(self, source: Any, order: Tensor) -> None:
         """Take the weights of `source`; `order` (N,) are the row-major indices of the tokens, in their new order."""
         super().__init__()
@@ -103,13 +100,11 @@ class RotaryAttention(nn.Module):
         self.to_key = linear_of(weights[1][rows], biases[1][rows])
         self.to_value = linear_of(weights[2], None)
         self.to_output = linear_of(source.proj.weight, _output_bias(source.proj, biases[2]))
-        self.register_buffer("cosine", source.freqs_cis.real[order].contiguous(), persistent=False)
-        self.register_buffer("sine", source.freqs_cis.imag[order].contiguous(), persistent=False)
+        self.rotation = Rotation(source.freqs_cis.real[order], source.freqs_cis.imag[order])
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend among N tokens: (B, N, C) to the same, before the output's projection."""
-        rotation = Rotation(self.cosine, self.sine)
-        return attend(self.to_query(x), self.to_key(x), self.to_value(x), self.heads, rotation=rotation)
+        return attend(self.to_query(x), self.to_key(x), self.to_value(x), self.heads, rotation=self.rotation)
 
 
 def replace_attention(model: nn.Module) -> None:

@@ -7,7 +7,6 @@ before an activation are one kernel each. B rows, N and M tokens, C channels, H 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,17 +19,20 @@ QUERY_CHUNK = 576
 _CONTRIB = "com.microsoft"
 
 
-@dataclass(frozen=True)
-class Rotation:
-    """Rotary positions: angles of the tokens.
-
-    Attributes:
-        cosine: (N, D / 2) for the D channels of a head, of the type of the tokens.
-        sine: Likewise.
-    """
+class Rotation(nn.Module):
+    """Rotary positions: the angles of N tokens, in the forms that `rotate` and the fused operator read."""
 
     cosine: Tensor
     sine: Tensor
+    wide_cosine: Tensor
+    wide_sine: Tensor
+
+    def __init__(self, cosine: Tensor, sine: Tensor) -> None:
+        """Take cosine and sine (N, D / 2) of the angles, for the D channels of a head; they have the type of tokens."""
+        super().__init__()
+        for name, values in (("cosine", cosine), ("sine", sine)):
+            self.register_buffer(name, values.contiguous(), persistent=False)
+            self.register_buffer(f"wide_{name}", values.repeat(1, 2)[None, None].contiguous(), persistent=False)
 
 
 def attend(
@@ -89,9 +91,8 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
         (B, H, N, D).
     """
     half = x.shape[-1] // 2
-    cosine, sine = (torch.cat((values, values), -1)[None, None] for values in (rotation.cosine, rotation.sine))
     swapped = torch.cat((-x[..., half:], x[..., :half]), -1)
-    return x * cosine + swapped * sine
+    return x * rotation.wide_cosine + swapped * rotation.wide_sine
 
 
 def add_and_normalize(x: Tensor, branch: Tensor, bias: Tensor | None, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
